@@ -1,0 +1,27 @@
+"""Makes ``import detectron2`` work: the installed package, or else the embedded engine.
+
+detectron2 is on no package index. Where it is not installed, ``maskclippp/embedded`` (our own
+implementation of the names we use) is appended to the end of ``sys.path``, so that a later
+installation takes precedence without any change here.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+_EMBEDDED_FOLDER = Path(__file__).resolve().parent / "embedded"
+
+
+def ensure_detectron2() -> None:
+    """Append the embedded engine to ``sys.path`` when, and only when, detectron2 is not installed."""
+    if importlib.util.find_spec("detectron2") is None:
+        sys.path.append(str(_EMBEDDED_FOLDER))
+
+
+def engine_description() -> str:
+    """One line that says which detectron2 runs, and from where."""
+    import detectron2
+
+    location = Path(detectron2.__file__).resolve().parent
+    kind = "embedded" if location.is_relative_to(_EMBEDDED_FOLDER) else "installed"
+    return f"detectron2 engine: {kind}, version {detectron2.__version__} ({location})"
