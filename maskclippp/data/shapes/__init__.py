@@ -1,0 +1,1 @@
+"""The built-in `shapes` world: drawn scenes with exact annotation, so that the method runs without a download."""

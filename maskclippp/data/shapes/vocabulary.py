@@ -1,0 +1,94 @@
+"""The words of the shapes world: colours, patterns and shapes, and the classes made of them.
+
+A *thing* class is a colour and a shape ("red circle"); the pattern on it is free. A *stuff* class is a
+tint and a ground ("grey brick wall"). A third of the combinations is *unseen*: no training mask has
+them, but each of their words occurs in several seen classes, so that an encoder which understands
+words can name them and one which memorises classes cannot.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A colour word, its synonyms, and the range of hue (degrees), saturation and value (0..1)."""
+
+    words: tuple[str, ...]
+    hue: tuple[float, float]
+    saturation: tuple[float, float]
+    value: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ShapesClass:
+    """One class: dataset id (from 1), all its names (the first is the usual one), its two parts."""
+
+    id: int
+    names: tuple[str, ...]
+    colour: str
+    form: str
+    is_thing: bool
+    is_seen: bool
+
+
+COLOURS: dict[str, Colour] = {
+    "red": Colour(("red", "crimson"), (-12, 8), (0.75, 1.0), (0.55, 1.0)),
+    "orange": Colour(("orange", "tangerine"), (18, 36), (0.8, 1.0), (0.75, 1.0)),
+    "yellow": Colour(("yellow", "golden"), (46, 62), (0.7, 1.0), (0.75, 1.0)),
+    "green": Colour(("green", "emerald"), (95, 150), (0.55, 1.0), (0.4, 0.9)),
+    "blue": Colour(("blue", "azure"), (200, 238), (0.6, 1.0), (0.5, 1.0)),
+    "purple": Colour(("purple", "violet"), (265, 300), (0.5, 0.95), (0.4, 0.9)),
+}
+TINTS: dict[str, Colour] = {
+    "grey": Colour(("grey", "silver"), (0, 360), (0.0, 0.08), (0.35, 0.8)),
+    "brown": Colour(("brown", "chocolate"), (18, 34), (0.4, 0.65), (0.3, 0.55)),
+    "pink": Colour(("pink", "rosy"), (325, 350), (0.2, 0.45), (0.75, 1.0)),
+}
+SHAPES: dict[str, tuple[str, ...]] = {
+    "circle": ("circle", "disc"),
+    "square": ("square", "box"),
+    "triangle": ("triangle", "wedge"),
+    "star": ("star", "pentagram"),
+    "cross": ("cross", "plus sign"),
+    "ring": ("ring", "hoop"),
+}
+GROUNDS: dict[str, tuple[str, ...]] = {
+    "brick wall": ("brick wall", "masonry"),
+    "wavy water": ("wavy water", "rippled lake"),
+    "grassy meadow": ("grassy meadow", "lawn"),
+    "cloudy sky": ("cloudy sky", "clouds"),
+}
+PATTERNS: dict[str, tuple[str, ...]] = {
+    "plain": ("plain", "smooth"),
+    "striped": ("striped", "lined"),
+    "dotted": ("dotted", "spotted"),
+    "checkered": ("checkered", "chequered"),
+}
+
+
+def _names(colour_words: tuple[str, ...], form_words: tuple[str, ...]) -> tuple[str, ...]:
+    """Combine two words and their synonyms; every combination names the same class."""
+    return tuple(f"{colour} {form}" for colour in colour_words for form in form_words)
+
+
+def _make_classes() -> tuple[ShapesClass, ...]:
+    classes: list[ShapesClass] = []
+    for colours, forms, is_thing in ((COLOURS, SHAPES, True), (TINTS, GROUNDS, False)):
+        for row, (colour, definition) in enumerate(colours.items()):
+            for column, (form, words) in enumerate(forms.items()):
+                classes.append(
+                    ShapesClass(
+                        id=len(classes) + 1,
+                        names=_names(definition.words, words),
+                        colour=colour,
+                        form=form,
+                        is_thing=is_thing,
+                        # A Latin square: a third of each row and of each column is unseen.
+                        is_seen=(row + column) % 3 != 0,
+                    )
+                )
+    return tuple(classes)
+
+
+CLASSES: tuple[ShapesClass, ...] = _make_classes()
+CLASS_BY_PARTS: dict[tuple[str, str], ShapesClass] = {(c.colour, c.form): c for c in CLASSES}
