@@ -1,0 +1,45 @@
+"""Reading images."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from detectron2.utils.file_io import PathManager
+
+__all__ = ["SizeMismatchError", "check_image_size", "read_image"]
+
+
+class SizeMismatchError(ValueError):
+    """An image has another size than its record says."""
+
+
+def read_image(file_name: str, format: str | None = None) -> np.ndarray:  # noqa: A002 - detectron2's name
+    """The image, upright according to its EXIF orientation, as uint8 [H, W, C] ([H, W, 1] for ``L``).
+
+    Args:
+        format: a mode of PIL, ``"BGR"``, or None for the file's own mode.
+    """
+    with PathManager.open(file_name, "rb") as file:
+        image: Image.Image = ImageOps.exif_transpose(Image.open(file))
+        if format is not None:
+            image = image.convert("RGB" if format == "BGR" else format)
+        array = np.asarray(image)
+    if format == "BGR":
+        return array[:, :, ::-1]
+    return array[:, :, None] if format == "L" else array
+
+
+def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
+    """Compare an image with its record's ``width`` and ``height``; fill them in where missing.
+
+    Raises:
+        SizeMismatchError: they differ; names the file and both sizes.
+    """
+    height, width = image.shape[:2]
+    expected = (dataset_dict.setdefault("width", width), dataset_dict.setdefault("height", height))
+    if expected != (width, height):
+        raise SizeMismatchError(
+            f"Mismatched image shape for image {dataset_dict.get('file_name', '')}: the file is "
+            f"{width} x {height}, the annotation says {expected[0]} x {expected[1]} (width x height)"
+        )

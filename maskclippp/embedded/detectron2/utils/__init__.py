@@ -1,0 +1,1 @@
+"""Utilities that do not depend on models or data."""

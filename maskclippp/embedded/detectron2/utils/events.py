@@ -1,0 +1,338 @@
+"""What a run measures: the storage of scalars, and the writers that report them."""
+
+import datetime
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from fvcore.common.history_buffer import HistoryBuffer
+
+__all__ = [
+    "CommonMetricPrinter",
+    "EventStorage",
+    "EventWriter",
+    "JSONWriter",
+    "TensorboardXWriter",
+    "get_event_storage",
+    "has_event_storage",
+]
+
+_storages: list["EventStorage"] = []
+
+
+def get_event_storage() -> "EventStorage":
+    """The storage of the innermost ``with EventStorage(...)``; AssertionError outside of any."""
+    assert _storages, (
+        "get_event_storage() has to be called inside a 'with EventStorage(...)' context!"
+    )
+    return _storages[-1]
+
+
+def has_event_storage() -> bool:
+    """Whether this runs inside a ``with EventStorage(...)``."""
+    return bool(_storages)
+
+
+class EventStorage:
+    """Scalars by name over iterations, plus images and histograms that wait for a writer.
+
+    Args:
+        start_iter: number of the first iteration.
+    """
+
+    def __init__(self, start_iter: int = 0) -> None:
+        self.iter = start_iter
+        self._prefix = ""
+        self._histories: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
+        self._hints: dict[str, bool] = {}
+        self._latest: dict[str, tuple[float, int]] = {}
+        self._images: list[tuple[str, torch.Tensor, int]] = []
+        self._histograms: list[dict[str, Any]] = []
+
+    @property
+    def iteration(self) -> int:
+        """The same as ``iter``."""
+        return self.iter
+
+    def put_scalar(
+        self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None
+    ) -> None:
+        """Record a value of the current iteration (or of ``cur_iter``).
+
+        Args:
+            smoothing_hint: whether reports should show the value smoothed; the same in every call.
+
+        Raises:
+            AssertionError: another hint than before.
+        """
+        name = self._prefix + name
+        iteration = self.iter if cur_iter is None else cur_iter
+        value = float(value)
+        self._histories[name].update(value, iteration)
+        self._latest[name] = (value, iteration)
+        known_hint = self._hints.setdefault(name, smoothing_hint)
+        assert known_hint == smoothing_hint, (
+            f"Scalar {name} was put with a different smoothing_hint!"
+        )
+
+    def put_scalars(
+        self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any
+    ) -> None:
+        """Record several values: ``put_scalars(loss=1.0, accuracy=0.5)``."""
+        for name, value in kwargs.items():
+            self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
+
+    def put_image(self, img_name: str, img_tensor: Any) -> None:
+        """Keep an image [C, H, W] (uint8, or float in 0..1) for writers that show images."""
+        self._images.append((img_name, img_tensor, self.iter))
+
+    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
+        """Keep the histogram of a tensor's values for writers that show histograms."""
+        values = hist_tensor.detach().float().flatten().cpu()
+        low, high = values.min().item(), values.max().item()
+        counts = torch.histc(values, bins=bins)
+        edges = torch.linspace(low, high, steps=bins + 1)
+        self._histograms.append(
+            {
+                "tag": hist_name,
+                "min": low,
+                "max": high,
+                "num": values.numel(),
+                "sum": values.sum().item(),
+                "sum_squares": values.square().sum().item(),
+                "bucket_limits": edges[1:].tolist(),
+                "bucket_counts": counts.tolist(),
+                "global_step": self.iter,
+            }
+        )
+
+    def history(self, name: str) -> HistoryBuffer:
+        """All values of one scalar; KeyError when it was never put."""
+        if name not in self._histories:
+            raise KeyError(f"No history metric available for {name}!")
+        return self._histories[name]
+
+    def histories(self) -> dict[str, HistoryBuffer]:
+        """All values of all scalars."""
+        return self._histories
+
+    def latest(self) -> dict[str, tuple[float, int]]:
+        """The last value of every scalar with its iteration."""
+        return self._latest
+
+    def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
+        """As :meth:`latest`, but hinted scalars as the median over the last iterations."""
+        return {
+            name: (
+                self._histories[name].median(self.count_samples(name, window_size))
+                if self._hints[name]
+                else value,
+                iteration,
+            )
+            for name, (value, iteration) in self._latest.items()
+        }
+
+    def count_samples(self, name: str, window_size: int = 20) -> int:
+        """How many values of a scalar fall into its last ``window_size`` iterations."""
+        values = self.history(name).values()
+        last = values[-1][1]
+        return sum(iteration > last - window_size for _, iteration in values[-window_size:])
+
+    def smoothing_hints(self) -> dict[str, bool]:
+        """The hint of every scalar."""
+        return self._hints
+
+    def step(self) -> None:
+        """Go to the next iteration."""
+        self.iter += 1
+
+    @contextmanager
+    def name_scope(self, name: str) -> Iterator[None]:
+        """Within this context every name gets the prefix ``name/``."""
+        previous, self._prefix = self._prefix, name.rstrip("/") + "/"
+        try:
+            yield
+        finally:
+            self._prefix = previous
+
+    def clear_images(self) -> None:
+        """Forget the images (a writer has written them)."""
+        self._images = []
+
+    def clear_histograms(self) -> None:
+        """Forget the histograms (a writer has written them)."""
+        self._histograms = []
+
+    def __enter__(self) -> "EventStorage":
+        _storages.append(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert _storages.pop() is self, "EventStorage contexts are not properly nested"
+
+
+class EventWriter:
+    """Base of the objects that report what :func:`get_event_storage` holds."""
+
+    def write(self) -> None:
+        """Report what is new."""
+        raise NotImplementedError
+
+    def close(self) -> None:  # noqa: B027 - most writers have nothing to close
+        """Release files."""
+
+
+class _NewScalars:
+    """Remembers what was reported: the scalars put after the previous call, smoothed."""
+
+    def __init__(self, window_size: int) -> None:
+        self._window_size = window_size
+        self._last_iteration = -1
+
+    def take(self, storage: EventStorage) -> list[tuple[str, float, int]]:
+        newest = self._last_iteration
+        fresh = []
+        for name, (value, iteration) in storage.latest_with_smoothing_hint(
+            self._window_size
+        ).items():
+            if iteration > self._last_iteration:
+                fresh.append((name, float(value), iteration))
+                newest = max(newest, iteration)
+        self._last_iteration = newest
+        return fresh
+
+
+class JSONWriter(EventWriter):
+    """Appends one JSON object per iteration with new scalars, keys sorted, to a file.
+
+    Args:
+        json_file: the file; made when the first line is written into it.
+        window_size: iterations over which hinted scalars are smoothed.
+    """
+
+    def __init__(self, json_file: str, window_size: int = 20) -> None:
+        self._file: IO[str] = Path(json_file).open("a", encoding="utf-8")
+        self._scalars = _NewScalars(window_size)
+
+    def write(self) -> None:
+        lines: dict[int, dict[str, float]] = defaultdict(dict)
+        for name, value, iteration in self._scalars.take(get_event_storage()):
+            lines[iteration][name] = value
+        for iteration, line in lines.items():
+            self._file.write(json.dumps({**line, "iteration": iteration}, sort_keys=True) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorboardXWriter(EventWriter):
+    """Writes scalars, images and histograms as TensorBoard events.
+
+    Args:
+        log_dir: folder of the event file; made by the first write.
+        window_size: iterations over which hinted scalars are smoothed.
+        kwargs: passed to ``torch.utils.tensorboard.SummaryWriter``.
+    """
+
+    def __init__(self, log_dir: str, window_size: int = 20, **kwargs: Any) -> None:
+        self._log_dir = log_dir
+        self._arguments = kwargs
+        self._scalars = _NewScalars(window_size)
+
+    @cached_property
+    def _writer(self) -> Any:
+        # TensorBoard takes a second to import, which only the main process of a run needs.
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(self._log_dir, **self._arguments)
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        for name, value, iteration in self._scalars.take(storage):
+            self._writer.add_scalar(name, value, iteration)
+        for name, image, iteration in storage._images:
+            self._writer.add_image(name, image, iteration)
+        storage.clear_images()
+        for histogram in storage._histograms:
+            self._writer.add_histogram_raw(**histogram)
+        storage.clear_histograms()
+
+    def close(self) -> None:
+        if "_writer" in self.__dict__:
+            self._writer.close()
+
+
+class CommonMetricPrinter(EventWriter):
+    """Logs one line: time left, iteration, losses, metrics, speed, learning rate, GPU memory.
+
+    Args:
+        max_iter: length of the run, for the time left; without it no time is shown.
+        window_size: iterations over which losses are smoothed.
+    """
+
+    def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
+        self.logger = logging.getLogger(__name__)
+        self._max_iter = max_iter
+        self._window_size = window_size
+        self._last_write: tuple[int, float] | None = None
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        iteration = storage.iter
+        if iteration == self._max_iter:
+            # The hooks that run after training have nothing to add to the last line.
+            return
+        remaining = self._time_left(storage)
+        parts = [f"eta: {remaining}"] if remaining else []
+        parts.append(f"iter: {iteration}")
+        parts += self._medians(storage, "loss", ".4g")
+        parts += self._medians(storage, "[metric]", ".4g")
+        time_parts = [*self._times(storage, "time"), *self._times(storage, "data_time")]
+        parts.append("  ".join(time_parts))
+        learning_rate = storage.latest().get("lr")
+        parts.append(f" lr: {learning_rate[0]:.5g}" if learning_rate else " lr: N/A")
+        if torch.cuda.is_available():
+            parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 1024**2:.0f}M")
+        else:
+            parts.append("")
+        self.logger.info(" " + "  ".join(parts))
+
+    def _medians(self, storage: EventStorage, part_of_name: str, number: str) -> list[str]:
+        return [
+            f"{name}: {history.median(storage.count_samples(name, self._window_size)):{number}}"
+            for name, history in storage.histories().items()
+            if part_of_name in name
+        ]
+
+    def _times(self, storage: EventStorage, name: str) -> list[str]:
+        if name not in storage.histories():
+            return []
+        history = storage.history(name)
+        # Loading comes in bursts (workers), so its recent mean says more than that of the whole run.
+        mean = history.avg(self._window_size) if name == "data_time" else history.global_avg()
+        return [f"{name}: {mean:.4f}", f"last_{name}: {history.latest():.4f}"]
+
+    def _time_left(self, storage: EventStorage) -> str | None:
+        if self._max_iter is None:
+            return None
+        remaining = self._max_iter - storage.iter - 1
+        now = time.perf_counter()
+        if "time" in storage.histories():
+            seconds = storage.history("time").median(1000) * remaining
+            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
+        elif self._last_write is None or storage.iter == self._last_write[0]:
+            self._last_write = (storage.iter, now)
+            return None
+        else:
+            last_iteration, last_time = self._last_write
+            seconds = (now - last_time) / (storage.iter - last_iteration) * remaining
+        self._last_write = (storage.iter, now)
+        return str(datetime.timedelta(seconds=int(seconds)))

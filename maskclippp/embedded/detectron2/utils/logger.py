@@ -1,0 +1,171 @@
+"""Logging: one set-up per run, and messages that do not repeat themselves."""
+
+import functools
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tabulate import tabulate
+from termcolor import colored
+
+__all__ = [
+    "create_small_table",
+    "log_every_n",
+    "log_every_n_seconds",
+    "log_first_n",
+    "setup_logger",
+]
+
+_TIME_FORMAT = "%m/%d %H:%M:%S"
+
+
+class _ColorFormatter(logging.Formatter):
+    """Warnings and errors stand out on a terminal; the logger's name may be shortened."""
+
+    def __init__(self, *, color: bool, name: str, abbreviation: str) -> None:
+        prefix = "[%(asctime)s %(name)s]: "
+        prefix = colored(prefix, "green", force_color=True) if color else prefix
+        super().__init__(prefix + "%(message)s", datefmt=_TIME_FORMAT)
+        self._color = color
+        self._name = name
+        self._abbreviation = abbreviation
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        full_name = record.name
+        if full_name.split(".")[0] == self._name:
+            record.name = self._abbreviation + full_name[len(self._name) :]
+        text = super().formatMessage(record)
+        record.name = full_name
+        if record.levelno < logging.WARNING:
+            return text
+        level = record.levelname
+        if self._color:
+            hue: Literal["red", "yellow"] = "red" if record.levelno >= logging.ERROR else "yellow"
+            level = colored(level, hue, attrs=["blink"], force_color=True)
+        return f"{level} {text}"
+
+
+# One configuration per (file, rank, name): a second call must not double every line.
+@functools.lru_cache
+def setup_logger(
+    output: str | None = None,
+    distributed_rank: int = 0,
+    *,
+    color: bool = True,
+    name: str = "detectron2",
+    abbrev_name: str | None = None,
+    enable_propagation: bool = False,
+    configure_stdout: bool = True,
+) -> logging.Logger:
+    """Send the messages of logger ``name``, debug level and up, to the terminal and to a file.
+
+    Args:
+        output: a directory (``log.txt`` in it), or a file when it ends in ``.txt`` or ``.log``; other
+            ranks than 0 write beside it with ``.rank<r>`` appended. Files are appended to.
+        distributed_rank: only rank 0 writes to standard output.
+        color: colours on the terminal.
+        abbrev_name: what is shown in place of ``name``; ``d2`` for detectron2.
+        enable_propagation: pass messages on to the root logger.
+        configure_stdout: write to standard output at all.
+    """
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = enable_propagation
+    if abbrev_name is None:
+        abbrev_name = "d2" if name == "detectron2" else name
+    if configure_stdout and distributed_rank == 0:
+        stream = logging.StreamHandler(stream=sys.stdout)
+        stream.setFormatter(_ColorFormatter(color=color, name=name, abbreviation=abbrev_name))
+        stream.setLevel(logging.DEBUG)
+        logger.addHandler(stream)
+    if output is not None:
+        handler = _file_handler(_log_file(output, distributed_rank))
+        handler.setFormatter(_ColorFormatter(color=False, name=name, abbreviation=abbrev_name))
+        handler.setLevel(logging.DEBUG)
+        logger.addHandler(handler)
+    return logger
+
+
+def _log_file(output: str, rank: int) -> str:
+    path = Path(output)
+    if path.suffix not in (".txt", ".log"):
+        path = path / "log.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return str(path) if rank == 0 else f"{path}.rank{rank}"
+
+
+@functools.lru_cache
+def _file_handler(file_name: str) -> logging.FileHandler:
+    # Several loggers (detectron2, fvcore, maskclippp) share one handler, hence one open file.
+    return logging.FileHandler(file_name, mode="a", encoding="utf-8")
+
+
+_message_counts: Counter[tuple[Any, ...]] = Counter()
+_message_times: dict[tuple[Any, ...], float] = {}
+
+
+def _caller(depth: int = 2) -> tuple[tuple[str, int, str], str]:
+    """Identity of the calling line outside this module, and its module's name."""
+    frame = sys._getframe(depth)
+    code = frame.f_code
+    return (code.co_filename, frame.f_lineno, code.co_name), frame.f_globals["__name__"]
+
+
+def log_first_n(
+    lvl: int,
+    msg: str,
+    n: int = 1,
+    *,
+    name: str | None = None,
+    key: str | tuple[str, ...] = "caller",
+) -> None:
+    """Log only the first ``n`` times.
+
+    ``key`` says what counts as the same message: ``"caller"`` (the calling line), ``"message"`` (the
+    text), or a tuple of both.
+    """
+    line, module = _caller()
+    keys = (key,) if isinstance(key, str) else key
+    identity: tuple[Any, ...] = ()
+    if "caller" in keys:
+        identity += line
+    if "message" in keys:
+        identity += (msg,)
+    _message_counts[identity] += 1
+    if _message_counts[identity] <= n:
+        logging.getLogger(name or module).log(lvl, msg)
+
+
+def log_every_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
+    """Log the first of every ``n`` calls from one line of code."""
+    line, module = _caller()
+    identity = ("every", *line)
+    _message_counts[identity] += 1
+    if n == 1 or _message_counts[identity] % n == 1:
+        logging.getLogger(name or module).log(lvl, msg)
+
+
+def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = None) -> None:
+    """Log at most once in ``n`` seconds from one line of code."""
+    line, module = _caller()
+    now = time.monotonic()
+    last = _message_times.get(line)
+    if last is None or now - last >= n:
+        _message_times[line] = now
+        logging.getLogger(name or module).log(lvl, msg)
+
+
+def create_small_table(small_dict: Mapping[str, Any]) -> str:
+    """A text table with the keys as header and the values as the only row."""
+    return tabulate(
+        [tuple(small_dict.values())],
+        headers=tuple(small_dict),
+        tablefmt="pipe",
+        floatfmt=".3f",
+        stralign="center",
+        numalign="center",
+    )

@@ -1,0 +1,40 @@
+"""Surviving moments of scarce GPU memory."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["retry_if_cuda_oom"]
+
+
+def retry_if_cuda_oom(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Call ``func``; when the GPU has no memory left, empty the cache, then go to the CPU.
+
+    The CPU call gets its tensor arguments copied there and returns CPU tensors. Only direct arguments
+    are moved, not tensors inside containers. ``func`` must be callable twice.
+    """
+
+    @functools.wraps(func)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        for prepare in (None, torch.cuda.empty_cache):
+            if prepare is not None:
+                prepare()
+            try:
+                return func(*args, **kwargs)
+            except torch.cuda.OutOfMemoryError:
+                continue
+        logging.getLogger(__name__).warning(
+            "no GPU memory left for %s: it runs on the CPU", getattr(func, "__name__", func)
+        )
+        on_cpu = [_to_cpu(value) for value in args]
+        return func(*on_cpu, **{name: _to_cpu(value) for name, value in kwargs.items()})
+
+    return wrapped
+
+
+def _to_cpu(value: Any) -> Any:
+    is_gpu_tensor = isinstance(value, torch.Tensor) and value.device.type == "cuda"
+    return value.to("cpu") if is_gpu_tensor else value

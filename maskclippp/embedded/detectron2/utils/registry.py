@@ -1,0 +1,5 @@
+"""Registries map names in a config to classes."""
+
+from fvcore.common.registry import Registry
+
+__all__ = ["Registry"]
