@@ -1,0 +1,278 @@
+"""Random geometry for training, as torchvision v2 transforms of (PIL image, label mask) pairs.
+
+``make_params`` draws, ``transform`` applies what was drawn, so drawn values can be applied again.
+All draws come from numpy's global generator, in the order of the published training: with the same
+seed the same transforms are drawn, in whatever worker process.
+
+Images are resized by Pillow's bilinear filter (antialiased), which the published numbers rest on.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+IMAGE_PADDING = 128
+
+# Which source pixel a resized label takes: the one under the target pixel's centre (as bilinear
+# resizing of the image does), or the one under its upper left corner (as torch's "nearest").
+LabelSampling = Literal["centre", "corner"]
+
+
+def resize_labels(
+    labels: torch.Tensor, size: Sequence[int], sampling: LabelSampling
+) -> torch.Tensor:
+    """Nearest-neighbour resizing of integer labels [h, w] to ``size`` (height, width).
+
+    Values must fit into 32-bit integers; the result is int64 [*size].
+    """
+    height, width = size
+    if sampling == "corner":
+        # float64 holds every label exactly; torch computes the source index in its own way.
+        resized = torch.nn.functional.interpolate(labels[None, None].double(), (height, width))
+        return resized[0, 0].long()
+    # Pillow, because float32 index arithmetic can miss the centre pixel by one.
+    image = Image.fromarray(labels.numpy().astype(np.int32))
+    return torch.from_numpy(
+        np.array(image.resize((width, height), Image.Resampling.NEAREST))
+    ).long()
+
+
+def shortest_edge_size(
+    height: int, width: int, shortest: int, longest: int | float
+) -> tuple[int, int]:
+    """(height, width) with the shorter side at ``shortest``, the longer at most ``longest``.
+
+    Both sides are rounded half up. ``shortest`` 0 keeps the size.
+    """
+    if shortest == 0:
+        return height, width
+    scale = shortest / min(height, width)
+    new_height, new_width = (
+        (shortest, scale * width) if height < width else (scale * height, shortest)
+    )
+    if max(new_height, new_width) > longest:
+        limit = longest / max(new_height, new_width)
+        new_height, new_width = new_height * limit, new_width * limit
+    return int(new_height + 0.5), int(new_width + 0.5)
+
+
+class _GeometricTransform(v2.Transform):
+    """A transform of (PIL image, label mask); the image's size decides."""
+
+    def _size(self, flat_inputs: list[Any]) -> tuple[int, int]:
+        height, width = v2.query_size(flat_inputs)
+        return height, width
+
+
+class RandomFlip(_GeometricTransform):
+    """Flip with probability 1/2 in ``direction``: "horizontal", "vertical" or "none"."""
+
+    def __init__(self, direction: str) -> None:
+        super().__init__()
+        if direction not in ("horizontal", "vertical", "none"):
+            raise ValueError(
+                f"INPUT.RANDOM_FLIP: expected horizontal, vertical or none, found {direction!r}"
+            )
+        self.direction = direction
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        if self.direction == "none":
+            return {"flip": False}
+        return {"flip": bool(np.random.uniform() < 0.5)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not params["flip"]:
+            return inpt
+        flip = F.horizontal_flip if self.direction == "horizontal" else F.vertical_flip
+        return flip(inpt)
+
+
+class _Resize(_GeometricTransform):
+    def __init__(self, label_sampling: LabelSampling) -> None:
+        super().__init__()
+        self.label_sampling = label_sampling
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.Mask):
+            resized = resize_labels(
+                inpt.as_subclass(torch.Tensor), params["size"], self.label_sampling
+            )
+            return tv_tensors.Mask(resized)
+        return F.resize(inpt, params["size"], interpolation=v2.InterpolationMode.BILINEAR)
+
+
+class ResizeShortestEdge(_Resize):
+    """Scale the shorter side to a random size, the longer side staying within ``longest``.
+
+    Args:
+        shortest: sizes to choose from ("choice"), or smallest and largest size ("range").
+    """
+
+    def __init__(
+        self,
+        shortest: Sequence[int],
+        longest: int,
+        sampling: str,
+        label_sampling: LabelSampling = "centre",
+    ) -> None:
+        super().__init__(label_sampling)
+        if sampling not in ("choice", "range"):
+            raise ValueError(
+                f"INPUT.MIN_SIZE_TRAIN_SAMPLING: expected choice or range, found {sampling!r}"
+            )
+        if sampling == "range" and len(shortest) != 2:
+            raise ValueError(
+                "INPUT.MIN_SIZE_TRAIN: sampling by range needs a smallest and a largest size, "
+                f"found {tuple(shortest)}"
+            )
+        if not shortest:
+            raise ValueError("INPUT.MIN_SIZE_TRAIN: at least one size is needed")
+        self.shortest = tuple(shortest)
+        self.longest = longest
+        self.sampling = sampling
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        if self.sampling == "range":
+            shortest = np.random.randint(self.shortest[0], self.shortest[1] + 1)
+        else:
+            shortest = np.random.choice(self.shortest)
+        return {"size": shortest_edge_size(*self._size(flat_inputs), int(shortest), self.longest)}
+
+
+class LargeScaleJitter(_Resize):
+    """Fit the image into a square of ``side`` times a factor uniform in [min_scale, max_scale]."""
+
+    def __init__(self, side: int, min_scale: float, max_scale: float) -> None:
+        super().__init__("centre")
+        if side < 1 or not 0 < min_scale <= max_scale:
+            raise ValueError(
+                "expected INPUT.IMAGE_SIZE >= 1 and 0 < INPUT.MIN_SCALE <= INPUT.MAX_SCALE, found "
+                f"{side}, {min_scale}, {max_scale}"
+            )
+        self.side, self.min_scale, self.max_scale = side, min_scale, max_scale
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = self._size(flat_inputs)
+        side = self.side * np.random.uniform(self.min_scale, self.max_scale)
+        scale = min(side / height, side / width)
+        # An extreme aspect ratio must not lose its short side altogether.
+        return {"size": (max(1, round(height * scale)), max(1, round(width * scale)))}
+
+
+class FixedSizeCrop(_GeometricTransform):
+    """Crop a square of ``side`` pixels, padding right and bottom what the image lacks.
+
+    One random number places the crop along both axes. Padding is 128 in the image and
+    ``label_padding`` in the labels.
+    """
+
+    def __init__(self, side: int, label_padding: int) -> None:
+        super().__init__()
+        self.side = side
+        self.label_padding = label_padding
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = self._size(flat_inputs)
+        slack = np.maximum([height - self.side, width - self.side], 0)
+        top, left = np.round(slack * np.random.uniform()).astype(int)
+        return {
+            "top": int(top),
+            "left": int(left),
+            "height": min(height, self.side),
+            "width": min(width, self.side),
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return pad_to(F.crop(inpt, **params), self.side, self.side, self.label_padding)
+
+
+class RandomCrop(_GeometricTransform):
+    """Crop a random rectangle.
+
+    Args:
+        crop_type: how ``crop_size`` is meant. "absolute": height, width in pixels, at most the
+            image's; "absolute_range": smallest and largest side in pixels; "relative": shares of
+            the image's height and width; "relative_range": smallest shares, the largest being 1.
+        max_category_share: with a value below 1, up to ten crops are drawn until one holds several
+            categories of which none covers that share of the labelled pixels; the last one is used
+            anyway. Pixels of ``ignore_label`` do not count.
+    """
+
+    _TYPES = ("absolute", "absolute_range", "relative", "relative_range")
+    _ATTEMPTS = 10
+
+    def __init__(
+        self,
+        crop_type: str,
+        crop_size: Sequence[float],
+        max_category_share: float = 1.0,
+        ignore_label: int = 255,
+    ) -> None:
+        super().__init__()
+        if crop_type not in self._TYPES:
+            raise ValueError(f"INPUT.CROP.TYPE: expected one of {self._TYPES}, found {crop_type!r}")
+        if crop_type.startswith("relative") and not all(0 < share <= 1 for share in crop_size):
+            raise ValueError(f"INPUT.CROP.SIZE: shares must lie in (0, 1], found {crop_size}")
+        if crop_type.startswith("absolute") and not all(side >= 1 for side in crop_size):
+            raise ValueError(f"INPUT.CROP.SIZE: sides must be pixels >= 1, found {crop_size}")
+        self.crop_type = crop_type
+        self.crop_size = (crop_size[0], crop_size[1])
+        self.max_category_share = max_category_share
+        self.ignore_label = ignore_label
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = self._size(flat_inputs)
+        if self.max_category_share >= 1:
+            return self._draw(height, width)
+        (labels,) = (item for item in flat_inputs if isinstance(item, tv_tensors.Mask))
+        for _ in range(self._ATTEMPTS):
+            crop = self._draw(height, width)
+            if self._is_varied(F.crop(labels, **crop)):
+                break
+        return crop
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return F.crop(inpt, **params)
+
+    def _draw(self, height: int, width: int) -> dict[str, int]:
+        crop_height, crop_width = self._draw_size(height, width)
+        top = np.random.randint(height - crop_height + 1)
+        left = np.random.randint(width - crop_width + 1)
+        return {"top": int(top), "left": int(left), "height": crop_height, "width": crop_width}
+
+    def _draw_size(self, height: int, width: int) -> tuple[int, int]:
+        first, second = self.crop_size
+        if self.crop_type == "absolute":
+            return min(int(first), height), min(int(second), width)
+        if self.crop_type == "absolute_range":
+            smallest, largest = int(first), int(second)
+            sides = [
+                int(np.random.randint(min(side, smallest), min(side, largest) + 1))
+                for side in (height, width)
+            ]
+            return sides[0], sides[1]
+        shares = np.array(self.crop_size, dtype=np.float32)
+        if self.crop_type == "relative_range":
+            shares = shares + np.random.rand(2) * (1 - shares)
+        return int(height * shares[0] + 0.5), int(width * shares[1] + 0.5)
+
+    def _is_varied(self, labels: torch.Tensor) -> bool:
+        counts = torch.unique(labels[labels != self.ignore_label], return_counts=True)[1]
+        return len(counts) > 1 and bool(counts.max() < self.max_category_share * counts.sum())
+
+
+def pad_to(inpt: Any, height: int, width: int, label_padding: int) -> Any:
+    """Pad right and bottom to ``height`` x ``width``; cut what exceeds it."""
+    present_height, present_width = v2.query_size([inpt])
+    if present_height > height or present_width > width:
+        inpt = F.crop(inpt, 0, 0, min(height, present_height), min(width, present_width))
+        present_height, present_width = v2.query_size([inpt])
+    padding = [0, 0, width - present_width, height - present_height]
+    fill = label_padding if isinstance(inpt, tv_tensors.Mask) else IMAGE_PADDING
+    return F.pad(inpt, padding, fill=fill) if any(padding) else inpt

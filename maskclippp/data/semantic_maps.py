@@ -1,0 +1,67 @@
+"""Semantic label maps: read from their file, or derived from the panoptic annotation.
+
+The derivation is exact: every listed segment, crowd included, is painted with its class, all else
+is ignored. That is also how the files in ``panoptic_semseg_*`` are made, so both ways agree.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskclippp.data.files import LabelArray, read_label_map, read_panoptic_ids
+
+
+def semantic_from_panoptic(
+    panoptic_ids: LabelArray, segments_info: Sequence[Mapping[str, Any]], ignore_label: int
+) -> LabelArray:
+    """Paint each segment with its class.
+
+    Args:
+        panoptic_ids: segment ids [h, w].
+        segments_info: entries with ``id`` and ``category_id`` (contiguous).
+        ignore_label: value of pixels that belong to no listed segment.
+
+    Returns: int32 class ids [h, w].
+    """
+    if not segments_info:
+        return np.full_like(panoptic_ids, ignore_label)
+    classes = {int(s["id"]): int(s["category_id"]) for s in segments_info}
+    segment_ids = np.array(sorted(classes), dtype=np.int32)
+    segment_classes = np.array([classes[int(i)] for i in segment_ids], dtype=np.int32)
+    position = np.searchsorted(segment_ids, panoptic_ids).clip(max=len(segment_ids) - 1)
+    listed = segment_ids[position] == panoptic_ids
+    return np.where(listed, segment_classes[position], np.int32(ignore_label))
+
+
+def read_semantic_labels(record: Mapping[str, Any], ignore_label: int) -> LabelArray:
+    """Semantic labels of a dataset record, int32 [h, w].
+
+    Read from ``sem_seg_file_name`` when that file exists, else derived from ``pan_seg_file_name``
+    and ``segments_info``. Raises FileNotFoundError naming what is missing when neither is there.
+    """
+    semantic_file = record.get("sem_seg_file_name")
+    if semantic_file is not None and Path(semantic_file).is_file():
+        return read_label_map(semantic_file)
+    panoptic_file = record.get("pan_seg_file_name")
+    if panoptic_file is not None and "segments_info" in record:
+        ids = read_panoptic_ids(panoptic_file)
+        return semantic_from_panoptic(ids, record["segments_info"], ignore_label)
+    if semantic_file is None:
+        raise ValueError(
+            f"the record of {record.get('file_name')} names neither a semantic label file "
+            "(sem_seg_file_name) nor a panoptic one (pan_seg_file_name with segments_info)"
+        )
+    raise FileNotFoundError(
+        f"semantic label file {semantic_file} of image {record.get('file_name')} does not exist, "
+        "and the record has no panoptic annotation to derive it from; datasets/README.md says how "
+        "to prepare each dataset"
+    )
+
+
+def has_semantic_labels(record: Mapping[str, Any]) -> bool:
+    """Whether the record names annotation from which semantic labels can be had."""
+    return "sem_seg_file_name" in record or (
+        "pan_seg_file_name" in record and "segments_info" in record
+    )

@@ -1,0 +1,84 @@
+"""Class lists of the registered datasets: one TSV file each, a class per line, in dataset order.
+
+Columns: ``id`` (the dataset's own category id), ``kind`` (thing or stuff), ``color`` (red, green,
+blue) and ``words`` (synonyms joined by commas, the plainest first). The position of a class among
+the lines is its contiguous id.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_FOLDER = Path(__file__).resolve().parent
+_HEADER = ["id", "kind", "color", "words"]
+
+
+@dataclass(frozen=True)
+class ClassEntry:
+    """One class of a dataset; ``words`` is the comma-joined synonym string used in metadata."""
+
+    category_id: int
+    is_thing: bool
+    color: tuple[int, int, int]
+    words: str
+
+    @property
+    def synonyms(self) -> list[str]:
+        """The synonyms as a list, blanks stripped."""
+        return [word.strip() for word in self.words.split(",")]
+
+
+def load_class_list(name_or_path: str | Path) -> tuple[ClassEntry, ...]:
+    """Read a class list: the name of one that ships with the package, or a path to a TSV file.
+
+    Raises FileNotFoundError (listing the shipped names) and ValueError naming file and line for a
+    malformed line or for a category id or word that occurs twice.
+    """
+    path = _FOLDER / f"{name_or_path}.tsv"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.tsv")))
+        raise FileNotFoundError(f"no class list {name_or_path}; shipped lists: {shipped}")
+    entries: list[ClassEntry] = []
+    header_seen = False
+    first_line_of: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        columns = line.split("\t")
+        if not header_seen:
+            if columns != _HEADER:
+                raise ValueError(f"{path}:{number}: expected the header {_HEADER}, found {columns}")
+            header_seen = True
+            continue
+        entry = _parse_class(columns, f"{path}:{number}")
+        for key in [f"id {entry.category_id}", *(f"word '{word}'" for word in entry.synonyms)]:
+            if key in first_line_of:
+                raise ValueError(
+                    f"{path}:{number}: {key} stands already in line {first_line_of[key]}"
+                )
+            first_line_of[key] = number
+        entries.append(entry)
+    if not entries:
+        raise ValueError(f"{path}: holds no class")
+    return tuple(entries)
+
+
+def _parse_class(columns: list[str], place: str) -> ClassEntry:
+    if len(columns) != len(_HEADER):
+        raise ValueError(f"{place}: expected {len(_HEADER)} tab-separated columns, found {columns}")
+    category_id, kind, color, words = columns
+    channels = color.split(",")
+    if (
+        not category_id.isdigit()
+        or kind not in ("thing", "stuff")
+        or len(channels) != 3
+        or not all(channel.isdigit() and int(channel) <= 255 for channel in channels)
+        or not all(word.strip() for word in words.split(","))
+    ):
+        raise ValueError(
+            f"{place}: expected an integer id, thing|stuff, a color like 220,20,60 and words "
+            f"joined by commas, found {columns}"
+        )
+    red, green, blue = (int(channel) for channel in channels)
+    return ClassEntry(int(category_id), kind == "thing", (red, green, blue), words)
