@@ -1,0 +1,228 @@
+"""The training loader: which records form which batch is decided before anything is loaded.
+
+A batch is a list of (record index, position in the global sample stream). The main process draws
+these lists from detectron2's samplers; worker processes load them. So batches of the past can be
+skipped for free when a run is resumed, and each sample has a position to seed its augmentations.
+"""
+
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data.samplers import (
+    RandomSubsetTrainingSampler,
+    RepeatFactorTrainingSampler,
+    TrainingSampler,
+)
+from detectron2.utils import comm
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from maskclippp.seeding import derive_seed, sample_seed, seeded_generators
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+Mapper = Callable[[Record], Record | None]
+MAX_REPLACEMENTS = 1000
+
+
+def build_train_loader(
+    cfg: CfgNode, mapper: Mapper | None = None, start_batch: int = 0
+) -> DataLoader[Record]:
+    """An endless loader of this rank's training batches: lists of mapped records.
+
+    Args:
+        mapper: record -> model input, or None where the record cannot be used; another record
+            then takes its place. Default: the mapper that the config names.
+        start_batch: so many batches are skipped, without loading them.
+
+    Raises:
+        ValueError: DATASETS.TRAIN is empty, IMS_PER_BATCH does not divide by the number of
+            processes, or the sampler is unknown.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty: name at least one training dataset")
+    batch_size = images_per_process(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
+    if mapper is None:
+        from maskclippp.data.mappers import build_train_mapper
+
+        mapper = build_train_mapper(cfg)
+    records = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    )
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    sampler, eligible = _build_sampler(cfg, records, seed)
+    stored_records: Sequence[Record] = DatasetFromList(records, copy=False)
+    groups = AspectRatioGroups(stored_records) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    return DataLoader(
+        MappedRecords(stored_records, mapper, eligible, seed),
+        batch_sampler=PositionedBatchSampler(
+            sampler,
+            batch_size=batch_size,
+            group_of=groups,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+            start_batch=start_batch,
+        ),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=_keep_list,
+        # Its own generator: building an iterator must not advance the global one.
+        generator=torch.Generator().manual_seed(derive_seed(seed)),
+    )
+
+
+def images_per_process(images_per_batch: int, world_size: int) -> int:
+    """The share of one process in a batch; a ValueError if it is not a positive whole number."""
+    if images_per_batch < 1 or images_per_batch % world_size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH={images_per_batch} cannot be shared equally by {world_size} "
+            f"processes: choose a positive multiple of {world_size}"
+        )
+    return images_per_batch // world_size
+
+
+def _build_sampler(
+    cfg: CfgNode, records: list[Record], seed: int
+) -> tuple[Sampler[int], list[int]]:
+    """This rank's endless index stream, and all indices that it may hold."""
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    everything = list(range(len(records)))
+    if name == "TrainingSampler":
+        return TrainingSampler(len(records), seed=seed), everything
+    if name == "RepeatFactorTrainingSampler":
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            records, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
+        )
+        return RepeatFactorTrainingSampler(factors, seed=seed), everything
+    if name == "RandomSubsetTrainingSampler":
+        ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
+        sampler = RandomSubsetTrainingSampler(
+            len(records), ratio, seed_shuffle=seed, seed_subset=seed
+        )
+        return sampler, random_subset(len(records), ratio, seed)
+    raise ValueError(
+        f"DATALOADER.SAMPLER_TRAIN: {name!r} is not one of TrainingSampler, "
+        "RepeatFactorTrainingSampler, RandomSubsetTrainingSampler"
+    )
+
+
+def random_subset(size: int, ratio: float, seed: int) -> list[int]:
+    """The indices that RandomSubsetTrainingSampler draws from, given its subset seed."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    return order[: int(size * ratio)].tolist()
+
+
+class AspectRatioGroups:
+    """Index of a record -> 0 (wider than high) or 1, by the original size of its image.
+
+    A record without width and height has the header of its image read, once, when first asked.
+    """
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+        self._groups = bytearray(b"\xff" * len(records))
+
+    def __call__(self, index: int) -> int:
+        if self._groups[index] == 0xFF:
+            width, height = self._image_size(self._records[index])
+            self._groups[index] = 0 if width > height else 1
+        return self._groups[index]
+
+    @staticmethod
+    def _image_size(record: Record) -> tuple[int, int]:
+        if "width" in record and "height" in record:
+            return record["width"], record["height"]
+        try:
+            with Image.open(record["file_name"]) as image:
+                return image.size
+        except OSError as error:
+            raise OSError(
+                f"cannot read the size of image {record['file_name']}: {error}"
+            ) from error
+
+
+class PositionedBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (record index, position in the global sample stream), from an endless sampler.
+
+    Args:
+        group_of: all members of a batch are of one group; None: no groups. Samples wait in a
+            bucket per group until one is full.
+        start_batch: so many batches are left out at the beginning.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler[int],
+        *,
+        batch_size: int,
+        group_of: Callable[[int], int] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        start_batch: int = 0,
+    ) -> None:
+        self._sampler = sampler
+        self._batch_size = batch_size
+        self._group_of = group_of
+        self._rank = rank
+        self._world_size = world_size
+        self._start_batch = start_batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return itertools.islice(self._batches(), self._start_batch, None)
+
+    def _batches(self) -> Iterator[list[tuple[int, int]]]:
+        buckets: dict[int, list[tuple[int, int]]] = {}
+        for count, index in enumerate(self._sampler):
+            group = self._group_of(index) if self._group_of else 0
+            bucket = buckets.setdefault(group, [])
+            # A sampler deals out the global stream in turn: rank, rank + world_size, ...
+            bucket.append((index, self._rank + count * self._world_size))
+            if len(bucket) == self._batch_size:
+                yield buckets.pop(group)
+
+
+class MappedRecords(Dataset[Record]):
+    """(record index, stream position) -> the mapped record, its randomness seeded by position.
+
+    Where the mapper returns None, records drawn at random (also seeded by position) take the
+    place. Fetching has no influence on the global random generators.
+
+    Args:
+        eligible: indices that may serve as replacements.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], mapper: Mapper, eligible: list[int], seed: int
+    ) -> None:
+        self._records = records
+        self._mapper = mapper
+        self._eligible = eligible
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, sample: tuple[int, int]) -> Record:
+        index, position = sample
+        seed = sample_seed(self._seed, position)
+        replacements = random.Random(seed)
+        with seeded_generators(seed):
+            for _ in range(MAX_REPLACEMENTS):
+                mapped = self._mapper(self._records[index])
+                if mapped is not None:
+                    return mapped
+                index = replacements.choice(self._eligible)
+        raise ValueError(
+            f"the mapper rejected {MAX_REPLACEMENTS} training records in a row, the last one of "
+            f"image {self._records[index].get('file_name', '(no file_name)')}"
+        )
+
+
+def _keep_list(batch: list[Record]) -> list[Record]:
+    return batch

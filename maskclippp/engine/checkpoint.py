@@ -1,0 +1,221 @@
+"""Checkpoints that are whole or absent, and loading that reports what did not fit."""
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from maskclippp.engine.atomic_file import atomic_write
+from maskclippp.engine.checkpoint_file import (
+    CheckpointError,
+    UnreadableCheckpointError,
+    read_checkpoint,
+    strip_common_prefix,
+)
+
+logger = logging.getLogger(__name__)
+
+KEYS_PER_PREFIX = 5  # so many keys are named in full per component of the model
+_PERIODIC_NAME = re.compile(r"model_(\d{7}|final)\.pth")
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Saves and loads the model and the trainer; the files are those of detectron2.
+
+    A model may list in ``checkpoint_prefixes`` the first components of the state-dict keys that
+    are worth saving (its trained parts); then only these are saved, and only these are missed
+    when a file lacks them.
+    """
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Write ``<name>.pth`` (model, checkpointables, ``extra``) and make it the last one."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        state = unwrapped(self.model).state_dict()
+        content: dict[str, Any] = {"model": dict(_with_prefixes(state, self._prefixes()))}
+        content.update((key, part.state_dict()) for key, part in self.checkpointables.items())
+        content.update(extra)
+        path = Path(self.save_dir) / f"{name}.pth"
+        logger.info("Saving checkpoint to %s", path)
+        with atomic_write(path) as file:
+            torch.save(content, file)
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Note the newest checkpoint's name in ``last_checkpoint``."""
+        with atomic_write(Path(self.save_dir) / "last_checkpoint") as file:
+            file.write(last_filename_basename.encode())
+
+    def has_checkpoint(self) -> bool:
+        """Whether the folder holds a checkpoint of a run."""
+        return bool(self.resume_candidates())
+
+    def get_checkpoint_file(self) -> str:
+        """The path of the newest checkpoint, or an empty text if there is none."""
+        candidates = self.resume_candidates()
+        return str(candidates[0]) if candidates else ""
+
+    def resume_candidates(self) -> list[Path]:
+        """The checkpoints of the run in this folder, the newest first."""
+        folder = Path(self.save_dir)
+        files = [
+            file for file in folder.glob("model_*.pth") if _PERIODIC_NAME.fullmatch(file.name)
+        ]
+        tag = folder / "last_checkpoint"
+        last = tag.read_text().strip() if tag.is_file() else ""
+        return sorted(
+            files,
+            key=lambda file: (file.name == last, file.stat().st_mtime_ns, file.name),
+            reverse=True,
+        )
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load the run's newest whole checkpoint (``resume``), else only the model from ``path``.
+
+        Returns:
+            What the file holds beside the model and the loaded checkpointables.
+        """
+        if resume and (candidates := self.resume_candidates()):
+            return self._resume(candidates)
+        if resume:
+            logger.warning("no checkpoint in %s: nothing to resume", self.save_dir)
+        return self.load(path, checkpointables=[])
+
+    def load(
+        self, path: str | Path, checkpointables: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """Load the model, and the named checkpointables (None: all), from a file.
+
+        An empty path means "no checkpoint". The rest of the file's content is returned.
+
+        Raises:
+            FileNotFoundError: no such file.
+            CheckpointError: it cannot be read safely, or nothing in it fits the model.
+        """
+        if not path:
+            logger.info("No checkpoint given: the model keeps its initial weights.")
+            return {}
+        local_path = Path(self.path_manager.get_local_path(str(path)))
+        return self._apply(read_checkpoint(local_path), local_path, checkpointables)
+
+    def _resume(self, candidates: list[Path]) -> dict[str, Any]:
+        for path in candidates:
+            try:
+                content = read_checkpoint(path)
+            except UnreadableCheckpointError as error:
+                logger.error("%s; trying the checkpoint before it", error)  # noqa: TRY400
+                continue
+            chosen = set(comm.all_gather(path.name))
+            if len(chosen) > 1:
+                raise CheckpointError(
+                    f"the processes would resume from different checkpoints: {sorted(chosen)} "
+                    f"in {self.save_dir}; is the folder shared by all machines?"
+                )
+            logger.info("Resuming from %s", path)
+            return self._apply(content, path, None)
+        raise CheckpointError(
+            f"cannot resume: all {len(candidates)} checkpoints in {self.save_dir} are damaged"
+        )
+
+    def _apply(
+        self, content: dict[str, Any], path: Path, checkpointables: Iterable[str] | None
+    ) -> dict[str, Any]:
+        names = list(self.checkpointables if checkpointables is None else checkpointables)
+        lacking = [name for name in names if name not in content]
+        if lacking:
+            raise CheckpointError(
+                f"checkpoint {path} holds no {' and no '.join(lacking)} state, so no run can be "
+                "resumed from it; to start from its weights: MODEL.WEIGHTS, without --resume"
+            )
+        load_weights(
+            unwrapped(self.model), content.pop("model"), source=path, prefixes=self._prefixes()
+        )
+        for name in names:
+            self.checkpointables[name].load_state_dict(content.pop(name))
+        return content
+
+    def _prefixes(self) -> tuple[str, ...] | None:
+        return getattr(unwrapped(self.model), "checkpoint_prefixes", None)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside a data-parallel wrapper."""
+    wrapped = isinstance(model, DistributedDataParallel | DataParallel)
+    return model.module if wrapped else model
+
+
+def load_weights(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    *,
+    source: str | Path,
+    prefixes: tuple[str, ...] | None = None,
+) -> None:
+    """Copy the tensors that fit by name and shape into the model, and log the rest.
+
+    Args:
+        source: where the tensors come from, for messages.
+        prefixes: parts of the model that the file should cover; None: all of it.
+
+    Raises:
+        CheckpointError: no tensor fits.
+    """
+    state = strip_common_prefix(state, "module.")
+    own = model.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    unexpected = [key for key in state if key not in own]
+    missing = [key for key, _ in _with_prefixes(own, prefixes) if key not in state]
+    misshapen = [
+        f"{key} (file: {tuple(value.shape)}, model: {tuple(own[key].shape)})"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    if not fitting:
+        raise CheckpointError(
+            f"nothing in checkpoint {source} fits the model: "
+            f"it has {describe_keys(state)}; the model has {describe_keys(own)}"
+        )
+    model.load_state_dict(fitting, strict=False)
+    logger.info("Loaded %d of %d tensors from %s", len(fitting), len(state), source)
+    problems = {
+        "tensors of another shape, skipped": misshapen,
+        "keys that the model does not have, ignored": unexpected,
+        "keys that the file lacks, left as they were": missing,
+    }
+    for problem, keys in problems.items():
+        if keys:
+            logger.warning("%s: %d %s: %s", source, len(keys), problem, describe_keys(keys))
+
+
+def describe_keys(keys: Iterable[str]) -> str:
+    """State-dict keys by first component: how many, and the first few in full."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        component, _, rest = key.partition(".")
+        groups.setdefault(component, []).append(rest or key)
+    if not groups:
+        return "no keys"
+    return "; ".join(_describe_group(component, rests) for component, rests in groups.items())
+
+
+def _describe_group(component: str, rests: list[str]) -> str:
+    shown = ", ".join(rests[:KEYS_PER_PREFIX])
+    hidden = len(rests) - KEYS_PER_PREFIX
+    return f"{len(rests)} in {component}: {shown}" + (f" and {hidden} more" if hidden > 0 else "")
+
+
+def _with_prefixes(
+    state: dict[str, Tensor], prefixes: tuple[str, ...] | None
+) -> list[tuple[str, Tensor]]:
+    return [
+        (key, value)
+        for key, value in state.items()
+        if prefixes is None or key.partition(".")[0] in prefixes
+    ]

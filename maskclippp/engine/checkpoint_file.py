@@ -1,0 +1,95 @@
+"""Reading checkpoint files as data: tensors and plain containers, never code."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file, the reason and the remedy."""
+
+
+class UnreadableCheckpointError(CheckpointError):
+    """The file is damaged: cut short, or not a checkpoint at all."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU, with the model's tensors under ``"model"``.
+
+    Accepts torch files (a state dict, or a dictionary with ``model`` and more) and safetensors.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableCheckpointError: the file is damaged.
+        CheckpointError: the file holds pickled code or no state dict, or is of another format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint {path} does not exist: check MODEL.WEIGHTS (a path relative to the "
+            "working directory, or an absolute one)"
+        )
+    if path.suffix == ".safetensors":
+        content = _read_safetensors(path)
+    elif path.suffix == ".pkl":
+        raise CheckpointError(
+            f"checkpoint {path} is a pickle (.pkl), which could execute code when it is read: "
+            "convert it to .safetensors or to a .pth state dict"
+        )
+    else:
+        content = _read_torch_file(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"checkpoint {path}: expected a dictionary, found {type(content).__name__}"
+        )
+    wrapped = content if isinstance(content.get("model"), dict) else {"model": content}
+    state = wrapped["model"]
+    foreign = sorted(key for key, value in state.items() if not isinstance(value, Tensor))
+    if foreign:
+        raise CheckpointError(
+            f"checkpoint {path} holds no state dict of tensors, neither at its top nor under "
+            f"'model': entries {foreign[:5]} are something else"
+        )
+    return wrapped
+
+
+def strip_common_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The state dict without ``prefix`` if every key has it, else unchanged."""
+    if not all(key.startswith(prefix) for key in state):
+        return state
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def _read_torch_file(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch reports forbidden content and broken pickles by the same type.
+        if zipfile.is_zipfile(path) or "nsupported" in str(error):
+            reason = _first_line_about_code(str(error))
+            raise CheckpointError(
+                f"checkpoint {path} contains pickled code or objects and is refused, because "
+                f"reading it could execute anything ({reason}): save a state dict of tensors only"
+            ) from error
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = str(error).strip().split("\n", maxsplit=1)[0]
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {reason}") from error
+
+
+def _first_line_about_code(message: str) -> str:
+    """The line of torch's long message that names what was refused."""
+    lines = [line.strip() for line in message.splitlines()]
+    return next((line for line in lines if "nsupported" in line), lines[0])

@@ -1,0 +1,61 @@
+"""Evaluation of a model on one dataset, with its results as a file."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from torch import nn
+
+from maskclippp.engine.atomic_file import atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+def inference_folder(cfg: CfgNode, dataset_name: str) -> Path:
+    """Where the evaluation files of a dataset go."""
+    return Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+
+
+def evaluate(
+    model: nn.Module,
+    dataset_name: str,
+    data_loader: Any,
+    evaluator: DatasetEvaluator,
+    folder: Path,
+) -> dict[str, Any]:
+    """Evaluate on one dataset and write ``results.json`` into ``folder``.
+
+    A model with ``set_test_dataset(name)`` is told whose classes it has to name.
+
+    Returns:
+        Metrics per task on the main process, else {}.
+    """
+    if hasattr(model, "set_test_dataset"):
+        model.set_test_dataset(dataset_name)
+    results: dict[str, Any] = inference_on_dataset(model, data_loader, evaluator)
+    if comm.is_main_process():
+        logger.info("Evaluation results for %s:", dataset_name)
+        print_csv_format(results)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"dataset": dataset_name, "results": _plain(results)}
+        with atomic_write(folder / "results.json") as file:
+            file.write(json.dumps(content, indent=2, allow_nan=False).encode())
+    return results
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's types; numbers that JSON does not know (NaN, infinities) become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, str | bool | None):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    number = float(value)
+    return number if math.isfinite(number) else None

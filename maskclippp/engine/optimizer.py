@@ -1,0 +1,136 @@
+"""The optimiser: one group per parameter, and gradient clipping inside the step.
+
+Clipping is part of ``step()`` because a gradient scaler calls that after it has unscaled the
+gradients; so the clip sees gradients of true size, and never those of a skipped step.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+Clip = Callable[[list[nn.Parameter]], None]
+
+_NORMALIZATIONS = (
+    nn.modules.batchnorm._BatchNorm,  # includes SyncBatchNorm
+    nn.GroupNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that SOLVER.* describes, over all parameters that require gradients.
+
+    Raises:
+        ValueError: an unknown OPTIMIZER or CLIP_TYPE, or a model without trained parameters.
+    """
+    groups = list(parameter_groups(cfg, model))
+    if not groups:
+        raise ValueError(
+            "nothing to train: every parameter of the model is frozen "
+            "(see the FINETUNE_TYPE keys and MODEL.MASKCLIPPP.PSM.NAME)"
+        )
+    solver = cfg.SOLVER
+    optimizer_class: type[torch.optim.Optimizer]
+    arguments: dict[str, Any] = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+    if solver.OPTIMIZER == "ADAMW":
+        optimizer_class = torch.optim.AdamW
+    elif solver.OPTIMIZER == "SGD":
+        optimizer_class = torch.optim.SGD
+        arguments["momentum"] = solver.MOMENTUM
+    else:
+        raise ValueError(f"SOLVER.OPTIMIZER: {solver.OPTIMIZER!r} is neither 'ADAMW' nor 'SGD'")
+    return _with_clipping(cfg, optimizer_class)(groups, **arguments)
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> Iterator[dict[str, Any]]:
+    """One optimiser group (params, lr, weight_decay) per trained parameter, in module order.
+
+    A shared parameter appears once, under its first name.
+    """
+    seen: set[nn.Parameter] = set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                yield {
+                    "params": [parameter],
+                    "lr": cfg.SOLVER.BASE_LR * _learning_rate_factor(cfg, module_name),
+                    "weight_decay": _weight_decay(cfg, module_name, module, name),
+                }
+
+
+def _learning_rate_factor(cfg: CfgNode, module_name: str) -> float:
+    if "text_encoder" in module_name:
+        return cfg.SOLVER.TEXT_ENCODER_MULTIPLIER
+    if "visual_encoder.proxy" in module_name:
+        return cfg.SOLVER.VISUAL_ENCODER_MULTIPLIER
+    return 1.0
+
+
+def _weight_decay(cfg: CfgNode, module_name: str, module: nn.Module, name: str) -> float:
+    """The weight decay of parameter ``name`` of ``module``; the strongest rule comes first."""
+    solver = cfg.SOLVER
+    if solver.WEIGHT_DECAY_BIAS is not None and name.endswith("bias"):
+        pretrained = "visual_encoder.proxy" in module_name or "text_encoder" in module_name
+        return 0.0 if pretrained else solver.WEIGHT_DECAY_BIAS
+    if isinstance(module, nn.Embedding):
+        return solver.WEIGHT_DECAY_EMBED
+    if isinstance(module, _NORMALIZATIONS):
+        return solver.WEIGHT_DECAY_NORM
+    if callable(getattr(module, "no_weight_decay", None)) and name in module.no_weight_decay():
+        return 0.0
+    if "relative_position_bias_table" in name or "absolute_pos_embed" in name:
+        return 0.0
+    return solver.WEIGHT_DECAY
+
+
+def _with_clipping(
+    cfg: CfgNode, base: type[torch.optim.Optimizer]
+) -> type[torch.optim.Optimizer]:
+    """``base``, or a subclass of it whose step clips gradients as SOLVER.CLIP_GRADIENTS says."""
+    settings = cfg.SOLVER.CLIP_GRADIENTS
+    # The published code takes a full-model limit of 0 for "no clipping".
+    unlimited = settings.CLIP_TYPE == "full_model" and settings.CLIP_VALUE <= 0
+    if not settings.ENABLED or unlimited:
+        return base
+    clips: dict[str, Clip] = {
+        "full_model": lambda parameters: _clip_full_model(parameters, settings.CLIP_VALUE),
+        "value": lambda parameters: nn.utils.clip_grad_value_(parameters, settings.CLIP_VALUE),
+        "norm": lambda parameters: _clip_each(
+            parameters, settings.CLIP_VALUE, settings.NORM_TYPE
+        ),
+    }
+    if settings.CLIP_TYPE not in clips:
+        raise ValueError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE: {settings.CLIP_TYPE!r} is not one of {sorted(clips)}"
+        )
+    full_model = settings.CLIP_TYPE == "full_model"
+    name = "FullModelGradientClippingOptimizer" if full_model else f"{base.__name__}WithGradientClip"
+    clip = clips[settings.CLIP_TYPE]
+
+    def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:
+        clip([parameter for group in self.param_groups for parameter in group["params"]])
+        return base.step(self, closure)
+
+    return type(name, (base,), {"step": step})
+
+
+def _clip_full_model(parameters: list[nn.Parameter], limit: float) -> None:
+    """Scale all gradients so that their joint norm is at most ``limit``.
+
+    Raises:
+        FloatingPointError: the norm is not finite; the step would destroy the weights.
+    """
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(f"the norm of the gradients is {norm.item()}")
+
+
+def _clip_each(parameters: list[nn.Parameter], limit: float, norm_type: float) -> None:
+    for parameter in parameters:
+        nn.utils.clip_grad_norm_(parameter, limit, norm_type)

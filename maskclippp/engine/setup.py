@@ -1,0 +1,100 @@
+"""From the command line to a checked configuration and a run directory."""
+
+import argparse
+import difflib
+import logging
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from maskclippp.config import get_cfg
+from maskclippp.config_files import merge_config_file, merge_options
+from maskclippp.detectron2_engine import engine_description
+
+logger = logging.getLogger(__name__)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """detectron2's arguments, and ``--tag``."""
+    parser: argparse.ArgumentParser = default_argument_parser()
+    parser.add_argument(
+        "--tag",
+        default="default",
+        help="files go to output/<config name>/<tag>; default: month and day",
+    )
+    return parser
+
+
+def build_config(args: argparse.Namespace) -> CfgNode:
+    """The frozen configuration that the arguments describe; nothing is written.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: a file or option is wrong, see
+            :mod:`maskclippp.config_files`; an unknown dataset; a device that is not there.
+    """
+    cfg = get_cfg()
+    name = "maskclippp"
+    if args.config_file:
+        merge_config_file(cfg, args.config_file)
+        name = Path(args.config_file).stem
+    # Noted in args, so that all processes of a run agree even around midnight.
+    if args.tag == "default":
+        args.tag = datetime.now().strftime("%m%d")
+    cfg.OUTPUT_DIR = str(Path("output") / name / args.tag)
+    merge_options(cfg, args.opts)
+    if args.num_gpus == 0:
+        cfg.MODEL.DEVICE = "cpu"
+    _check_device(cfg.MODEL.DEVICE, args.num_gpus)
+    _check_datasets(cfg, for_training=not args.eval_only)
+    cfg.freeze()
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The frozen configuration, with its run directory, logs and random seeds set up."""
+    cfg = build_config(args)
+    rank = comm.get_rank()
+    default_setup(cfg, args)
+    setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=rank, name="maskclippp")
+    logger.info(engine_description())
+    return cfg
+
+
+def _check_device(device: str, num_gpus: int) -> None:
+    """A ValueError if the processes cannot run on ``device``."""
+    if not device.startswith("cuda"):
+        return
+    remedy = (
+        "use --num-gpus 0 to run on the CPU, or --num-gpus N MODEL.DEVICE cpu for N processes on it"
+    )
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"MODEL.DEVICE is {device!r} and --num-gpus {num_gpus}, but there is no CUDA: {remedy}"
+        )
+    if num_gpus > torch.cuda.device_count():
+        raise ValueError(
+            f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} CUDA devices: "
+            f"lower --num-gpus, or {remedy}"
+        )
+
+
+def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
+    """A ValueError if a dataset is needed and not named, or named and not registered."""
+    key = "TRAIN" if for_training else "TEST"
+    if not cfg.DATASETS[key]:
+        raise ValueError(f"DATASETS.{key} is empty: name at least one dataset")
+    known = DatasetCatalog.list()
+    for key in ("TRAIN", "TEST") if for_training else ("TEST",):
+        for name in cfg.DATASETS[key]:
+            if name not in known:
+                similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+                raise ValueError(
+                    f"DATASETS.{key}: no dataset is registered as {name!r}; "
+                    f"similar names: {', '.join(similar) or 'none'}"
+                )

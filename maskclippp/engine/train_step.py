@@ -1,0 +1,202 @@
+"""One optimiser step: batches in, weights and metrics out."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from maskclippp.seeding import seed_training_step
+
+Batch = list[dict[str, Any]]
+
+
+class TrainStep:
+    """Forward, backward and optimiser step over one or several accumulated batches.
+
+    Args:
+        model: batch -> dictionary of scalar losses (or one scalar); its mean over all
+            accumulated batches and, under DistributedDataParallel, over ranks is minimised.
+        accumulation_steps: batches per optimiser step.
+        autocast_dtype: torch.float16 (CUDA only, with gradient scaling), torch.bfloat16, or None
+            for full precision.
+        seed: with the iteration number it determines all randomness of a step.
+
+    Raises:
+        ValueError: float16 is asked for elsewhere than on CUDA, or accumulation_steps < 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        seed: int,
+        accumulation_steps: int = 1,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.seed = seed
+        self.iter = 0
+        self.device = next(model.parameters()).device
+        if accumulation_steps < 1:
+            raise ValueError(f"SOLVER.ACCUMULATION_STEPS={accumulation_steps} must be at least 1")
+        self.accumulation_steps = accumulation_steps
+        if autocast_dtype == torch.float16 and self.device.type != "cuda":
+            raise ValueError(
+                f"SOLVER.AMP.DTYPE float16 needs CUDA, but the model is on {self.device}: "
+                "set SOLVER.AMP.DTYPE bfloat16 or SOLVER.AMP.ENABLED False"
+            )
+        self._autocast_dtype = autocast_dtype
+        self._scaler = (
+            torch.amp.GradScaler("cuda") if autocast_dtype == torch.float16 else None
+        )
+        self._data_loader: Iterable[Batch] = ()
+        self._batches: Iterator[Batch] | None = None
+
+    @property
+    def data_loader(self) -> Iterable[Batch]:
+        """The endless source of batches; assigning starts it from its beginning."""
+        return self._data_loader
+
+    @data_loader.setter
+    def data_loader(self, data_loader: Iterable[Batch]) -> None:
+        self._data_loader = data_loader
+        self._batches = None
+
+    def run(self, iteration: int) -> None:
+        """Do the step of this iteration and put its metrics into the event storage.
+
+        Raises:
+            FloatingPointError: a loss or gradient is not finite on any rank; the weights are
+                those from before the step. All ranks raise it, naming iteration and images.
+        """
+        self.iter = iteration
+        if self._batches is None:
+            self._batches = iter(self._data_loader)
+        self.model.train()
+        seed_training_step(self.seed, iteration, comm.get_rank())
+        self.optimizer.zero_grad(set_to_none=True)
+        batches, losses, data_time = [], [], 0.0
+        for index in range(self.accumulation_steps):
+            start = time.perf_counter()
+            batch = next(self._batches)
+            data_time += time.perf_counter() - start
+            last = index + 1 == self.accumulation_steps
+            losses.append(self._accumulate_gradients(batch, synchronize=last))
+            batches.append(_file_names(batch))
+        self._check_and_log_losses(losses, batches, data_time)
+        try:
+            self._update_weights()
+        except FloatingPointError as error:
+            names = [name for batch in batches for name in batch]
+            raise self._non_finite_error(f"{error}; no single batch is to blame", names) from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Iteration, optimiser and, with float16, gradient scaler."""
+        state = {"iteration": self.iter, "optimizer": self.optimizer.state_dict()}
+        if self._scaler is not None:
+            state["grad_scaler"] = self._scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned.
+
+        Raises:
+            ValueError: the optimiser state is of another set of parameters.
+        """
+        self.iter = state["iteration"]
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise ValueError(
+                f"the checkpoint's optimiser state does not fit this configuration ({error}): "
+                "resume with the configuration of the run, or start anew without --resume"
+            ) from error
+        if self._scaler is not None and "grad_scaler" in state:
+            self._scaler.load_state_dict(state["grad_scaler"])
+
+    def _accumulate_gradients(self, batch: Batch, *, synchronize: bool) -> dict[str, Tensor]:
+        with self._gradient_exchange(synchronize):
+            with self._autocast():
+                output = self.model(batch)
+            losses = {"total_loss": output} if isinstance(output, Tensor) else output
+            total = sum(losses.values(), start=torch.zeros((), device=self.device))
+            share = total / self.accumulation_steps
+            (share if self._scaler is None else self._scaler.scale(share)).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _gradient_exchange(self, synchronize: bool) -> AbstractContextManager[None]:
+        if not synchronize and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._autocast_dtype)
+
+    def _update_weights(self) -> None:
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+
+    def _check_and_log_losses(
+        self, losses: list[dict[str, Tensor]], file_names: list[list[str]], data_time: float
+    ) -> None:
+        """Stop on a non-finite loss; else log the mean of each loss over batches and ranks."""
+        names = list(losses[0])
+        # One transfer from the device and one exchange between ranks for everything.
+        table = torch.stack([torch.stack([step[n] for n in names]).float() for step in losses])
+        gathered = _gather(torch.cat([table.flatten(), table.new_tensor([data_time])])).cpu()
+        tables = gathered[:, :-1].unflatten(1, table.shape)  # rank, batch, loss
+        if not tables.isfinite().all():
+            offending = [
+                name
+                for own_losses, batch in zip(tables[comm.get_rank()], file_names, strict=True)
+                if not own_losses.isfinite().all()
+                for name in batch
+            ]
+            means = dict(zip(names, tables.mean(dim=(0, 1)).tolist(), strict=True))
+            raise self._non_finite_error(f"the loss is not finite: {means}", offending)
+        means = dict(zip(names, tables.double().mean(dim=(0, 1)).tolist(), strict=True))
+        storage = get_event_storage()
+        storage.put_scalar("data_time", gathered[:, -1].max().item())
+        storage.put_scalar("rank_data_time", data_time)
+        storage.put_scalar("total_loss", sum(means.values()))
+        if len(means) > 1:
+            storage.put_scalars(**means)
+
+    def _non_finite_error(self, reason: str, file_names: list[str]) -> FloatingPointError:
+        """The error that stops all ranks; a collective call."""
+        per_rank = comm.all_gather(file_names)
+        images = "; ".join(
+            f"rank {rank}: {', '.join(names)}" for rank, names in enumerate(per_rank) if names
+        )
+        return FloatingPointError(
+            f"training stopped in iteration {self.iter}: {reason}. Images of the batch: {images}. "
+            "Look at these images and annotations, lower SOLVER.BASE_LR, or clip gradients "
+            "(SOLVER.CLIP_GRADIENTS)"
+        )
+
+
+def _gather(values: Tensor) -> Tensor:
+    """The vectors of all ranks as rows: [world size, n]."""
+    if comm.get_world_size() == 1:
+        return values[None]
+    rows = [torch.empty_like(values) for _ in range(comm.get_world_size())]
+    torch.distributed.all_gather(rows, values)
+    return torch.stack(rows)
+
+
+def _file_names(batch: Batch) -> list[str]:
+    return [str(record.get("file_name", "(no file_name)")) for record in batch]

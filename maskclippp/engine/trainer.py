@@ -1,0 +1,250 @@
+"""The trainer: a detectron2 DefaultTrainer that also trains on CPUs and resumes exactly."""
+
+import logging
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import build_model as build_detectron2_model
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, EventWriter
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
+
+from maskclippp.engine.checkpoint import Checkpointer, unwrapped
+from maskclippp.engine.evaluate import evaluate, inference_folder
+from maskclippp.engine.lr_schedule import build_lr_scheduler
+from maskclippp.engine.optimizer import build_optimizer
+from maskclippp.engine.train_step import Batch, TrainStep
+from maskclippp.engine.wandb_writer import WandbWriter
+from maskclippp.registry import get_part
+from maskclippp.data.loader import build_train_loader
+from maskclippp.seeding import seed_training_step
+
+logger = logging.getLogger(__name__)
+
+AUTOCAST_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Trainer(DefaultTrainer):
+    """Trains, evaluates and checkpoints what a config describes.
+
+    A run of 2N iterations equals, bit for bit on a CPU, N iterations, a kill and ``--resume``:
+    every step and every sample draws its randomness from its own position, and the loader starts
+    again behind the batches that are done.
+    """
+
+    # Models with parameters that some batches do not touch need True, which costs time.
+    find_unused_parameters = False
+
+    def __init__(self, cfg: CfgNode) -> None:
+        # DefaultTrainer's own constructor starts the loader before it is known where to resume,
+        # and wraps the model in a way that only CUDA models can be trained.
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self.cfg = _with_seed(cfg, seed)
+        seed_training_step(seed, 0, comm.get_rank())  # initial weights of untrained parts
+        model = self.build_model(self.cfg)
+        optimizer = self.build_optimizer(self.cfg, model)
+        self._trainer = TrainStep(
+            self._distributed(model),
+            optimizer,
+            seed=seed,
+            accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            autocast_dtype=_autocast_dtype(cfg),
+        )
+        self.scheduler = self.build_lr_scheduler(self.cfg, optimizer)
+        self.checkpointer: DetectionCheckpointer = Checkpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model, in its data-parallel wrapper if there is one."""
+        return self._trainer.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser."""
+        return self._trainer.optimizer
+
+    @property
+    def data_loader(self) -> Any:
+        """The training loader; empty before training starts."""
+        return self._trainer.data_loader
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue the run in OUTPUT_DIR if asked and possible, else load MODEL.WEIGHTS."""
+        extra = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume and self.checkpointer.has_checkpoint():
+            self.start_iter = extra["iteration"] + 1
+
+    def train(self) -> dict[str, Any] | None:
+        """Train from ``start_iter`` to MAX_ITER; the results of the last evaluation, if any."""
+        self._trainer.data_loader = self.build_train_loader(
+            self.cfg, start_batch=self.start_iter * self._trainer.accumulation_steps
+        )
+        logger.info("Starting training from iteration %d", self.start_iter)
+        self.iter = self.start_iter
+        with EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                for self.iter in range(self.start_iter, self.max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                # Evaluation results after the last iteration are logged under MAX_ITER.
+                self.iter += 1
+            finally:
+                self.after_train()
+        results: dict[str, Any] | None = getattr(self, "_last_eval_results", None)
+        if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(self.cfg, results)
+        return results
+
+    def run_step(self) -> None:
+        """One optimiser step."""
+        self._trainer.run(self.iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything beside the model that a run continues from."""
+        state = TrainerBase.state_dict(self)
+        state["_trainer"] = self._trainer.state_dict()
+        state["seed"] = self._trainer.seed
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned; the run goes on with the seed it began with."""
+        TrainerBase.load_state_dict(self, state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
+        seed = state_dict.get("seed", self._trainer.seed)
+        if seed != self._trainer.seed:
+            logger.info("The run continues with its own seed %d", seed)
+        self._trainer.seed = seed
+        self.cfg = _with_seed(self.cfg, seed)
+
+    def build_writers(self) -> list[EventWriter]:
+        """Terminal, metrics.json and TensorBoard, or W&B in place of TensorBoard."""
+        writers: list[EventWriter] = super().build_writers()
+        if self.cfg.WANDB.ENABLED:
+            writers[-1] = WandbWriter.from_config(self.cfg)
+        return writers
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The model of MODEL.META_ARCHITECTURE on MODEL.DEVICE."""
+        get_part(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
+        model: nn.Module = build_detectron2_model(cfg)
+        for line in describe_parameters(model):
+            logger.info(line)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """See :func:`maskclippp.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        """See :func:`maskclippp.engine.lr_schedule.build_lr_scheduler`."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, start_batch: int = 0) -> Any:
+        """See :func:`maskclippp.data.loader.build_train_loader`."""
+        return build_train_loader(cfg, start_batch=start_batch)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """All records of one dataset, shared by the processes, mapped for evaluation."""
+        from maskclippp.data.mappers import TestMapper
+
+        return build_detection_test_loader(cfg, dataset_name, mapper=TestMapper(cfg))
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """The evaluators that fit the dataset; their files go to inference/<dataset>."""
+        from maskclippp.evaluation import build_evaluator
+
+        return build_evaluator(cfg, dataset_name, str(inference_folder(cfg, dataset_name)))
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate on DATASETS.TEST.
+
+        Returns:
+            Metrics per task on the main process (else {}): of the only dataset, or per dataset.
+        """
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        names = list(cfg.DATASETS.TEST)
+        if evaluators is not None and len(evaluators) != len(names):
+            raise ValueError(f"{len(evaluators)} evaluators for the {len(names)} datasets {names}")
+        results = {
+            name: evaluate(
+                unwrapped(model),
+                name,
+                cls.build_test_loader(cfg, name),
+                evaluators[index] if evaluators else cls.build_evaluator(cfg, name),
+                inference_folder(cfg, name),
+            )
+            for index, name in enumerate(names)
+        }
+        return results[names[0]] if len(names) == 1 else results
+
+    def _distributed(self, model: nn.Module) -> nn.Module:
+        """The model, sharing gradients with the other processes if there are any."""
+        if comm.get_world_size() == 1:
+            return model
+        device = next(model.parameters()).device
+        return DistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            find_unused_parameters=self.find_unused_parameters,
+        )
+
+
+def describe_parameters(model: nn.Module) -> list[str]:
+    """One line per child of the model: how many parameters it has, and how many are trained."""
+    lines = []
+    for name, part in [*model.named_children(), ("all", model)]:
+        count = sum(p.numel() for p in part.parameters())
+        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
+        if count:
+            lines.append(f"{name}: {count:,} parameters, {trained:,} of them trained")
+    return lines
+
+
+def _with_seed(cfg: CfgNode, seed: int) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = seed
+    cfg.freeze()
+    return cfg
+
+
+def _autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    name = cfg.SOLVER.AMP.DTYPE
+    if name not in AUTOCAST_DTYPES:
+        raise ValueError(f"SOLVER.AMP.DTYPE: {name!r} is not one of {list(AUTOCAST_DTYPES)}")
+    return AUTOCAST_DTYPES[name]
