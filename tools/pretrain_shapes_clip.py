@@ -1,12 +1,13 @@
 """Pre-train the small CLIP of the built-in `shapes` world on whole-image captions.
 
-Every image is drawn anew and seen once, so nothing can be memorised; captions are incomplete and never say
-where things are. The shipped weights were made on a CPU with two cores by
+Every image is drawn anew and seen once, so nothing can be memorised; captions are incomplete and
+never say where things are. The shipped weights were made on a CPU with two cores by
 
-    python tools/pretrain_shapes_clip.py --output maskclippp/data/shapes/weights/shapes_clip.safetensors
+    python tools/pretrain_shapes_clip.py \\
+        --output maskclippp/data/shapes/weights/shapes_clip.safetensors
 
-(the defaults; about half an hour). A run is determined by its arguments and the library versions, not by the
-number of workers.
+(the defaults; about half an hour). A run is determined by its arguments and the library versions,
+not by the number of workers.
 """
 
 import argparse
@@ -62,7 +63,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     """Matrices decay; biases, norms, layer scales and the logit scale do not."""
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     free = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -73,7 +77,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """CLIP's symmetric cross entropy of [B, D] normalised pairs, and the share of images matched first."""
+    """CLIP's symmetric cross entropy of normalised [B, D] pairs, and the share matched first."""
     logits = logit_scale.exp() * images @ texts.T
     target = torch.arange(len(logits))
     loss = nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(
@@ -98,9 +102,11 @@ def train(arguments: argparse.Namespace) -> dict[str, Tensor]:
     model = open_clip.create_model(MODEL_NAME).to(memory_format=torch.channels_last)
     for name, parameter in model.named_parameters():
         if name.endswith(".gamma"):
-            # ConvNeXt starts its blocks at 1e-6, for 300 epochs; in a short training they would stay off.
+            # ConvNeXt starts its blocks at 1e-6, which a training this short would hardly leave.
             nn.init.constant_(parameter, 0.5)
-    optimizer = torch.optim.AdamW(parameter_groups(model, arguments.weight_decay), betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, arguments.weight_decay), betas=(0.9, 0.98)
+    )
     used_tokens = torch.zeros(model.vocab_size, dtype=torch.bool)
     started = time.perf_counter()
     for step, (images, tokens) in enumerate(batches(arguments)):

@@ -1,1 +1,10 @@
-"""The built-in `shapes` world: drawn scenes with exact annotation, so that the method runs without a download."""
+"""The built-in `shapes` world: drawn scenes with exact annotation, so that nothing is downloaded.
+
+`vocabulary` has the words, `scenes` draws, `captions` describes (for pre-training), `dataset`
+registers `shapes_train` and `shapes_val`, and `weights/` holds the small CLIP that
+`tools/pretrain_shapes_clip.py` made.
+"""
+
+from maskclippp.data.shapes.dataset import register_shapes
+
+__all__ = ["register_shapes"]

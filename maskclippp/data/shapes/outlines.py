@@ -13,8 +13,8 @@ FloatArray = NDArray[np.float32]
 class Raster:
     """A shape on the pixel grid, cut at the scene's border.
 
-    `rows`, `columns` are the slices of the scene it lies in, `inside` bool [h, w] the shape within them, and
-    `x`, `y` float32 [h, w] the coordinates of these pixels in the turned frame of the shape, in pixels.
+    `rows`, `columns` are the slices of the scene it lies in, `inside` bool [h, w] the shape within
+    them, and `x`, `y` float32 [h, w] these pixels' coordinates in the turned frame of the shape.
     """
 
     rows: slice
@@ -60,7 +60,10 @@ def rasterise(
     size: tuple[int, int],
     generator: np.random.Generator,
 ) -> Raster:
-    """Turn and stretch a shape at random and put it at `centre` = (x, y) of a scene of (height, width)."""
+    """Turn and stretch a shape at random and put it at `centre` = (x, y) of a scene of `size`.
+
+    `radius` is in pixels, `size` is (height, width).
+    """
     angle = generator.uniform(0, 2 * np.pi)
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     stretch = np.array([radius, radius * generator.uniform(0.75, 1.0)], dtype=np.float32)

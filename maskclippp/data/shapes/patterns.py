@@ -1,7 +1,7 @@
 """Patterns: functions from pixel coordinates to a blending weight in 0..1 of a second colour.
 
-All take float32 coordinate arrays `x`, `y` of equal shape, in pixels, and a random generator; all return
-float32 of that shape.
+All take float32 coordinate arrays `x`, `y` of equal shape, in pixels, and a random generator; all
+return float32 of that shape.
 """
 
 from collections.abc import Callable

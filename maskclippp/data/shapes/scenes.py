@@ -1,7 +1,7 @@
 """Draw a scene: two or three grounds, several overlapping objects, dirt and uneven light.
 
-The annotation is exact: a pixel belongs to the object or ground whose paint is visible there. (Specks of
-dirt and the light lie over everything and change no annotation, as on a photograph.)
+The annotation is exact: a pixel belongs to the object or ground whose paint is visible there.
+(Specks of dirt and the light lie over everything and change no annotation, as on a photograph.)
 """
 
 import colorsys
@@ -31,7 +31,7 @@ PLACING_ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class SceneStyle:
-    """Size of a scene and radius of its objects in pixels, numbers of objects and of specks of dirt."""
+    """Size of a scene and radius of its objects in pixels, numbers of objects and specks."""
 
     height: int = 192
     width: int = 256
@@ -42,7 +42,7 @@ class SceneStyle:
 
 @dataclass(frozen=True)
 class Segment:
-    """One annotated region: its value in the scene's map (from 1), class, pattern word, area in pixels."""
+    """One region: its value in the scene's map (from 1), class, pattern word, area in pixels."""
 
     id: int
     category: ShapesClass
@@ -52,7 +52,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Scene:
-    """`image` uint8 [H, W, 3] RGB; `segment_ids` int32 [H, W], each pixel the id of one of `segments`."""
+    """`image` uint8 [H, W, 3] RGB; `segment_ids` int32 [H, W]: for each pixel a segment's id."""
 
     image: NDArray[np.uint8]
     segment_ids: NDArray[np.int32]
@@ -69,7 +69,7 @@ def _paint(colour: Colour, generator: np.random.Generator) -> NDArray[np.float32
 def _textured(
     paint: NDArray[np.float32], weight: NDArray[np.float32], generator: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Colours [P, 3] of P pixels of a pattern in a paint and the same paint darkened or bleached."""
+    """Colours [P, 3] of P pixels: a paint and, as the pattern says, its dark or pale variant."""
     target = np.float32(255 if generator.random() < 0.5 else 0)
     difference = (target - paint) * np.float32(generator.uniform(0.4, 0.65))
     return paint + weight[..., None] * difference
@@ -90,10 +90,10 @@ class _Canvas:
     def draw_grounds(self) -> None:
         """Fill the scene with two grounds above each other and sometimes a third in between."""
         generator, (height, width) = self.generator, self.owner.shape
-        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
         wobble = np.sin(x * generator.uniform(0.03, 0.08) + generator.uniform(0, 2 * np.pi))
         tilt = generator.uniform(-0.25, 0.25) * (x - width / 2)
-        depth = y - (tilt + generator.uniform(0, 6) * wobble)
+        depth = y[:, None] - (tilt + generator.uniform(0, 6) * wobble)
         edges = [height * generator.uniform(0.3, 0.7)]
         if generator.random() < 0.3:
             edges.append(edges[0] + height * generator.uniform(0.2, 0.3))
@@ -103,11 +103,12 @@ class _Canvas:
         for choice in generator.choice(len(pairs), len(edges) + 1, replace=False):
             tint, ground = pairs[choice]
             mask = layer == len(self.parts)
-            rows = np.flatnonzero(mask.any(axis=1))
+            touched = np.flatnonzero(mask.any(axis=1))
             # Patterns are computed for the band of rows that the ground touches only.
-            band = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 1)
+            band = slice(int(touched[0]), int(touched[-1]) + 1) if len(touched) else slice(0, 1)
             inside = mask[band]
-            weight = GROUND_PATTERNS[ground](*np.broadcast_arrays(x, y[band]), generator)
+            columns, rows = np.meshgrid(x, y[band])
+            weight = GROUND_PATTERNS[ground](columns, rows, generator)
             colours = _textured(_paint(TINTS[tint], generator), weight[inside], generator)
             self.image[band][inside] = colours
             self.owner[band][inside] = len(self.parts)
@@ -146,7 +147,7 @@ class _Canvas:
         self.visible_areas = [*left.tolist(), area]
 
     def add_dirt_and_light(self) -> None:
-        """Specks of any brightness, a soft light gradient and sensor noise; no annotation changes."""
+        """Specks of any colour, uneven light and sensor noise; no annotation changes."""
         generator, (height, width) = self.generator, self.owner.shape
         for _ in range(generator.integers(*self.style.specks, endpoint=True)):
             centre = (int(generator.integers(width)), int(generator.integers(height)))
