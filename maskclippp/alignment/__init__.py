@@ -1,0 +1,14 @@
+"""Consistency alignment: from similarities of masks and words to logits, and the loss."""
+
+from maskclippp.alignment.loss import ReweightCELoss, build_criterion
+from maskclippp.alignment.psm import PSM, DummyPSM, LinearPSM, PseudoTextPSM, build_psm
+
+__all__ = [
+    "PSM",
+    "DummyPSM",
+    "LinearPSM",
+    "PseudoTextPSM",
+    "ReweightCELoss",
+    "build_criterion",
+    "build_psm",
+]

@@ -1,0 +1,16 @@
+"""CLIP towers: visual encoders with masks, text towers, and where their weights come from."""
+
+from maskclippp.clip.convnext import CLIPConvNeXt, DummyVisualEncoder
+from maskclippp.clip.text_tower import CLIPTextEncoder, TextTower, build_text_tower
+from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, build_visual_encoder
+
+__all__ = [
+    "CLIPConvNeXt",
+    "CLIPTextEncoder",
+    "DummyVisualEncoder",
+    "EncodedImages",
+    "TextTower",
+    "VisualEncoder",
+    "build_text_tower",
+    "build_visual_encoder",
+]

@@ -1,0 +1,143 @@
+"""CLIP ConvNeXt of OpenCLIP as a mask classifier: masks pool the last stage's feature map."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from maskclippp.batching import InputFormat, PaddedBatch
+from maskclippp.clip.finetuning import set_trainable
+from maskclippp.clip.mask_pooling import pool_masks
+from maskclippp.clip.open_clip_models import load_visual_tower
+from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
+from maskclippp.registry import VISUAL_ENCODER_REGISTRY
+
+# Which parameters of the tower each FINETUNE_TYPE trains, by the start of their name.
+_FINETUNED_PREFIXES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "all": ("",),
+    "before_proj": ("trunk.",),
+    "before_s4": ("trunk.stem.", "trunk.stages.0.", "trunk.stages.1.", "trunk.stages.2."),
+    "after_s4": ("trunk.stages.3.", "trunk.norm_pre.", "trunk.head.", "head."),
+}
+
+
+@VISUAL_ENCODER_REGISTRY.register()
+class CLIPConvNeXt(VisualEncoder):
+    """An open_clip ConvNeXt image tower (``proxy``) that embeds masks.
+
+    Args:
+        proxy: open_clip ``TimmModel`` with ``trunk`` (stem, four stages, head) and ``head``.
+        finetune_type: none | all | before_proj (everything but the final projection) |
+            before_s4 (stem and stages 1 to 3) | after_s4 (stage 4 and what follows).
+        downsample_method: how masks are brought to the feature grid.
+        mask_prior_beg: 5, pooling after the last stage; the only scheme ever released.
+    """
+
+    valid_features = ("m_embs", "p_embs", "i_embs", "stage1", "stage2", "stage3", "stage4")
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        proxy: nn.Module,
+        input_format: InputFormat,
+        out_features: Sequence[str],
+        feature_suffix: str = "",
+        frozen: bool = True,
+        finetune_type: str = "none",
+        downsample_method: str = "bilinear",
+        mask_prior_beg: int = 5,
+    ) -> None:
+        super().__init__(
+            input_format=input_format,
+            out_features=out_features,
+            feature_suffix=feature_suffix,
+            frozen=frozen,
+        )
+        if mask_prior_beg != 5:
+            raise ValueError(
+                "CLIPConvNeXt: MASK_PRIOR_BEG must be 5 (masks pool the map after the fourth "
+                f"stage, as in every published model), found {mask_prior_beg}"
+            )
+        if not hasattr(getattr(proxy, "trunk", None), "stages"):
+            raise ValueError(
+                "CLIPConvNeXt needs an open_clip model with a timm ConvNeXt image tower, "
+                f"found a {type(proxy).__name__}; check VISUAL_ENCODER.MODEL_NAME"
+            )
+        self.proxy = proxy
+        self.downsample_method = downsample_method
+        set_trainable(proxy, finetune_type, _FINETUNED_PREFIXES, "CLIPConvNeXt")
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from a VISUAL_ENCODER config node; loads the pretrained weights."""
+        return {
+            **input_arguments(cfg),
+            "proxy": load_visual_tower(cfg),
+            "finetune_type": cfg.FINETUNE_TYPE,
+            "downsample_method": cfg.DOWNSAMPLE_METHOD,
+            "mask_prior_beg": cfg.MASK_PRIOR_BEG,
+        }
+
+    def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
+        """Run the trunk, pool masks, embed. See :class:`VisualEncoder`."""
+        encoded = EncodedImages(batch)
+        trunk = self.proxy.trunk
+        features = trunk.stem(batch.images)
+        for number, stage in enumerate(trunk.stages, start=1):
+            features = stage(features)
+            self._keep(encoded, f"stage{number}", lambda stage_map=features: stage_map)
+        features = trunk.norm_pre(features)
+        self._keep(encoded, "p_embs", lambda: self._embed_cells(features))
+        self._keep(encoded, "i_embs", lambda: self._embed(features)[:, :, None, None])
+        if with_masks:
+            grid = (features.shape[-2], features.shape[-1])
+            masks = batch.downsampled_masks(grid, self.downsample_method)
+            pooled = pool_masks(features, masks, batch.masks_per_image)
+            encoded.mask_embeddings = self._embed(pooled[:, :, None, None])
+            encoded.mask_areas = masks.sum(dim=(1, 2))
+        return encoded
+
+    def _keep(self, encoded: EncodedImages, name: str, compute: Any) -> None:
+        if name in self.out_features:
+            encoded.maps[name + self.feature_suffix] = compute()
+
+    def _embed(self, maps: Tensor) -> Tensor:
+        """Pretrained pooling head and projection: [N, C, h, w] -> [N, D]."""
+        embeddings: Tensor = self.proxy.head(self.proxy.trunk.head(maps))
+        return embeddings
+
+    def _embed_cells(self, features: Tensor) -> Tensor:
+        """The same head on every cell alone: [B, C, h, w] -> [B, D, h, w]."""
+        batch, _, height, width = features.shape
+        cells = features.permute(0, 2, 3, 1).flatten(0, 2)[:, :, None, None]
+        return self._embed(cells).view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+@VISUAL_ENCODER_REGISTRY.register()
+class DummyVisualEncoder(VisualEncoder):
+    """Encodes nothing: stands for the generator's encoder where the generator needs none."""
+
+    valid_features = ("m_embs", "p_embs", "i_embs", "stage1", "stage2", "stage3", "stage4")
+
+    @configurable
+    def __init__(self, *, input_format: InputFormat) -> None:
+        super().__init__(input_format=input_format, out_features=())
+        self.register_buffer("_placement", torch.empty(0), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Only the input processing is configured."""
+        return {"input_format": input_arguments(cfg)["input_format"]}
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs are moved to."""
+        return self.get_buffer("_placement").device
+
+    def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
+        """Nothing but the padded batch."""
+        return EncodedImages(batch)

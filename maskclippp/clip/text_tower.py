@@ -1,0 +1,141 @@
+"""The interface of text towers, and the one of OpenCLIP."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from maskclippp.clip.open_clip_models import load_text_tower, load_tokenizer
+from maskclippp.registry import TEXT_ENCODER_REGISTRY, get_part
+
+# Which parameters each FINETUNE_TYPE trains, as shell patterns.
+_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "all": ("*",),
+    "attention": ("positional_embedding", "transformer.resblocks.*.attn.in_proj_*"),
+    "proj": ("ln_final.*", "text_projection*", "logit_scale"),
+}
+
+
+class TextTower(nn.Module, ABC):
+    """Sentences in, one embedding each out."""
+
+    logit_scale: nn.Parameter
+
+    @abstractmethod
+    def tokenize(self, sentences: Sequence[str]) -> Tensor:
+        """Token ids int64 [S, L] on the CPU, zero-padded to the context length."""
+
+    @abstractmethod
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Embed token ids [S, L] (L up to the context length) -> [S, D], not normalised."""
+
+    def forward(self, sentences: Sequence[str]) -> Tensor:
+        """Embed sentences -> [S, D], not normalised.
+
+        The tower is causal: tokens after the end-of-text token cannot change it. Only the length
+        of the longest sentence is encoded.
+        """
+        tokens = self.tokenize(sentences)
+        return self.encode_tokens(tokens[:, : int(text_lengths(tokens).max())].to(self.device))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return self.logit_scale.device
+
+
+def text_lengths(tokens: Tensor) -> Tensor:
+    """int64 [S]: tokens up to and including end-of-text, the largest id of a sentence."""
+    return tokens.argmax(dim=-1) + 1
+
+
+@TEXT_ENCODER_REGISTRY.register()
+class CLIPTextEncoder(TextTower):
+    """The text tower of OpenCLIP models.
+
+    Its state dict has the key names of the CLIP model itself (``transformer.*``,
+    ``token_embedding.weight``, ``logit_scale``, ...), as in published checkpoints.
+
+    Args:
+        tower: an open_clip ``TextTransformer``: causal, pooling at the end-of-text token.
+        logit_scale: the pretrained log of the similarity scale.
+        tokenizer: sentences -> token ids [S, context length].
+        finetune_type: none | all | attention | proj (final norm, projection, logit scale).
+        skip_ln_final: leave out the final LayerNorm.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        tower: nn.Module,
+        logit_scale: Tensor,
+        tokenizer: Callable[[list[str]], Tensor],
+        finetune_type: str = "none",
+        skip_ln_final: bool = False,
+    ) -> None:
+        super().__init__()
+        if tower.attn_mask is None or tower.pool_type != "argmax" or tower.cls_emb is not None:
+            raise ValueError(
+                "CLIPTextEncoder needs a causal text tower that pools at the end-of-text token; "
+                "this open_clip model has another one. Check TEXT_ENCODER.MODEL_NAME"
+            )
+        self.token_embedding = tower.token_embedding
+        self.positional_embedding = tower.positional_embedding
+        self.transformer = tower.transformer
+        self.ln_final = nn.Identity() if skip_ln_final else tower.ln_final
+        self.text_projection = tower.text_projection
+        self.logit_scale = nn.Parameter(logit_scale.detach().clone())
+        self.register_buffer("attn_mask", tower.attn_mask, persistent=False)
+        self._tokenizer = tokenizer
+        self._set_trainable(finetune_type)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from a TEXT_ENCODER config node; loads the pretrained weights."""
+        tower, logit_scale = load_text_tower(cfg)
+        return {
+            "tower": tower,
+            "logit_scale": logit_scale,
+            "tokenizer": load_tokenizer(cfg.MODEL_NAME),
+            "finetune_type": cfg.FINETUNE_TYPE,
+            "skip_ln_final": cfg.SKIP_LN_FINAL,
+        }
+
+    def _set_trainable(self, finetune_type: str) -> None:
+        if finetune_type not in _FINETUNED_PATTERNS:
+            raise ValueError(
+                f"CLIPTextEncoder: FINETUNE_TYPE {finetune_type!r} is not one of "
+                f"{sorted(_FINETUNED_PATTERNS)}"
+            )
+        patterns = _FINETUNED_PATTERNS[finetune_type]
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in patterns))
+
+    def tokenize(self, sentences: Sequence[str]) -> Tensor:
+        """See :class:`TextTower`."""
+        return self._tokenizer(list(sentences))
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """See :class:`TextTower`."""
+        length = tokens.shape[1]
+        mask = self.get_buffer("attn_mask")[:length, :length]
+        states = self.token_embedding(tokens) + self.positional_embedding[:length]
+        states = self.ln_final(self.transformer(states, attn_mask=mask))
+        pooled = states[torch.arange(len(states), device=states.device), tokens.argmax(dim=-1)]
+        if isinstance(self.text_projection, nn.Linear):
+            embeddings: Tensor = self.text_projection(pooled)
+            return embeddings
+        return pooled @ self.text_projection
+
+
+def build_text_tower(node: CfgNode, key: str = "TEXT_ENCODER") -> TextTower:
+    """Build the tower that a TEXT_ENCODER (or TEXT_ENCODER_F) config node describes."""
+    name_key = f"MODEL.MASKCLIPPP.{key}.NAME"
+    tower: TextTower = get_part(TEXT_ENCODER_REGISTRY, node.NAME, name_key)(node)
+    return tower

@@ -1,0 +1,110 @@
+"""The interface of visual encoders: images and masks in, one embedding per mask out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from maskclippp.batching import InputFormat, PaddedBatch, Resize, pad_batch
+from maskclippp.registry import VISUAL_ENCODER_REGISTRY, get_part
+
+
+@dataclass
+class EncodedImages:
+    """What a visual encoder makes of B images with N masks in all; embeddings not normalised.
+
+    Attributes:
+        batch: the padded input.
+        mask_embeddings: [N, D], or None when no masks were given.
+        mask_areas: [N] area of every mask on the feature grid, in cells.
+        maps: feature maps [B, C, h, w] by the names asked for in OUT_FEATURES, suffix included:
+            ``p_embs`` (patch embeddings), ``i_embs`` (image embedding, 1 x 1), ``stageN``.
+    """
+
+    batch: PaddedBatch
+    mask_embeddings: Tensor | None = None
+    mask_areas: Tensor | None = None
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class VisualEncoder(nn.Module, ABC):
+    """Base of the visual encoders: input processing here, the network in :meth:`encode`.
+
+    Args:
+        input_format: channel statistics, resizing and padding of the input.
+        out_features: names of the outputs to compute, without suffix.
+        feature_suffix: appended to the names of ``EncodedImages.maps``.
+        frozen: no parameter is trained; the test-time resizing is then used in training too.
+    """
+
+    valid_features: tuple[str, ...] = ()
+    pixel_mean: Tensor
+
+    def __init__(
+        self,
+        *,
+        input_format: InputFormat,
+        out_features: Sequence[str],
+        feature_suffix: str = "",
+        frozen: bool = True,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(out_features) - set(self.valid_features))
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__}: OUT_FEATURES has {unknown}; "
+                f"valid names are {list(self.valid_features)}"
+            )
+        self.input_format = input_format
+        self.out_features = tuple(out_features)
+        self.feature_suffix = feature_suffix
+        self.frozen = frozen
+
+    def forward(
+        self, images: Sequence[Tensor], masks: Sequence[Tensor] | None = None
+    ) -> EncodedImages:
+        """Encode images [3, h, w] (0..255) and, per image, masks [Q, h, w] (Q may be 0)."""
+        fmt = self.input_format
+        resize = fmt.train_resize if self.training and not self.frozen else fmt.test_resize
+        batch = pad_batch(images, masks, fmt, resize, self.device)
+        return self.encode(batch, with_masks=masks is not None)
+
+    @abstractmethod
+    def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
+        """Run the network on a padded batch."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters, to which inputs are moved."""
+        return next(self.parameters()).device
+
+
+def input_arguments(node: CfgNode) -> dict[str, Any]:
+    """Keyword arguments of :class:`VisualEncoder` from a VISUAL_ENCODER config node."""
+    suffix = node.FEATURE_SUFFIX
+    return {
+        "input_format": InputFormat(
+            pixel_mean=node.PIXEL_MEAN,
+            pixel_std=node.PIXEL_STD,
+            size_divisibility=node.SIZE_DIVISIBILITY,
+            train_resize=Resize(node.RESIZE_TYPE, node.IMAGE_SIZE, node.IMAGE_SCALE),
+            test_resize=Resize(
+                node.TEST_RESIZE_TYPE, node.TEST_IMAGE_SIZE, node.TEST_IMAGE_SCALE
+            ),
+        ),
+        "out_features": [name.removesuffix(suffix) for name in node.OUT_FEATURES],
+        "feature_suffix": suffix,
+        "frozen": node.FINETUNE_TYPE == "none",
+    }
+
+
+def build_visual_encoder(node: CfgNode, key: str = "VISUAL_ENCODER") -> VisualEncoder:
+    """Build the encoder that a VISUAL_ENCODER (or VISUAL_ENCODER_F) config node describes."""
+    name_key = f"MODEL.MASKCLIPPP.{key}.NAME"
+    encoder_class = get_part(VISUAL_ENCODER_REGISTRY, node.NAME, name_key)
+    encoder: VisualEncoder = encoder_class(node)
+    return encoder

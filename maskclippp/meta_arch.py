@@ -1,0 +1,483 @@
+"""MaskCLIP++ as a detectron2 meta-architecture: wires the parts, has no mathematics of its own.
+
+Training: CLIP classifies annotated masks into the words of the training set. Inference: any mask
+generator supplies masks, and the words may be any.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from maskclippp import postprocess
+from maskclippp.alignment import PSM, build_criterion, build_psm
+from maskclippp.alignment.psm import clamped_scale
+from maskclippp.class_logits import (
+    append_void,
+    geometric_ensemble,
+    max_over_synonyms,
+    train_to_test_logits,
+)
+from maskclippp.clip import (
+    EncodedImages,
+    TextTower,
+    VisualEncoder,
+    build_text_tower,
+    build_visual_encoder,
+)
+from maskclippp.generators import GeneratedMasks, MaskGenerator, build_generator
+from maskclippp.generators.assignment import label_by_overlap
+from maskclippp.text_classifier import TextClassifier
+from maskclippp.vocabulary import Vocabulary, get_templates
+
+Records = Sequence[dict[str, Any]]
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """What is computed in evaluation; names as in the config.
+
+    Raises:
+        ValueError: an unknown ``semantic_output`` or ``dtype``.
+    """
+
+    semantic_on: bool = True
+    panoptic_on: bool = False
+    instance_on: bool = False
+    instance_box_on: bool = False
+    object_mask_threshold: float = 0.0
+    overlap_threshold: float = 0.0
+    max_instances: int = 100
+    ensemble_on: bool = False
+    ensemble_alpha: float = 1.0
+    ensemble_beta: float = 1.0
+    mask_acc: bool = False
+    segmentor_only: bool = False
+    semantic_output: str = "labels"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.semantic_output not in ("labels", "scores"):
+            raise ValueError(
+                f"TEST.SEMANTIC_OUTPUT: {self.semantic_output!r} is not 'labels' or 'scores'"
+            )
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"TEST.DTYPE: {self.dtype!r} is not one of {sorted(_DTYPES)}")
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> "InferenceSettings":
+        """Read the settings from the complete config."""
+        masks, test = cfg.MODEL.MASK_FORMER.TEST, cfg.MODEL.MASKCLIPPP.TEST
+        return cls(
+            semantic_on=masks.SEMANTIC_ON,
+            panoptic_on=masks.PANOPTIC_ON,
+            instance_on=masks.INSTANCE_ON,
+            instance_box_on=masks.INSTANCE_BOX_ON,
+            object_mask_threshold=masks.OBJECT_MASK_THRESHOLD,
+            overlap_threshold=masks.OVERLAP_THRESHOLD,
+            max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
+            ensemble_on=test.ENSEMBLE_ON,
+            ensemble_alpha=test.GEOMETRIC_ENSEMBLE_ALPHA,
+            ensemble_beta=test.GEOMETRIC_ENSEMBLE_BETA,
+            mask_acc=test.MASK_ACC,
+            segmentor_only=test.SEGMENTOR_ONLY,
+            semantic_output=test.SEMANTIC_OUTPUT,
+            dtype=test.DTYPE,
+        )
+
+
+@META_ARCH_REGISTRY.register()
+class MaskCLIPpp(nn.Module):
+    """The model.
+
+    Args:
+        visual_encoder: the mask classifier's image tower.
+        text_encoder: its text tower.
+        psm: similarities -> logits.
+        criterion: the training loss.
+        make_generator: builds the mask generator; called when one is first needed, because
+            training on annotated masks needs none.
+        make_generator_encoder: builds the generator's own encoder; None when it has none.
+        train_vocabulary: classes of the training set; None for a model that is only used.
+        test_dataset: registered dataset whose words are asked for at first; may be None.
+        templates: prompts of the text classifier.
+        text_chunk_size: sentences per forward pass of the text tower.
+        text_cache: keep embeddings of a frozen text tower on disk.
+        use_logit_scale: multiply similarities by the clamped logit scale.
+        train_masks: "ground_truth" | "segmentor".
+        inference: what is computed in evaluation.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        visual_encoder: VisualEncoder,
+        text_encoder: TextTower,
+        psm: PSM,
+        criterion: nn.Module,
+        make_generator: Callable[[], MaskGenerator],
+        make_generator_encoder: Callable[[], VisualEncoder] | None = None,
+        train_vocabulary: Vocabulary | None = None,
+        test_dataset: str | None = None,
+        templates: Sequence[str] = ("a photo of a {}.",),
+        text_chunk_size: int = 512,
+        text_cache: bool = True,
+        use_logit_scale: bool = False,
+        train_masks: str = "ground_truth",
+        inference: InferenceSettings | None = None,
+    ) -> None:
+        super().__init__()
+        if train_masks not in ("ground_truth", "segmentor"):
+            raise ValueError(
+                f"TRAIN_MASKS: {train_masks!r} is not one of ('ground_truth', 'segmentor')"
+            )
+        self.visual_encoder = visual_encoder
+        self.text_encoder = text_encoder
+        self.psm = psm
+        self.criterion = criterion
+        self.train_vocabulary = train_vocabulary
+        self.train_masks = train_masks
+        self.inference = inference or InferenceSettings()
+        self.text_is_trained = any(p.requires_grad for p in text_encoder.parameters())
+        self.logit_scale = self._make_logit_scale(use_logit_scale)
+        self.text_classifier = TextClassifier(
+            text_encoder, templates, chunk_size=text_chunk_size, cache=text_cache
+        )
+        # Neither the generator nor its encoder is trained or saved: they are kept out of the
+        # module tree, and built when they are first needed.
+        self._make_generator = make_generator
+        self._make_generator_encoder = make_generator_encoder
+        self._generator: tuple[MaskGenerator, VisualEncoder | None] | None = None
+        self._train_text: Tensor | None = None
+        self._test_text: Tensor | None = None
+        self.test_vocabulary: Vocabulary | None = None
+        self.thing_classes: frozenset[int] = frozenset()
+        if test_dataset is not None:
+            self._choose_dataset(test_dataset)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Build all parts from the complete config."""
+        if cfg.INPUT.FORMAT != "RGB":
+            raise ValueError(f"INPUT.FORMAT: CLIP reads RGB images, found {cfg.INPUT.FORMAT!r}")
+        node = cfg.MODEL.MASKCLIPPP
+        device = torch.device(cfg.MODEL.DEVICE)
+        has_encoder = node.VISUAL_ENCODER_F.NAME not in ("none", "DummyVisualEncoder")
+
+        def make_encoder() -> VisualEncoder:
+            return build_visual_encoder(node.VISUAL_ENCODER_F, "VISUAL_ENCODER_F").to(device)
+
+        return {
+            "visual_encoder": build_visual_encoder(node.VISUAL_ENCODER),
+            "text_encoder": build_text_tower(node.TEXT_ENCODER),
+            "psm": build_psm(cfg),
+            "criterion": build_criterion(cfg),
+            "make_generator": lambda: build_generator(cfg).to(device),
+            "make_generator_encoder": make_encoder if has_encoder else None,
+            "train_vocabulary": _shared_vocabulary(cfg.DATASETS.TRAIN),
+            "test_dataset": cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else None,
+            "templates": get_templates(node.TEMPLATES),
+            "text_chunk_size": node.TEXT_CHUNK_SIZE,
+            "text_cache": node.TEXT_CACHE,
+            "use_logit_scale": node.USE_LOGIT_SCALE,
+            "train_masks": node.TRAIN_MASKS,
+            "inference": InferenceSettings.from_config(cfg),
+        }
+
+    def _make_logit_scale(self, use_logit_scale: bool) -> nn.Parameter | None:
+        """The scale of similarities: the tuned text tower's own, else one that is trained here."""
+        tower_scale = self.text_encoder.logit_scale
+        if not use_logit_scale:
+            tower_scale.requires_grad_(False)  # unused: it would have no gradient
+            return None
+        if tower_scale.requires_grad:
+            return tower_scale
+        return nn.Parameter(tower_scale.detach().clone())
+
+    @property
+    def checkpoint_prefixes(self) -> tuple[str, ...]:
+        """First components of the state-dict keys that a checkpoint holds."""
+        prefixes = ["visual_encoder", "psm", "criterion"]
+        if self.text_is_trained:
+            prefixes.append("text_encoder")
+        elif self.logit_scale is not None:
+            prefixes.append("logit_scale")
+        return tuple(prefixes)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model computes on."""
+        return self.visual_encoder.device
+
+    # ------------------------------------------------------------------ words
+
+    def set_test_dataset(self, name: str) -> None:
+        """Ask for the words of a registered dataset from now on.
+
+        Raises:
+            ValueError: the dataset has no class names.
+        """
+        self._choose_dataset(name)
+        self._test_text = None
+        self._get_test_text()
+
+    def set_test_vocabulary(
+        self, class_names: Sequence[str], thing_classes: Sequence[int] = ()
+    ) -> None:
+        """Ask for any words from now on.
+
+        Args:
+            class_names: one string per class, synonyms separated by commas.
+            thing_classes: indices of the classes that have instances.
+        """
+        self.test_vocabulary = Vocabulary.from_class_names(class_names)
+        self.thing_classes = frozenset(thing_classes)
+        self._test_text = None
+
+    def _choose_dataset(self, name: str) -> None:
+        metadata = MetadataCatalog.get(name)
+        self.test_vocabulary = Vocabulary.from_metadata(metadata)
+        things = metadata.get("thing_dataset_id_to_contiguous_id", None)
+        if things is None:
+            # Instance sets name things only; semantic sets have none.
+            names_only_things = not metadata.get("stuff_classes", None)
+            things = {i: i for i in range(len(self.test_vocabulary) if names_only_things else 0)}
+        self.thing_classes = frozenset(things.values())
+
+    def train(self, mode: bool = True) -> "MaskCLIPpp":
+        """See ``nn.Module``; embeddings of a tuned text tower are made anew after training."""
+        if self.text_is_trained:
+            self._test_text = None
+        super().train(mode)
+        return self
+
+    def _get_test_text(self) -> Tensor:
+        """[Ka, T, D] of the test vocabulary."""
+        if self.test_vocabulary is None:
+            raise ValueError(
+                "no words to look for: set DATASETS.TEST, or call set_test_vocabulary"
+            )
+        if self._test_text is None or self._test_text.device != self.device:
+            names = self.test_vocabulary.synonyms
+            self._test_text = self.text_classifier.embed_frozen(names)
+        return self._test_text
+
+    def _sample_train_text(self, vocabulary: Vocabulary) -> Tensor:
+        """[K, T, D] with one synonym per class, drawn anew in every iteration."""
+        rows = vocabulary.sample_synonyms()
+        if self.text_is_trained:
+            return self.text_classifier.embed([vocabulary.synonyms[row] for row in rows])
+        if self._train_text is None:
+            self._train_text = self.text_classifier.embed_frozen(vocabulary.synonyms)
+        return self._train_text[rows]
+
+    # --------------------------------------------------------------- forward
+
+    def forward(self, batched_inputs: Records) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Losses in training, results per image in evaluation.
+
+        Args:
+            batched_inputs: one record per image. ``image``: [3, h, w], RGB, 0..255. Training:
+                ``instances`` with ``gt_masks`` bool [n, h, w] and ``gt_classes`` int64 [n].
+                Evaluation: ``height`` and ``width`` of the results (default: of the image), and
+                the annotations that a ground-truth generator needs.
+
+        Returns:
+            Training: ``{"loss_ce": scalar}``. Evaluation: a dictionary per image with
+            ``category_overlapping_mask`` bool [K] and, as configured,
+
+            - ``sem_seg_labels`` int64 [H, W], or ``sem_seg`` float [K, H, W];
+            - ``panoptic_seg``: int32 [H, W] and the list of segments;
+            - ``instances``: ``pred_masks``, ``pred_boxes``, ``pred_classes``, ``scores``;
+            - ``mask_cls`` int64 [Q], alone, when mask accuracy is asked for;
+            - ``pred_masks`` bool [Q, H, W], alone, when only the generator is judged.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        dtype = _DTYPES[self.inference.dtype]
+        with torch.no_grad(), torch.autocast(
+            self.device.type, dtype=dtype, enabled=dtype != torch.float32
+        ):
+            return self._infer(batched_inputs)
+
+    def _losses(self, records: Records) -> dict[str, Tensor]:
+        vocabulary = self.train_vocabulary
+        if vocabulary is None:
+            raise ValueError("no classes to train on: set DATASETS.TRAIN")
+        masks, labels = self._training_masks(records, len(vocabulary))
+        encoded = self.visual_encoder([record["image"] for record in records], masks)
+        text = self._sample_train_text(vocabulary)
+        logits = self._align(encoded, text)
+        loss = self.criterion(
+            logits,
+            torch.cat(labels).to(self.device),
+            encoded.batch.image_of_mask,
+            len(records),
+            encoded.mask_areas,
+        )
+        if len(logits) == 0:
+            # DDP waits for the gradient of every trained parameter, also on such a batch.
+            loss = loss + sum(p.sum() for p in self.parameters() if p.requires_grad) * 0
+        return {"loss_ce": loss}
+
+    def _training_masks(
+        self, records: Records, num_classes: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Per image: masks [n, h, w] and their labels [n]."""
+        masks, labels = [], []
+        for record in records:
+            instances = record["instances"]
+            gt_masks = getattr(instances.gt_masks, "tensor", instances.gt_masks)
+            gt_classes = instances.gt_classes
+            if len(gt_classes) and int(gt_classes.max()) >= num_classes:
+                raise ValueError(
+                    f"{record.get('file_name', 'an image')}: annotated class "
+                    f"{int(gt_classes.max())}, but DATASETS.TRAIN has {num_classes} classes "
+                    f"(0..{num_classes - 1})"
+                )
+            masks.append(gt_masks)
+            labels.append(gt_classes)
+        if self.train_masks == "ground_truth":
+            return masks, labels
+        generated = self._generate(records)
+        labelled = [
+            label_by_overlap(found, truth, classes, self.criterion.ignore_index)
+            for found, truth, classes in zip(generated.masks, masks, labels, strict=True)
+        ]
+        return generated.masks, labelled
+
+    def _align(self, encoded: EncodedImages, text: Tensor) -> Tensor:
+        """Logits [N, Ka] of all masks against all names."""
+        assert encoded.mask_embeddings is not None
+        embeddings = F.normalize(encoded.mask_embeddings, dim=-1)
+        correlation = torch.einsum("nd,ktd->nkt", embeddings, text.to(embeddings.dtype))
+        if self.logit_scale is not None:
+            correlation = correlation * clamped_scale(self.logit_scale)
+        logits: Tensor = self.psm(correlation, encoded, text)
+        return logits
+
+    @torch.no_grad()
+    def _generate(self, records: Records) -> GeneratedMasks:
+        if self._generator is None:
+            make_encoder = self._make_generator_encoder
+            encoder = make_encoder().eval() if make_encoder is not None else None
+            self._generator = self._make_generator().eval(), encoder
+        generator, encoder = self._generator
+        encoded = encoder([record["image"] for record in records]) if encoder else None
+        generated: GeneratedMasks = generator(records, encoded)
+        return generated
+
+    def _infer(self, records: Records) -> list[dict[str, Any]]:
+        generated = self._generate(records)
+        masks = [image_masks.to(self.device) for image_masks in generated.masks]
+        sizes = [_output_size(record) for record in records]
+        if self.inference.segmentor_only:
+            return [
+                {"pred_masks": torch.cat([s > 0.5 for _, s in postprocess.resized_strips(m, size)], 1)}
+                for m, size in zip(masks, sizes, strict=True)
+            ]
+        text = self._get_test_text()
+        encoded = self.visual_encoder([record["image"] for record in records], masks)
+        name_logits = self._align(encoded, text).float()
+        assert self.test_vocabulary is not None
+        vocabulary = self.test_vocabulary
+        class_logits = max_over_synonyms(
+            name_logits, vocabulary.class_of_synonym.to(self.device), len(vocabulary)
+        )
+        per_image = class_logits.split(encoded.batch.masks_per_image)
+        seen = self._seen_classes()
+        results = []
+        for index, (logits, size) in enumerate(zip(per_image, sizes, strict=True)):
+            logits = self._with_generator(logits, generated, index, seen)
+            result = self._results(masks[index], logits, size)
+            results.append({**result, "category_overlapping_mask": seen})
+        return results
+
+    def _seen_classes(self) -> Tensor:
+        """bool [K] on the CPU: test classes that share a name with a training class."""
+        assert self.test_vocabulary is not None
+        if self.train_vocabulary is None:
+            return torch.zeros(len(self.test_vocabulary), dtype=torch.bool)
+        return self.test_vocabulary.seen_in(self.train_vocabulary)
+
+    def _with_generator(
+        self, logits: Tensor, generated: GeneratedMasks, index: int, seen: Tensor
+    ) -> Tensor:
+        """Ensemble with the generator's own classification, and its void, if it has one."""
+        if generated.logits is None:
+            return logits
+        original = generated.logits[index].to(self.device)
+        if self.inference.ensemble_on:
+            theirs = original[:, :-1]
+            if generated.classifier == "closed":
+                assert self.test_vocabulary is not None and self.train_vocabulary is not None
+                table = self.test_vocabulary.class_of_train_class(self.train_vocabulary)
+                theirs = train_to_test_logits(original, table.to(self.device), logits.shape[1])
+            logits = geometric_ensemble(
+                logits,
+                theirs,
+                seen.to(self.device),
+                self.inference.ensemble_alpha,
+                self.inference.ensemble_beta,
+            )
+        return append_void(logits, original)
+
+    def _results(self, masks: Tensor, logits: Tensor, size: tuple[int, int]) -> dict[str, Any]:
+        settings = self.inference
+        assert self.test_vocabulary is not None
+        num_classes = len(self.test_vocabulary)
+        if settings.mask_acc:
+            return {"mask_cls": postprocess.mask_classes(logits, num_classes)}
+        result: dict[str, Any] = {}
+        arguments = (masks, logits, num_classes, size)
+        if settings.semantic_on and settings.semantic_output == "scores":
+            result["sem_seg"] = postprocess.semantic_scores(*arguments)
+        elif settings.semantic_on:
+            result["sem_seg_labels"] = postprocess.semantic_labels(*arguments)
+        if settings.panoptic_on:
+            panoptic = postprocess.PanopticSettings(
+                settings.object_mask_threshold, settings.overlap_threshold, self.thing_classes
+            )
+            result["panoptic_seg"] = postprocess.panoptic_segmentation(*arguments, panoptic)
+        if settings.instance_on:
+            # With panoptic data the classes include stuff, which has no instances.
+            classes = None
+            if settings.panoptic_on:
+                classes = torch.zeros(num_classes, dtype=torch.bool)
+                classes[list(self.thing_classes)] = True
+            instance = postprocess.InstanceSettings(
+                settings.max_instances, settings.instance_box_on, classes
+            )
+            result["instances"] = postprocess.instance_segmentation(*arguments, instance)
+        return result
+
+
+def _output_size(record: dict[str, Any]) -> tuple[int, int]:
+    height, width = record["image"].shape[-2:]
+    return record.get("height", height), record.get("width", width)
+
+
+def _shared_vocabulary(datasets: Sequence[str]) -> Vocabulary | None:
+    """The one vocabulary of the training sets, which must agree class by class."""
+    vocabularies = [Vocabulary.from_metadata(MetadataCatalog.get(name)) for name in datasets]
+    for name, vocabulary in zip(datasets, vocabularies, strict=True):
+        if vocabulary != vocabularies[0]:
+            raise ValueError(
+                f"DATASETS.TRAIN: {datasets[0]!r} ({len(vocabularies[0])} classes) and {name!r} "
+                f"({len(vocabulary)} classes) have different classes; train on sets that share "
+                "one vocabulary"
+            )
+    return vocabularies[0] if vocabularies else None

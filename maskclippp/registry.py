@@ -1,0 +1,19 @@
+"""The registries of exchangeable parts, and how a part is built by its name in a config."""
+
+from typing import Any
+
+from detectron2.utils.registry import Registry
+
+VISUAL_ENCODER_REGISTRY = Registry("VISUAL_ENCODER")
+TEXT_ENCODER_REGISTRY = Registry("TEXT_ENCODER")
+PSM_REGISTRY = Registry("PSM")
+CRITERION_REGISTRY = Registry("CRITERION")
+SEGMENTOR_REGISTRY = Registry("SEGMENTOR")
+
+
+def get_part(registry: Registry, name: str, key: str) -> Any:
+    """The class registered as ``name``; a ValueError names the config ``key`` and valid names."""
+    if name not in registry:
+        names = sorted(entry for entry, _ in registry)
+        raise ValueError(f"{key}: {name!r} is not one of {names}")
+    return registry.get(name)
