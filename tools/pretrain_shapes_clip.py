@@ -33,8 +33,8 @@ from maskclippp.data.shapes.scenes import SceneStyle, draw_scene
 logger = logging.getLogger("pretrain_shapes_clip")
 
 MODEL_NAME = "shapes_convnext"
-IMAGE_SIZE = 128
-STYLE = SceneStyle(height=IMAGE_SIZE, width=IMAGE_SIZE, objects=(1, 3), specks=(2, 8))
+IMAGE_SIZE = 96
+STYLE = SceneStyle(height=IMAGE_SIZE, width=IMAGE_SIZE, objects=(1, 2), specks=(1, 5))
 LARGEST_LOGIT_SCALE = math.log(100.0)
 
 

@@ -1,8 +1,8 @@
 """The words of the shapes world: colours, patterns and shapes, and the classes made of them.
 
 A *thing* class is a colour and a shape ("red circle"); the pattern on it is free. A *stuff* class
-is a tint and a ground ("grey brick wall"). A third of the combinations is *unseen*: no training mask
-has them, but each of their words occurs in several seen classes, so that an encoder which
+is a tint and a ground ("grey brick wall"). A third of the combinations is *unseen*: no training
+mask has them, but each of their words occurs in several seen classes, so that an encoder which
 understands words can name them and one which memorises classes cannot.
 """
 
