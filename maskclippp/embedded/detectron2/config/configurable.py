@@ -15,11 +15,11 @@ def configurable(
 ) -> Callable[..., Any]:
     """Let an ``__init__`` or a function also be called with a config node.
 
-    As ``@configurable`` on ``__init__`` the class supplies a class method ``from_config(cls, cfg)``;
-    as ``@configurable(from_config=f)`` on a function, ``f(cfg)`` does. It returns the keyword arguments
-    of the real call. A call counts as one with a config when its first positional argument or its
-    keyword ``cfg`` is a config node. Keywords that ``from_config`` does not take override its result;
-    one with ``*args`` or ``**kwargs`` takes everything itself.
+    As ``@configurable`` on ``__init__`` the class supplies a class method ``from_config(cls,
+    cfg)``; as ``@configurable(from_config=f)`` on a function, ``f(cfg)`` does. It returns the
+    keyword arguments of the real call. A call counts as one with a config when its first positional
+    argument or its keyword ``cfg`` is a config node. Keywords that ``from_config`` does not take
+    override its result; one with ``*args`` or ``**kwargs`` takes everything itself.
 
     Raises:
         TypeError: wrong use of the decorator; ``from_config`` is no class method or its first

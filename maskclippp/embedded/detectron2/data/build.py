@@ -1,6 +1,5 @@
 """Loaders for training and evaluation."""
 
-import itertools
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -51,8 +50,9 @@ def get_detection_dataset_dicts(
 
     Args:
         names: names in DatasetCatalog.
-        filter_empty: leave out records without annotations, or with nothing but crowds. This concerns
-            only datasets whose records have ``annotations``; panoptic and semantic ones do not.
+        filter_empty: leave out records without annotations, or with nothing but crowds. This
+            concerns only datasets whose records have ``annotations``; panoptic and semantic ones do
+            not.
 
     Raises:
         KeyError: unknown dataset.
@@ -100,7 +100,7 @@ def build_batch_data_loader(
         AssertionError: the number of processes does not divide ``total_batch_size``.
     """
     world = comm.get_world_size()
-    assert total_batch_size > 0 and total_batch_size % world == 0, (
+    assert total_batch_size % world == 0, (
         f"Total batch size ({total_batch_size}) must be divisible by the number of gpus ({world})."
     )
     batch_size = total_batch_size // world
@@ -195,7 +195,8 @@ def build_detection_train_loader(
 ) -> Iterable[Any]:
     """An endless loader of training batches for this process.
 
-    Called with a config (``build_detection_train_loader(cfg, mapper=...)``) or with plain arguments.
+    Called with a config (``build_detection_train_loader(cfg, mapper=...)``) or with plain
+    arguments.
 
     Args:
         dataset: records, or a map-style dataset.
@@ -250,8 +251,8 @@ def build_detection_test_loader(
 ) -> DataLoader[Any]:
     """A loader that sees every record once over all processes, in order.
 
-    Called with a config (``build_detection_test_loader(cfg, dataset_name, mapper=...)``) or with plain
-    arguments, as :func:`build_detection_train_loader`; ``batch_size`` is per process.
+    Called with a config (``build_detection_test_loader(cfg, dataset_name, mapper=...)``) or with
+    plain arguments, as :func:`build_detection_train_loader`; ``batch_size`` is per process.
     """
     mapped = _map_dataset(dataset, mapper)
     if sampler is None:

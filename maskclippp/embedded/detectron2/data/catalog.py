@@ -46,8 +46,8 @@ class _DatasetCatalog(UserDict[str, Callable[[], list[dict[str, Any]]]]):
 class Metadata:
     """What is known about one dataset: attributes, set once.
 
-    Setting an attribute again to an equal value is allowed, to another one an AssertionError: the same
-    dataset must not mean two things in one run.
+    Setting an attribute again to an equal value is allowed, to another one an AssertionError: the
+    same dataset must not mean two things in one run.
     """
 
     name: str = "N/A"

@@ -21,8 +21,8 @@ class DatasetFromList(Dataset[Any]):
     Args:
         lst: the items.
         copy: hand out deep copies, so that mappers may change them.
-        serialize: hold the items pickled in one array. Forked workers then share its memory; a list of
-            Python objects would be copied page by page as reference counts change.
+        serialize: hold the items pickled in one array. Forked workers then share its memory; a list
+            of Python objects would be copied page by page as reference counts change.
     """
 
     def __init__(self, lst: list[Any], copy: bool = True, serialize: bool = True) -> None:
@@ -52,7 +52,8 @@ class MapDataset(Dataset[Any]):
 
     Args:
         dataset: the items.
-        map_func: the mapper. When it returns None, a random other item is taken in place of this one.
+        map_func: the mapper. When it returns None, a random other item is taken in place of this
+            one.
     """
 
     def __init__(self, dataset: Dataset[Any], map_func: Callable[[Any], Any]) -> None:

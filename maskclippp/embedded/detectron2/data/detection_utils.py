@@ -15,7 +15,7 @@ class SizeMismatchError(ValueError):
 
 
 def read_image(file_name: str, format: str | None = None) -> np.ndarray:  # noqa: A002 - detectron2's name
-    """The image, upright according to its EXIF orientation, as uint8 [H, W, C] ([H, W, 1] for ``L``).
+    """The image, upright by its EXIF orientation, as uint8 [H, W, C] ([H, W, 1] for ``L``).
 
     Args:
         format: a mode of PIL, ``"BGR"``, or None for the file's own mode.
@@ -41,5 +41,6 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
     if expected != (width, height):
         raise SizeMismatchError(
             f"Mismatched image shape for image {dataset_dict.get('file_name', '')}: the file is "
-            f"{width} x {height}, the annotation says {expected[0]} x {expected[1]} (width x height)"
+            f"{width} x {height}, the annotation says {expected[0]} x {expected[1]} "
+            "(width x height)"
         )

@@ -28,8 +28,9 @@ def launch(
 ) -> None:
     """Call ``main_func(*args)`` in every process of a run.
 
-    A run of one process is a plain call here, without a process group. Otherwise one child process per
-    GPU is started, joined by NCCL; on a machine without GPUs, that many CPU processes joined by gloo.
+    A run of one process is a plain call here, without a process group. Otherwise one child process
+    per GPU is started, joined by NCCL; on a machine without GPUs, that many CPU processes joined by
+    gloo.
 
     Args:
         main_func: what each process runs; its value is not returned.

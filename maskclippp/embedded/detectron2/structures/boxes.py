@@ -23,16 +23,17 @@ class BoxMode(IntEnum):
 
     @staticmethod
     def convert(box: Any, from_mode: "BoxMode", to_mode: "BoxMode") -> Any:
-        """Convert one box (list or tuple of 4) or many (array or tensor [N, 4]); same type returned.
+        """Convert one box (list or tuple) or many (array or tensor [N, 4]); same type returned.
 
         Raises:
-            NotImplementedError: modes other than XYXY_ABS and XYWH_ABS.
+            AssertionError: modes other than XYXY_ABS and XYWH_ABS.
             ValueError: not 4 numbers per box.
         """
         if from_mode == to_mode:
             return box
-        if {from_mode, to_mode} != {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}:
-            raise NotImplementedError(f"no conversion from {from_mode!r} to {to_mode!r}")
+        assert {from_mode, to_mode} == {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}, (
+            f"no conversion from {from_mode!r} to {to_mode!r}"
+        )
         is_sequence = isinstance(box, (list, tuple))
         array = np.asarray([box]) if is_sequence else box
         if array.shape[-1] != 4:

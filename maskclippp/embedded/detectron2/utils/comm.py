@@ -121,7 +121,7 @@ def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
 
 
 def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> list[Any]:
-    """The picklable ``data`` of every process, ordered by rank, on rank ``dst``; elsewhere ``[]``."""
+    """The picklable ``data`` of every process, ordered by rank, on rank ``dst``; else ``[]``."""
     if get_world_size() == 1:
         return [data]
     group = _cpu_group() if group is None else group

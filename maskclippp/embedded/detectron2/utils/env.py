@@ -18,5 +18,5 @@ def seed_all_rng(seed: int | None = None) -> None:
         seed = hash(entropy) % 2**31
         logging.getLogger(__name__).info("Using a generated random seed %d", seed)
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is what mappers use
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

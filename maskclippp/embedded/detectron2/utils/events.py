@@ -185,7 +185,7 @@ class EventWriter:
         """Report what is new."""
         raise NotImplementedError
 
-    def close(self) -> None:  # noqa: B027 - most writers have nothing to close
+    def close(self) -> None:
         """Release files."""
 
 
@@ -213,12 +213,13 @@ class JSONWriter(EventWriter):
     """Appends one JSON object per iteration with new scalars, keys sorted, to a file.
 
     Args:
-        json_file: the file; made when the first line is written into it.
+        json_file: the file, which is appended to.
         window_size: iterations over which hinted scalars are smoothed.
     """
 
     def __init__(self, json_file: str, window_size: int = 20) -> None:
-        self._file: IO[str] = Path(json_file).open("a", encoding="utf-8")
+        # Held open until close(): a line is written every few steps.
+        self._file: IO[str] = Path(json_file).open("a", encoding="utf-8")  # noqa: SIM115
         self._scalars = _NewScalars(window_size)
 
     def write(self) -> None:
@@ -293,10 +294,9 @@ class CommonMetricPrinter(EventWriter):
         remaining = self._time_left(storage)
         parts = [f"eta: {remaining}"] if remaining else []
         parts.append(f"iter: {iteration}")
-        parts += self._medians(storage, "loss", ".4g")
-        parts += self._medians(storage, "[metric]", ".4g")
-        time_parts = [*self._times(storage, "time"), *self._times(storage, "data_time")]
-        parts.append("  ".join(time_parts))
+        parts.append(self._medians(storage, "loss"))
+        parts.append(self._medians(storage, "[metric]"))
+        parts += [*self._times(storage, "time"), *self._times(storage, "data_time")]
         learning_rate = storage.latest().get("lr")
         parts.append(f" lr: {learning_rate[0]:.5g}" if learning_rate else " lr: N/A")
         if torch.cuda.is_available():
@@ -305,18 +305,19 @@ class CommonMetricPrinter(EventWriter):
             parts.append("")
         self.logger.info(" " + "  ".join(parts))
 
-    def _medians(self, storage: EventStorage, part_of_name: str, number: str) -> list[str]:
-        return [
-            f"{name}: {history.median(storage.count_samples(name, self._window_size)):{number}}"
+    def _medians(self, storage: EventStorage, part_of_name: str) -> str:
+        medians = {
+            name: history.median(storage.count_samples(name, self._window_size))
             for name, history in storage.histories().items()
             if part_of_name in name
-        ]
+        }
+        return "  ".join(f"{name}: {median:.4g}" for name, median in medians.items())
 
     def _times(self, storage: EventStorage, name: str) -> list[str]:
         if name not in storage.histories():
             return []
         history = storage.history(name)
-        # Loading comes in bursts (workers), so its recent mean says more than that of the whole run.
+        # Loading comes in bursts (workers): its recent mean says more than that of the whole run.
         mean = history.avg(self._window_size) if name == "data_time" else history.global_avg()
         return [f"{name}: {mean:.4f}", f"last_{name}: {history.latest():.4f}"]
 

@@ -28,7 +28,7 @@ class _ColorFormatter(logging.Formatter):
 
     def __init__(self, *, color: bool, name: str, abbreviation: str) -> None:
         prefix = "[%(asctime)s %(name)s]: "
-        prefix = colored(prefix, "green", force_color=True) if color else prefix
+        prefix = colored(prefix, "green") if color else prefix
         super().__init__(prefix + "%(message)s", datefmt=_TIME_FORMAT)
         self._color = color
         self._name = name
@@ -36,7 +36,7 @@ class _ColorFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         full_name = record.name
-        if full_name.split(".")[0] == self._name:
+        if full_name.startswith(self._name + "."):
             record.name = self._abbreviation + full_name[len(self._name) :]
         text = super().formatMessage(record)
         record.name = full_name
@@ -45,7 +45,7 @@ class _ColorFormatter(logging.Formatter):
         level = record.levelname
         if self._color:
             hue: Literal["red", "yellow"] = "red" if record.levelno >= logging.ERROR else "yellow"
-            level = colored(level, hue, attrs=["blink"], force_color=True)
+            level = colored(level, hue, attrs=["blink"])
         return f"{level} {text}"
 
 
@@ -64,8 +64,8 @@ def setup_logger(
     """Send the messages of logger ``name``, debug level and up, to the terminal and to a file.
 
     Args:
-        output: a directory (``log.txt`` in it), or a file when it ends in ``.txt`` or ``.log``; other
-            ranks than 0 write beside it with ``.rank<r>`` appended. Files are appended to.
+        output: a directory (``log.txt`` in it), or a file when it ends in ``.txt`` or ``.log``;
+            other ranks than 0 write beside it with ``.rank<r>`` appended. Files are appended to.
         distributed_rank: only rank 0 writes to standard output.
         color: colours on the terminal.
         abbrev_name: what is shown in place of ``name``; ``d2`` for detectron2.
@@ -125,8 +125,8 @@ def log_first_n(
 ) -> None:
     """Log only the first ``n`` times.
 
-    ``key`` says what counts as the same message: ``"caller"`` (the calling line), ``"message"`` (the
-    text), or a tuple of both.
+    ``key`` says what counts as the same message: ``"caller"`` (the calling line), ``"message"``
+    (the text), or a tuple of both.
     """
     line, module = _caller()
     keys = (key,) if isinstance(key, str) else key

@@ -13,8 +13,8 @@ __all__ = ["retry_if_cuda_oom"]
 def retry_if_cuda_oom(func: Callable[..., Any]) -> Callable[..., Any]:
     """Call ``func``; when the GPU has no memory left, empty the cache, then go to the CPU.
 
-    The CPU call gets its tensor arguments copied there and returns CPU tensors. Only direct arguments
-    are moved, not tensors inside containers. ``func`` must be callable twice.
+    The CPU call gets its tensor arguments copied there and returns CPU tensors. Only direct
+    arguments are moved, not tensors inside containers. ``func`` must be callable twice.
     """
 
     @functools.wraps(func)

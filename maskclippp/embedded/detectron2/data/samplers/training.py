@@ -1,7 +1,7 @@
 """The samplers of training: endless streams of indices, each rank taking its share.
 
-All ranks compute the same stream from the same seed; rank r of W takes the elements r, r + W, r + 2W,
-and so on. So nothing is drawn twice, and the stream does not depend on the number of ranks.
+All ranks compute the same stream from the same seed; rank r of W takes the elements r, r + W, r +
+2W, and so on. So nothing is drawn twice, and the stream does not depend on the number of ranks.
 """
 
 import itertools
@@ -121,8 +121,8 @@ class RepeatFactorTrainingSampler(_EndlessSampler):
     ) -> torch.Tensor:
         """Repeat factors float [n] from how rare the categories of each record are.
 
-        A category in the share f of all records gets max(1, sqrt(repeat_thresh / f)) (or without the
-        root); a record the largest value of its categories; one without annotations 1.
+        A category in the share f of all records gets max(1, sqrt(repeat_thresh / f)) (or without
+        the root); a record the largest value of its categories; one without annotations 1.
         """
         categories_of_records = [
             {annotation["category_id"] for annotation in record["annotations"]}

@@ -1,0 +1,7 @@
+"""Saving and loading models and the state of training."""
+
+from fvcore.common.checkpoint import Checkpointer, PeriodicCheckpointer
+
+from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
+
+__all__ = ["Checkpointer", "DetectionCheckpointer", "PeriodicCheckpointer"]

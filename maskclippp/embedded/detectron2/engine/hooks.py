@@ -1,0 +1,250 @@
+"""The hooks of a standard training."""
+
+import datetime
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
+from torch.optim.lr_scheduler import LRScheduler as _TorchScheduler
+
+from detectron2.engine.train_loop import HookBase, TrainerBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+
+__all__ = [
+    "CallbackHook",
+    "EvalHook",
+    "IterationTimer",
+    "LRScheduler",
+    "PeriodicCheckpointer",
+    "PeriodicWriter",
+]
+
+_Callback = Callable[[TrainerBase], Any]
+
+
+class CallbackHook(HookBase):
+    """A hook made of functions, each of which gets the trainer."""
+
+    def __init__(
+        self,
+        *,
+        before_train: _Callback | None = None,
+        after_train: _Callback | None = None,
+        before_step: _Callback | None = None,
+        after_step: _Callback | None = None,
+    ) -> None:
+        self._before_train = before_train
+        self._after_train = after_train
+        self._before_step = before_step
+        self._after_step = after_step
+
+    def _call(self, callback: _Callback | None) -> None:
+        if callback is not None:
+            callback(self.trainer)
+
+    def before_train(self) -> None:
+        self._call(self._before_train)
+
+    def after_train(self) -> None:
+        self._call(self._after_train)
+        # The functions may hold the trainer, and it this hook: let both go.
+        self._before_train = self._after_train = self._before_step = self._after_step = None
+
+    def before_step(self) -> None:
+        self._call(self._before_step)
+
+    def after_step(self) -> None:
+        self._call(self._after_step)
+
+
+class IterationTimer(HookBase):
+    """Records the scalar ``time`` (seconds per step) and logs the speed at the end.
+
+    It must be the first hook: what other hooks take is not counted as a step's time.
+
+    Args:
+        warmup_iter: the first steps, slower than the others, are not timed.
+    """
+
+    def __init__(self, warmup_iter: int = 3) -> None:
+        self._warmup_iter = warmup_iter
+        self._train_start = time.perf_counter()
+        self._step_start = self._train_start
+        self._seconds_in_steps = 0.0
+
+    def before_train(self) -> None:
+        self._train_start = time.perf_counter()
+        self._seconds_in_steps = 0.0
+
+    def before_step(self) -> None:
+        self._step_start = time.perf_counter()
+
+    def after_step(self) -> None:
+        seconds = time.perf_counter() - self._step_start
+        steps_done = self.trainer.iter - self.trainer.start_iter + 1
+        if steps_done >= self._warmup_iter:
+            self.trainer.storage.put_scalars(time=seconds)
+            self._seconds_in_steps += seconds
+        else:
+            self._train_start = time.perf_counter()
+
+    def after_train(self) -> None:
+        total = time.perf_counter() - self._train_start
+        in_steps = self._seconds_in_steps
+        steps = self.trainer.iter + 1 - self.trainer.start_iter - self._warmup_iter
+        logger = logging.getLogger(__name__)
+        if steps > 0 and in_steps > 0:
+            logger.info(
+                "Overall training speed: %d iterations in %s (%.4f s / it)",
+                steps,
+                datetime.timedelta(seconds=int(in_steps)),
+                in_steps / steps,
+            )
+        logger.info(
+            "Total training time: %s (%s on hooks)",
+            datetime.timedelta(seconds=int(total)),
+            datetime.timedelta(seconds=int(total - in_steps)),
+        )
+
+
+class PeriodicWriter(HookBase):
+    """Lets writers write every ``period`` iterations, at the last one, and after training."""
+
+    def __init__(self, writers: Sequence[EventWriter], period: int = 20) -> None:
+        self._writers = list(writers)
+        self._period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            for writer in self._writers:
+                writer.write()
+
+    def after_train(self) -> None:
+        for writer in self._writers:
+            # What other hooks put after the last step, such as a last evaluation.
+            writer.write()
+            writer.close()
+
+
+class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
+    """fvcore's periodic checkpointer as a hook: arguments as there."""
+
+    def before_train(self) -> None:
+        self.max_iter = self.trainer.max_iter
+
+    def after_step(self) -> None:
+        self.step(self.trainer.iter)
+
+
+class LRScheduler(HookBase):
+    """Records the scalar ``lr`` and steps the schedule after every iteration.
+
+    Args:
+        optimizer: None for the trainer's.
+        scheduler: None for the trainer's ``scheduler``.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer | None = None,
+        scheduler: _TorchScheduler | None = None,
+    ) -> None:
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+
+    def before_train(self) -> None:
+        self._optimizer = self._optimizer or self.trainer.optimizer  # type: ignore[attr-defined]
+        self._best_group = self.get_best_param_group_id(self._optimizer)
+
+    @staticmethod
+    def get_best_param_group_id(optimizer: torch.optim.Optimizer) -> int:
+        """The group whose learning rate speaks for the run.
+
+        It is the one with most parameters; where each group has one parameter, the first one with
+        the most common learning rate.
+        """
+        sizes = [len(group["params"]) for group in optimizer.param_groups]
+        if max(sizes) > 1:
+            return sizes.index(max(sizes))
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return rates.index(Counter(rates).most_common(1)[0][0])
+
+    @property
+    def scheduler(self) -> _TorchScheduler:
+        return self._scheduler or self.trainer.scheduler  # type: ignore[attr-defined]
+
+    def after_step(self) -> None:
+        assert self._optimizer is not None
+        rate = self._optimizer.param_groups[self._best_group]["lr"]
+        self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
+        self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        if isinstance(self.scheduler, _TorchScheduler):
+            return self.scheduler.state_dict()
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if isinstance(self.scheduler, _TorchScheduler):
+            logging.getLogger(__name__).info("Loading scheduler from state_dict ...")
+            self.scheduler.load_state_dict(state_dict)
+
+
+class EvalHook(HookBase):
+    """Evaluates every ``eval_period`` iterations and after a finished training.
+
+    Args:
+        eval_period: 0 for no evaluation in between.
+        eval_function: returns nested results with numbers at the leaves, or nothing.
+        eval_after_train: whether to evaluate when the last iteration was reached.
+    """
+
+    def __init__(
+        self, eval_period: int, eval_function: Callable[[], Any], eval_after_train: bool = True
+    ) -> None:
+        self._period = eval_period
+        self._function = eval_function
+        self._after_train = eval_after_train
+
+    def _evaluate(self) -> None:
+        """Put the results into the storage under ``task/metric``.
+
+        Raises:
+            ValueError: a result is not a number.
+        """
+        results = self._function()
+        if results:
+            assert isinstance(results, dict), (
+                f"Eval function must return a dict. Got {results} instead."
+            )
+            scalars = {}
+            for name, value in flatten_results_dict(results).items():
+                try:
+                    scalars[name] = float(value)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(
+                        "[EvalHook] eval_function should return a nested dict of float. "
+                        f"Got '{name}: {value}' instead."
+                    ) from error
+            self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
+        # Evaluation may take ranks different times; their next step must not time out.
+        comm.synchronize()
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
+            self._evaluate()
+
+    def after_train(self) -> None:
+        # Not after an exception, which leaves the iteration below the end.
+        if self._after_train and self.trainer.iter >= self.trainer.max_iter:
+            self._evaluate()
+        # The function usually holds the trainer, and it this hook: let both go.
+        del self._function

@@ -1,0 +1,88 @@
+"""Learning-rate schedules as functions of how much of the run is done."""
+
+from typing import Any
+
+import torch
+from fvcore.common.param_scheduler import ParamScheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+__all__ = ["LRMultiplier", "WarmupParamScheduler"]
+
+
+class WarmupParamScheduler(ParamScheduler):
+    """A schedule whose beginning is replaced by a warmup.
+
+    Args:
+        scheduler: the schedule, a function of the share done, ``where`` in [0, 1].
+        warmup_factor: the warmup starts at this times the schedule's start.
+        warmup_length: share of the run, in [0, 1].
+        warmup_method: ``"linear"`` up to the schedule's value at the end of the warmup, or
+            ``"constant"``.
+        rescale_interval: squeeze the whole schedule into the time after the warmup; otherwise it
+            runs from the start and the warmup merely hides its beginning.
+
+    Raises:
+        ValueError: unknown method, or a length outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        scheduler: ParamScheduler,
+        warmup_factor: float,
+        warmup_length: float,
+        warmup_method: str = "linear",
+        rescale_interval: bool = False,
+    ) -> None:
+        if not 0 <= warmup_length <= 1:
+            raise ValueError(f"the warmup takes a share of the run, got {warmup_length}")
+        self._scheduler = scheduler
+        self._length = warmup_length
+        self._rescale = rescale_interval
+        self._start = warmup_factor * scheduler(0.0)
+        if warmup_method == "linear":
+            self._end = scheduler(0.0 if rescale_interval else warmup_length)
+        elif warmup_method == "constant":
+            self._end = self._start
+        else:
+            raise ValueError(f"Unknown warmup method: {warmup_method}")
+
+    def __call__(self, where: float) -> float:
+        # The tolerance keeps rounding of i / max_iter from prolonging the warmup by one iteration.
+        if where + self.WHERE_EPSILON <= self._length:
+            done = where / self._length
+            return self._end * done + self._start * (1 - done)
+        if self._rescale:
+            where = (where - self._length) / (1 - self._length) if self._length < 1 else 1.0
+        return self._scheduler(where)
+
+
+class LRMultiplier(LRScheduler):
+    """Multiplies every group's initial learning rate by a schedule, so groups keep their ratio.
+
+    Args:
+        optimizer: its groups' present learning rates are the initial ones.
+        multiplier: schedule of the share done.
+        max_iter: number of steps of the run.
+        last_iter: number of steps done; -1 for a new run.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        multiplier: ParamScheduler,
+        max_iter: int,
+        last_iter: int = -1,
+    ) -> None:
+        if not isinstance(multiplier, ParamScheduler):
+            raise ValueError(f"multiplier must be a ParamScheduler, got {type(multiplier)}")
+        self._multiplier = multiplier
+        self._max_iter = max_iter
+        super().__init__(optimizer, last_epoch=last_iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Only what the configuration does not say: base_lrs and last_epoch (steps done)."""
+        return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
+
+    def get_lr(self) -> list[float]:
+        factor = self._multiplier(self.last_epoch / self._max_iter)
+        return [base_lr * factor for base_lr in self.base_lrs]
