@@ -34,6 +34,8 @@ def add_maskclippp_config(cfg: CfgNode) -> None:
             "NAME": None,  # run name; None: config name and tag
         }
     )
+    # (new) RandomSubsetTrainingSampler: the share of the records that a run sees
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
     cfg.RUN_DEMO = False  # set by the demo: no evaluation data is needed
 
 
