@@ -4,7 +4,6 @@ Order of operations: normalise, resize (bilinear, not corner-aligned, no antiali
 at the right and bottom. Masks are resized and padded in step with their image.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,13 +32,10 @@ class Resize:
             raise ValueError(f"IMAGE_SCALE: expected a positive number, found {self.scale}")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Resize [C, H, W] floats (C may be 0) to [C, H', W']."""
+        """Resize floats [C, H, W] to [C, H', W']."""
         if self.kind == "none":
             return images
         if self.kind == "rel":
-            if images.shape[0] == 0:
-                height, width = (math.floor(side * self.scale) for side in images.shape[-2:])
-                return images.new_zeros(0, height, width)
             # The given factor, not the ratio of rounded sizes, decides where samples lie.
             return F.interpolate(images[None], scale_factor=self.scale, mode="bilinear")[0]
         return resize_bilinear(images, self._output_size(*images.shape[-2:]))
@@ -129,7 +125,7 @@ def pad_batch(
         image = image.to(device, non_blocking=True).float()
         resized_images.append(resize((image - mean) / std))
         image_masks = image_masks.to(device, non_blocking=True)
-        resized_masks.append(_resize_masks(image_masks, image, resized_images[-1], resize))
+        resized_masks.append(_resize_masks(image_masks, resized_images[-1]))
     image_sizes = [(image.shape[-2], image.shape[-1]) for image in resized_images]
     height, width = padded_size(image_sizes, input_format.size_divisibility)
     padded = torch.stack([_pad(image, height, width) for image in resized_images])
@@ -185,9 +181,7 @@ def _pad(maps: Tensor, height: int, width: int) -> Tensor:
     return F.pad(maps, (0, width - maps.shape[-1], 0, height - maps.shape[-2]))
 
 
-def _sample_bilinear(
-    masks: Tensor, padded_size: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
+def _sample_bilinear(masks: Tensor, padded_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Resize masks [Q, h, w], thought of as padded with 0 to ``padded_size``, to float ``size``.
 
     Bilinear shrinking without antialiasing reads 2 x 2 pixels per cell. Reading only these
@@ -218,13 +212,11 @@ def _bilinear_taps(
     ]
 
 
-def _resize_masks(masks: Tensor, image: Tensor, resized: Tensor, resize: Resize) -> Tensor:
-    """Masks [Q, h, w] at the size of the ``resized`` image; untouched when they have it."""
-    if masks.shape[-2:] == resized.shape[-2:]:
-        return masks
+def _resize_masks(masks: Tensor, image: Tensor) -> Tensor:
+    """Masks [Q, h, w] at the size of ``image``; of unchanged dtype when they have it."""
     if masks.shape[-2:] == image.shape[-2:]:
-        return resize(masks.float())
-    return resize_bilinear(masks.float(), (resized.shape[-2], resized.shape[-1]))
+        return masks
+    return resize_bilinear(masks.float(), (image.shape[-2], image.shape[-1]))
 
 
 def _check_shapes(index: int, image: Tensor, masks: Tensor) -> None:

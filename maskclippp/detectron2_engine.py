@@ -13,7 +13,7 @@ _EMBEDDED_FOLDER = Path(__file__).resolve().parent / "embedded"
 
 
 def ensure_detectron2() -> None:
-    """Append the embedded engine to ``sys.path`` when, and only when, detectron2 is not installed."""
+    """Append the embedded engine to ``sys.path`` if, and only if, detectron2 is not installed."""
     if importlib.util.find_spec("detectron2") is None:
         sys.path.append(str(_EMBEDDED_FOLDER))
 

@@ -5,7 +5,6 @@ generator supplies masks, and the words may be any.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,69 +32,11 @@ from maskclippp.clip import (
 )
 from maskclippp.generators import GeneratedMasks, MaskGenerator, build_generator
 from maskclippp.generators.assignment import label_by_overlap
+from maskclippp.inference import InferenceSettings, image_results
 from maskclippp.text_classifier import TextClassifier
 from maskclippp.vocabulary import Vocabulary, get_templates
 
 Records = Sequence[dict[str, Any]]
-
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
-
-@dataclass(frozen=True)
-class InferenceSettings:
-    """What is computed in evaluation; names as in the config.
-
-    Raises:
-        ValueError: an unknown ``semantic_output`` or ``dtype``.
-    """
-
-    semantic_on: bool = True
-    panoptic_on: bool = False
-    instance_on: bool = False
-    instance_box_on: bool = False
-    object_mask_threshold: float = 0.0
-    overlap_threshold: float = 0.0
-    max_instances: int = 100
-    ensemble_on: bool = False
-    ensemble_alpha: float = 1.0
-    ensemble_beta: float = 1.0
-    mask_acc: bool = False
-    segmentor_only: bool = False
-    semantic_output: str = "labels"
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.semantic_output not in ("labels", "scores"):
-            raise ValueError(
-                f"TEST.SEMANTIC_OUTPUT: {self.semantic_output!r} is not 'labels' or 'scores'"
-            )
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"TEST.DTYPE: {self.dtype!r} is not one of {sorted(_DTYPES)}")
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> "InferenceSettings":
-        """Read the settings from the complete config."""
-        masks, test = cfg.MODEL.MASK_FORMER.TEST, cfg.MODEL.MASKCLIPPP.TEST
-        return cls(
-            semantic_on=masks.SEMANTIC_ON,
-            panoptic_on=masks.PANOPTIC_ON,
-            instance_on=masks.INSTANCE_ON,
-            instance_box_on=masks.INSTANCE_BOX_ON,
-            object_mask_threshold=masks.OBJECT_MASK_THRESHOLD,
-            overlap_threshold=masks.OVERLAP_THRESHOLD,
-            max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
-            ensemble_on=test.ENSEMBLE_ON,
-            ensemble_alpha=test.GEOMETRIC_ENSEMBLE_ALPHA,
-            ensemble_beta=test.GEOMETRIC_ENSEMBLE_BETA,
-            mask_acc=test.MASK_ACC,
-            segmentor_only=test.SEGMENTOR_ONLY,
-            semantic_output=test.SEMANTIC_OUTPUT,
-            dtype=test.DTYPE,
-        )
 
 
 @META_ARCH_REGISTRY.register()
@@ -117,6 +58,7 @@ class MaskCLIPpp(nn.Module):
         text_cache: keep embeddings of a frozen text tower on disk.
         use_logit_scale: multiply similarities by the clamped logit scale.
         train_masks: "ground_truth" | "segmentor".
+        ignore_index: label of generated training masks that match no annotated one.
         inference: what is computed in evaluation.
     """
 
@@ -137,6 +79,7 @@ class MaskCLIPpp(nn.Module):
         text_cache: bool = True,
         use_logit_scale: bool = False,
         train_masks: str = "ground_truth",
+        ignore_index: int = -100,
         inference: InferenceSettings | None = None,
     ) -> None:
         super().__init__()
@@ -150,6 +93,7 @@ class MaskCLIPpp(nn.Module):
         self.criterion = criterion
         self.train_vocabulary = train_vocabulary
         self.train_masks = train_masks
+        self.ignore_index = ignore_index
         self.inference = inference or InferenceSettings()
         self.text_is_trained = any(p.requires_grad for p in text_encoder.parameters())
         self.logit_scale = self._make_logit_scale(use_logit_scale)
@@ -175,7 +119,7 @@ class MaskCLIPpp(nn.Module):
             raise ValueError(f"INPUT.FORMAT: CLIP reads RGB images, found {cfg.INPUT.FORMAT!r}")
         node = cfg.MODEL.MASKCLIPPP
         device = torch.device(cfg.MODEL.DEVICE)
-        has_encoder = node.VISUAL_ENCODER_F.NAME not in ("none", "DummyVisualEncoder")
+        has_encoder = node.VISUAL_ENCODER_F.NAME != "none"
 
         def make_encoder() -> VisualEncoder:
             return build_visual_encoder(node.VISUAL_ENCODER_F, "VISUAL_ENCODER_F").to(device)
@@ -194,6 +138,7 @@ class MaskCLIPpp(nn.Module):
             "text_cache": node.TEXT_CACHE,
             "use_logit_scale": node.USE_LOGIT_SCALE,
             "train_masks": node.TRAIN_MASKS,
+            "ignore_index": node.CRITERION.IGNORE_INDEX,
             "inference": InferenceSettings.from_config(cfg),
         }
 
@@ -267,9 +212,7 @@ class MaskCLIPpp(nn.Module):
     def _get_test_text(self) -> Tensor:
         """[Ka, T, D] of the test vocabulary."""
         if self.test_vocabulary is None:
-            raise ValueError(
-                "no words to look for: set DATASETS.TEST, or call set_test_vocabulary"
-            )
+            raise ValueError("no words to look for: set DATASETS.TEST, or call set_test_vocabulary")
         if self._test_text is None or self._test_text.device != self.device:
             names = self.test_vocabulary.synonyms
             self._test_text = self.text_classifier.embed_frozen(names)
@@ -307,9 +250,10 @@ class MaskCLIPpp(nn.Module):
         """
         if self.training:
             return self._losses(batched_inputs)
-        dtype = _DTYPES[self.inference.dtype]
-        with torch.no_grad(), torch.autocast(
-            self.device.type, dtype=dtype, enabled=dtype != torch.float32
+        dtype = self.inference.autocast_dtype
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32),
         ):
             return self._infer(batched_inputs)
 
@@ -354,7 +298,7 @@ class MaskCLIPpp(nn.Module):
             return masks, labels
         generated = self._generate(records)
         labelled = [
-            label_by_overlap(found, truth, classes, self.criterion.ignore_index)
+            label_by_overlap(found, truth, classes, self.ignore_index)
             for found, truth, classes in zip(generated.masks, masks, labels, strict=True)
         ]
         return generated.masks, labelled
@@ -386,8 +330,8 @@ class MaskCLIPpp(nn.Module):
         sizes = [_output_size(record) for record in records]
         if self.inference.segmentor_only:
             return [
-                {"pred_masks": torch.cat([s > 0.5 for _, s in postprocess.resized_strips(m, size)], 1)}
-                for m, size in zip(masks, sizes, strict=True)
+                {"pred_masks": postprocess.binary_masks(image_masks, size)}
+                for image_masks, size in zip(masks, sizes, strict=True)
             ]
         text = self._get_test_text()
         encoded = self.visual_encoder([record["image"] for record in records], masks)
@@ -402,7 +346,9 @@ class MaskCLIPpp(nn.Module):
         results = []
         for index, (logits, size) in enumerate(zip(per_image, sizes, strict=True)):
             logits = self._with_generator(logits, generated, index, seen)
-            result = self._results(masks[index], logits, size)
+            result = image_results(
+                masks[index], logits, size, self.thing_classes, len(vocabulary), self.inference
+            )
             results.append({**result, "category_overlapping_mask": seen})
         return results
 
@@ -423,7 +369,8 @@ class MaskCLIPpp(nn.Module):
         if self.inference.ensemble_on:
             theirs = original[:, :-1]
             if generated.classifier == "closed":
-                assert self.test_vocabulary is not None and self.train_vocabulary is not None
+                assert self.test_vocabulary is not None
+                assert self.train_vocabulary is not None
                 table = self.test_vocabulary.class_of_train_class(self.train_vocabulary)
                 theirs = train_to_test_logits(original, table.to(self.device), logits.shape[1])
             logits = geometric_ensemble(
@@ -434,35 +381,6 @@ class MaskCLIPpp(nn.Module):
                 self.inference.ensemble_beta,
             )
         return append_void(logits, original)
-
-    def _results(self, masks: Tensor, logits: Tensor, size: tuple[int, int]) -> dict[str, Any]:
-        settings = self.inference
-        assert self.test_vocabulary is not None
-        num_classes = len(self.test_vocabulary)
-        if settings.mask_acc:
-            return {"mask_cls": postprocess.mask_classes(logits, num_classes)}
-        result: dict[str, Any] = {}
-        arguments = (masks, logits, num_classes, size)
-        if settings.semantic_on and settings.semantic_output == "scores":
-            result["sem_seg"] = postprocess.semantic_scores(*arguments)
-        elif settings.semantic_on:
-            result["sem_seg_labels"] = postprocess.semantic_labels(*arguments)
-        if settings.panoptic_on:
-            panoptic = postprocess.PanopticSettings(
-                settings.object_mask_threshold, settings.overlap_threshold, self.thing_classes
-            )
-            result["panoptic_seg"] = postprocess.panoptic_segmentation(*arguments, panoptic)
-        if settings.instance_on:
-            # With panoptic data the classes include stuff, which has no instances.
-            classes = None
-            if settings.panoptic_on:
-                classes = torch.zeros(num_classes, dtype=torch.bool)
-                classes[list(self.thing_classes)] = True
-            instance = postprocess.InstanceSettings(
-                settings.max_instances, settings.instance_box_on, classes
-            )
-            result["instances"] = postprocess.instance_segmentation(*arguments, instance)
-        return result
 
 
 def _output_size(record: dict[str, Any]) -> tuple[int, int]:

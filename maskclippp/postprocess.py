@@ -104,9 +104,7 @@ def panoptic_segmentation(
     valid = (won > 0) & (covered > 0) & (kept > 0) & (overlap >= settings.overlap_threshold)
     valid[:num_masks] &= candidates
     valid[num_masks] = False
-    id_of_mask, segments = _number_segments(
-        valid.tolist(), labels.tolist(), settings.thing_classes
-    )
+    id_of_mask, segments = _number_segments(valid.tolist(), labels.tolist(), settings.thing_classes)
     table = torch.tensor(id_of_mask, dtype=torch.int32, device=masks.device)
     return table[torch.cat(winners)], segments
 
@@ -115,7 +113,9 @@ def _number_segments(
     valid: Sequence[bool], labels: Sequence[int], thing_classes: frozenset[int]
 ) -> tuple[list[int], list[dict[str, Any]]]:
     """Segment id of every mask (0: dropped), in mask order; equal stuff classes share one."""
-    ids, segments, stuff_ids = [0] * len(valid), [], dict[int, int]()
+    ids = [0] * len(valid)
+    segments: list[dict[str, Any]] = []
+    stuff_ids: dict[int, int] = {}
     for index, label in enumerate(labels):
         if not valid[index]:
             continue
@@ -184,6 +184,11 @@ def instance_segmentation(
     instances.pred_classes = classes[order]
     instances.scores = scores[order]
     return instances
+
+
+def binary_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """bool [Q, H, W]: masks > 0.5 at the output size."""
+    return torch.cat([strip > 0.5 for _, strip in resized_strips(masks, size)], dim=1)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:

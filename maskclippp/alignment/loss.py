@@ -136,7 +136,7 @@ def _mean_over_processes(value: Tensor) -> Tensor:
 def build_criterion(cfg: CfgNode) -> nn.Module:
     """Build the loss that the config names."""
     name = cfg.MODEL.MASKCLIPPP.CRITERION.NAME
-    criterion: nn.Module = get_part(
-        CRITERION_REGISTRY, name, "MODEL.MASKCLIPPP.CRITERION.NAME"
-    )(cfg)
+    criterion: nn.Module = get_part(CRITERION_REGISTRY, name, "MODEL.MASKCLIPPP.CRITERION.NAME")(
+        cfg
+    )
     return criterion

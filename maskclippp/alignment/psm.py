@@ -14,9 +14,9 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from maskclippp.batching import pad_ragged, unpad_ragged
+from maskclippp.clip.open_clip_models import embedding_width
 from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.registry import PSM_REGISTRY, get_part
-from maskclippp.clip.open_clip_models import embedding_width
 from maskclippp.vocabulary import get_templates
 
 MAX_LOGIT_SCALE = 100.0
@@ -201,12 +201,14 @@ class PseudoTextPSM(PSM):
         return encoded.maps[name].flatten(2).transpose(1, 2)
 
 
-def _weigh_templates(correlation: Tensor, inner: nn.Linear, outer: nn.Linear) -> Tensor:
+def _weigh_templates(correlation: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
     """outer(inner(correlation)) for [N, Ka, T] -> [N, Ka].
 
     Without an activation between them the two maps are one: a weighted sum over templates. Folded,
     the N x Ka x width intermediate is never made; the gradients are the same.
     """
+    assert isinstance(inner, nn.Linear)
+    assert isinstance(outer, nn.Linear)
     weight = outer.weight @ inner.weight  # [1, T]
     bias = outer.weight @ inner.bias + outer.bias  # [1]
     return F.linear(correlation, weight, bias).squeeze(-1)

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from torch import Tensor, nn
+from open_clip.timm_model import TimmModel
+from torch import Tensor
 
 from maskclippp.batching import InputFormat, PaddedBatch
 from maskclippp.clip.finetuning import set_trainable
@@ -42,7 +43,7 @@ class CLIPConvNeXt(VisualEncoder):
     def __init__(
         self,
         *,
-        proxy: nn.Module,
+        proxy: TimmModel,
         input_format: InputFormat,
         out_features: Sequence[str],
         feature_suffix: str = "",
@@ -67,7 +68,7 @@ class CLIPConvNeXt(VisualEncoder):
                 "CLIPConvNeXt needs an open_clip model with a timm ConvNeXt image tower, "
                 f"found a {type(proxy).__name__}; check VISUAL_ENCODER.MODEL_NAME"
             )
-        self.proxy = proxy
+        self.proxy: TimmModel = proxy
         self.downsample_method = downsample_method
         set_trainable(proxy, finetune_type, _FINETUNED_PREFIXES, "CLIPConvNeXt")
 

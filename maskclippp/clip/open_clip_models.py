@@ -18,6 +18,7 @@ from open_clip.factory import get_model_config
 from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from open_clip.pretrained import list_pretrained_tags_by_model as list_tags
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from maskclippp.weights import load_weights_file
@@ -46,7 +47,7 @@ def load_visual_tower(node: CfgNode) -> nn.Module:
     return tower
 
 
-def load_text_tower(node: CfgNode) -> tuple[nn.Module, Tensor]:
+def load_text_tower(node: CfgNode) -> tuple[TextTransformer, Tensor]:
     """The text tower of ``node.MODEL_NAME`` and the model's logit scale (log, scalar)."""
     config = model_config(node.MODEL_NAME)
     if config["text_cfg"].get("hf_model_name"):

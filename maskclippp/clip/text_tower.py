@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from maskclippp.clip.open_clip_models import load_text_tower, load_tokenizer
@@ -73,7 +74,7 @@ class CLIPTextEncoder(TextTower):
     def __init__(
         self,
         *,
-        tower: nn.Module,
+        tower: TextTransformer,
         logit_scale: Tensor,
         tokenizer: Callable[[list[str]], Tensor],
         finetune_type: str = "none",

@@ -92,9 +92,7 @@ def input_arguments(node: CfgNode) -> dict[str, Any]:
             pixel_std=node.PIXEL_STD,
             size_divisibility=node.SIZE_DIVISIBILITY,
             train_resize=Resize(node.RESIZE_TYPE, node.IMAGE_SIZE, node.IMAGE_SCALE),
-            test_resize=Resize(
-                node.TEST_RESIZE_TYPE, node.TEST_IMAGE_SIZE, node.TEST_IMAGE_SCALE
-            ),
+            test_resize=Resize(node.TEST_RESIZE_TYPE, node.TEST_IMAGE_SIZE, node.TEST_IMAGE_SCALE),
         ),
         "out_features": [name.removesuffix(suffix) for name in node.OUT_FEATURES],
         "feature_suffix": suffix,

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 
+from maskclippp.batching import resize_bilinear
 from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator
 from maskclippp.registry import SEGMENTOR_REGISTRY
@@ -40,7 +41,7 @@ class GTSegmentor(MaskGenerator):
         self, batched_inputs: Sequence[dict[str, Any]], encoded: EncodedImages | None
     ) -> GeneratedMasks:
         """See :class:`MaskGenerator`; reads ``sem_seg`` [h, w] of every record."""
-        return GeneratedMasks([self._masks(record) for record in batched_inputs])
+        return _on_encoder_grid([self._masks(record) for record in batched_inputs], encoded)
 
     def _masks(self, record: dict[str, Any]) -> Tensor:
         labels = _annotation(record, "sem_seg", type(self).__name__)
@@ -68,12 +69,26 @@ class PanGTSegmentor(MaskGenerator):
         self, batched_inputs: Sequence[dict[str, Any]], encoded: EncodedImages | None
     ) -> GeneratedMasks:
         """See :class:`MaskGenerator`; reads ``pan_seg`` [h, w] and ``segments_info``."""
-        return GeneratedMasks([self._masks(record) for record in batched_inputs])
+        return _on_encoder_grid([self._masks(record) for record in batched_inputs], encoded)
 
     def _masks(self, record: dict[str, Any]) -> Tensor:
         ids = _annotation(record, "pan_seg", type(self).__name__)
         wanted = torch.tensor([segment["id"] for segment in record["segments_info"]])
         return ids[None] == wanted.to(ids)[:, None, None]
+
+
+def _on_encoder_grid(masks: list[Tensor], encoded: EncodedImages | None) -> GeneratedMasks:
+    """Masks at the image size of the generator's encoder, where there is one.
+
+    So the annotated masks take the resolution that this config's generator would work at, as in
+    the published evaluation. Without VISUAL_ENCODER_F they stay as annotated.
+    """
+    if encoded is None:
+        return GeneratedMasks(masks)
+    sizes = encoded.batch.image_sizes
+    return GeneratedMasks(
+        [resize_bilinear(m.float(), size) for m, size in zip(masks, sizes, strict=True)]
+    )
 
 
 def _annotation(record: dict[str, Any], key: str, owner: str) -> Tensor:

@@ -1,0 +1,168 @@
+"""The encoders compute what the published implementation computes."""
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import _build_text_tower, _build_vision_tower
+from torch.testing import assert_close
+
+from maskclippp.batching import InputFormat, Resize, downsample_masks, pad_batch, resize_bilinear
+from maskclippp.clip import CLIPConvNeXt, CLIPTextEncoder
+from tests.golden_cases import GoldenCase, cases
+from tests.golden_models import register_convnext
+
+CONVNEXT = cases("convnext_encoder")
+CPU = torch.device("cpu")
+
+
+def tolerance(case: GoldenCase) -> dict[str, float]:
+    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
+
+
+def indexed(tensors: dict[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:
+    """Tensors named prefix0, prefix1, ..."""
+    count = sum(key.startswith(prefix) for key in tensors)
+    return [tensors[f"{prefix}{index}"] for index in range(count)]
+
+
+def build_convnext(case: GoldenCase, variant: str) -> CLIPConvNeXt:
+    trunk, config = case.info["trunk"], case.info["config"]
+    model = case.info["open_clip_model_config"]
+    name = f"golden_{case}"
+    register_convnext(name, trunk["depths"], trunk["dims"], trunk["norm_eps"])
+    vision = {**model["vision_cfg"], "timm_model_name": name}
+    encoder = CLIPConvNeXt(
+        proxy=_build_vision_tower(model["embed_dim"], vision),
+        input_format=InputFormat(
+            config["PIXEL_MEAN"],
+            config["PIXEL_STD"],
+            config["SIZE_DIVISIBILITY"],
+            Resize(config["RESIZE_TYPE"]),
+            Resize(config["TEST_RESIZE_TYPE"], config["TEST_IMAGE_SIZE"]),
+        ),
+        out_features=config["OUT_FEATURES"],
+        feature_suffix=config["FEATURE_SUFFIX"],
+        frozen=False,
+        finetune_type=config["FINETUNE_TYPE"],
+        downsample_method=config["DOWNSAMPLE_METHOD"],
+        mask_prior_beg=config["MASK_PRIOR_BEG"],
+    )
+    encoder.load_state_dict(case.tensors("weights"))
+    return encoder.train(variant.startswith("train"))
+
+
+@pytest.mark.parametrize(
+    ("case", "variant"),
+    [(case, variant) for case in CONVNEXT for variant in case.info["variants"]],
+    ids=lambda value: str(value),
+)
+def test_convnext_encoder(case: GoldenCase, variant: str) -> None:
+    inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
+    expected = {k.removeprefix(f"{variant}/"): v for k, v in outputs.items() if variant in k}
+    encoder = build_convnext(case, variant)
+    with torch.no_grad():
+        encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
+    check = tolerance(case)
+    assert_close(encoded.batch.images, expected.pop("input.images"), **check)
+    assert_close(
+        encoded.batch.padded_masks(), torch.cat(indexed(expected, "input.masks_")), **check
+    )
+    assert_close(encoded.mask_embeddings, torch.cat(indexed(expected, "m_embs_")), **check)
+    assert_close(encoded.mask_areas, torch.cat(indexed(expected, "areas_")), **check)
+    assert set(case.info["config"]["OUT_FEATURES"]) - {"m_embs"} == set(encoded.maps)
+    for name, feature_map in encoded.maps.items():
+        assert_close(feature_map, expected[name], **check)
+
+
+@pytest.mark.parametrize("case", cases("encoder_input_resize"), ids=str)
+def test_input_resize(case: GoldenCase) -> None:
+    inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
+    images, masks = indexed(inputs, "image_"), indexed(inputs, "masks_")
+    for name, run in case.info["runs"].items():
+        size = run["TEST_IMAGE_SIZE or TEST_IMAGE_SCALE"] or 1
+        kind = run["TEST_RESIZE_TYPE"]
+        resize = Resize(kind, size if kind in ("short", "square") else 0, size)
+        fmt = InputFormat(case.info["PIXEL_MEAN"], case.info["PIXEL_STD"], run["SIZE_DIVISIBILITY"])
+        batch = pad_batch(images, masks, fmt, resize, CPU)
+        assert batch.image_sizes == [tuple(size) for size in run["image_sizes"]]
+        assert list(batch.images.shape[-2:]) == run["padded"]
+        assert_close(batch.images, outputs[f"{name}/images"], **tolerance(case))
+        expected = torch.cat(indexed(outputs, f"{name}/masks_"))
+        assert_close(batch.padded_masks(), expected, **tolerance(case))
+
+
+@pytest.mark.parametrize("case", cases("encoder_input_resize"), ids=str)
+def test_masks_of_another_resolution(case: GoldenCase) -> None:
+    inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
+    run = list(case.info["runs"].values())[-1]
+    scale = run["TEST_IMAGE_SIZE or TEST_IMAGE_SCALE"]
+    fmt = InputFormat(case.info["PIXEL_MEAN"], case.info["PIXEL_STD"], run["SIZE_DIVISIBILITY"])
+    late = indexed(inputs, "late_unpadded_")
+    batch = pad_batch(
+        indexed(inputs, "image_"), late, fmt, Resize(run["TEST_RESIZE_TYPE"], scale, scale), CPU
+    )
+    expected = torch.cat(indexed(outputs, "set_unpadded/masks_"))
+    assert_close(batch.padded_masks(), expected, **tolerance(case))
+
+
+@pytest.mark.parametrize("case", cases("downsample_masks"), ids=str)
+def test_downsample_masks(case: GoldenCase) -> None:
+    inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
+    masks = inputs["masks"].requires_grad_()
+    first = tuple(case.info["config"]["targets"][0])
+    for name, expected in outputs.items():
+        if name.startswith("grad_"):
+            result = downsample_masks(masks, first, name.removeprefix("grad_"))
+            (result * inputs["cotangent"]).sum().backward()
+            assert_close(masks.grad, expected, **tolerance(case))
+            masks.grad = None
+        else:
+            method, size = name.split("/")
+            height, width = map(int, size.split("x"))
+            result = downsample_masks(masks, (height, width), method)
+            assert_close(result, expected, **tolerance(case))
+
+
+@pytest.mark.parametrize("case", cases("downsample_masks"), ids=str)
+def test_direct_sampling_equals_resizing_the_padded_masks(case: GoldenCase) -> None:
+    """The shortcut for bilinear shrinking reads the same 2 x 2 pixels."""
+    masks = case.tensors("inputs")["masks"]
+    height, width = masks.shape[-2:]
+    image = torch.zeros(3, height, width)
+    fmt = InputFormat([0.0] * 3, [1.0] * 3, size_divisibility=32)
+    batch = pad_batch([image], [masks], fmt, Resize(), CPU)
+    for target in case.info["config"]["targets"]:
+        direct = batch.downsampled_masks(tuple(target))
+        assert_close(direct, resize_bilinear(batch.padded_masks(), tuple(target)))
+
+
+def build_text_encoder(case: GoldenCase, **options: Any) -> CLIPTextEncoder:
+    model = case.info["clip_model_config"]
+    weights = case.tensors("weights")
+    tower = _build_text_tower(model["embed_dim"], model["text_cfg"], model.get("quick_gelu", False))
+    encoder = CLIPTextEncoder(
+        tower=tower, logit_scale=torch.zeros(()), tokenizer=open_clip.tokenize, **options
+    )
+    encoder.load_state_dict({k: v for k, v in weights.items() if k in encoder.state_dict()})
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("case", cases("clip_text"), ids=str)
+def test_text_tower(case: GoldenCase) -> None:
+    encoder = build_text_encoder(case)
+    tokens = case.tensors("inputs")["tokens"].long()
+    assert torch.equal(encoder.tokenize(case.info["sentences"]), tokens)
+    with torch.no_grad():
+        assert_close(
+            encoder(case.info["sentences"]),
+            case.tensors("outputs")["embeddings"],
+            **tolerance(case),
+        )
+
+
+@pytest.mark.parametrize("case", cases("clip_text"), ids=str)
+def test_text_tower_loads_every_key(case: GoldenCase, tmp_path: Path) -> None:
+    assert set(case.tensors("weights")) == set(build_text_encoder(case).state_dict())

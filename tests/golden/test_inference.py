@@ -1,0 +1,79 @@
+"""Post-processing gives the published implementation's maps, segments and instances."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from maskclippp import postprocess
+from maskclippp.postprocess import InstanceSettings, PanopticSettings
+from tests.golden_cases import GoldenCase, cases
+
+
+def tolerance(case: GoldenCase) -> dict[str, float]:
+    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
+
+
+def size_of(masks: Tensor) -> tuple[int, int]:
+    return masks.shape[-2], masks.shape[-1]
+
+
+def variants(family: str) -> list[Any]:
+    return [
+        pytest.param(case, variant, id=f"{case}-{variant['name']}")
+        for case in cases(family)
+        for variant in case.info["variants"]
+    ]
+
+
+@pytest.mark.parametrize("name", ["void", "novoid"])
+@pytest.mark.parametrize("case", cases("inference_semantic"), ids=str)
+def test_semantic(case: GoldenCase, name: str) -> None:
+    inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
+    masks, logits = inputs["masks"], inputs["logits_with_void" if name == "void" else "logits"]
+    num_classes, size = case.info["config"]["K"], size_of(inputs["masks"])
+    scores = postprocess.semantic_scores(masks, logits, num_classes, size)
+    assert_close(scores, outputs[name], **tolerance(case))
+    labels = postprocess.semantic_labels(masks, logits, num_classes, size)
+    best = outputs[name].gather(0, labels[None])[0]
+    assert_close(best, outputs[name].max(dim=0).values, **tolerance(case))
+    classes = postprocess.mask_classes(logits, num_classes)
+    assert torch.equal(classes, outputs[f"mask_class_{name}"])
+
+
+@pytest.mark.parametrize(("case", "variant"), variants("inference_panoptic"))
+def test_panoptic(case: GoldenCase, variant: dict[str, Any]) -> None:
+    inputs, outputs, config = case.tensors("inputs"), case.tensors("outputs"), case.info["config"]
+    settings = PanopticSettings(
+        variant["object_mask_threshold"],
+        variant["overlap_threshold"],
+        frozenset(config["thing_classes"]),
+    )
+    ids, segments = postprocess.panoptic_segmentation(
+        inputs["masks"], inputs[variant["logits"]], config["K"], size_of(inputs["masks"]), settings
+    )
+    expected = next(v for k, v in outputs.items() if k.split("/")[0] == variant["name"])
+    assert torch.equal(ids, expected.int())
+    assert segments == variant["segments_info"]
+
+
+@pytest.mark.parametrize(("case", "variant"), variants("inference_instance"))
+def test_instance(case: GoldenCase, variant: dict[str, Any]) -> None:
+    inputs, outputs, config = case.tensors("inputs"), case.tensors("outputs"), case.info["config"]
+    things = None
+    if variant["panoptic_on"]:
+        things = torch.zeros(config["K"], dtype=torch.bool)
+        things[config["thing_classes"]] = True
+    settings = InstanceSettings(variant["topk"], variant["instance_box_on"], things)
+    instances = postprocess.instance_segmentation(
+        inputs["masks"], inputs[variant["logits"]], config["K"], size_of(inputs["masks"]), settings
+    )
+    assert len(instances) == variant["num_instances"]
+    shared = variant["name"].replace("box1", "box0")
+    assert_close(instances.scores, outputs[f"{shared}/scores"], **tolerance(case))
+    assert torch.equal(instances.pred_classes, outputs[f"{shared}/classes"])
+    assert torch.equal(instances.pred_masks, outputs[f"{shared}/masks"].bool())
+    boxes = outputs.get(f"{variant['name']}/boxes", torch.zeros(len(instances), 4))
+    assert torch.equal(instances.pred_boxes.tensor, boxes)

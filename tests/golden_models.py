@@ -1,0 +1,57 @@
+"""Builds the tiny models of golden cases from what the cases say about them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from timm.models import register_model
+from timm.models.convnext import ConvNeXt
+from torch import Tensor
+
+
+def register_convnext(name: str, depths: list[int], dims: list[int], norm_eps: float) -> None:
+    """Make ``timm.create_model(name)`` build a ConvNeXt of that size."""
+    if timm.is_model(name):
+        return
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
+        kwargs = {k: v for k, v in kwargs.items() if not k.startswith(("pretrained", "cache"))}
+        model = ConvNeXt(depths=depths, dims=dims, norm_eps=norm_eps, **kwargs)
+        model.default_cfg = {"pool_size": (7, 7)}
+        return model
+
+    entrypoint.__name__ = name
+    entrypoint.__module__ = __name__
+    register_model(entrypoint)
+
+
+def register_open_clip(name: str, config: Mapping[str, Any], folder: Path) -> None:
+    """Make open_clip know a model configuration under ``name``."""
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)
+
+
+def register_models(config: Mapping[str, Any], folder: Path) -> None:
+    """Register the timm and open_clip models that a meta-architecture case lists."""
+    for name, size in config["timm_models"].items():
+        register_convnext(name, size["depths"], size["dims"], norm_eps=1e-6)
+    for name, model in config["open_clip_models"].items():
+        register_open_clip(name, model, folder)
+
+
+def dense_rows(
+    weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
+) -> dict[str, Tensor]:
+    """Expand tables stored as '#rows' and '#row_ids': all other rows are zero."""
+    dense = {k: v for k, v in weights.items() if "#" not in k}
+    for key, rows in weights.items():
+        if key.endswith("#rows"):
+            name = key.removesuffix("#rows")
+            dense[name] = torch.zeros(shapes[name])
+            dense[name][weights[f"{name}#row_ids"].long()] = rows
+    return dense
