@@ -4,6 +4,7 @@ The directory is ``$MASKCLIPPP_GOLDEN``, else ``../shared/golden`` beside the re
 compact copy in ``tests/golden/data``. Everything (sizes, names, tolerances) comes from the case.
 """
 
+import gzip
 import json
 import os
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPACT_COPY = REPOSITORY / "tests" / "golden" / "data"
@@ -37,7 +38,10 @@ class GoldenCase:
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         """Tensors of ``<name>.safetensors`` (weights, inputs or outputs); half becomes float32."""
-        tensors = load_file(self.path / f"{name}.safetensors")
+        path = self.path / f"{name}.safetensors"
+        # The compact copy is compressed; a case directory given from outside is not.
+        data = path.read_bytes() if path.exists() else gzip.open(f"{path}.gz").read()
+        tensors = load(data)
         return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
     def __str__(self) -> str:
