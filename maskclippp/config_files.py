@@ -19,7 +19,7 @@ from detectron2.config import CfgNode
 from maskclippp.yaml_files import read_yaml
 
 BASE_KEY = "_BASE_"
-COMMAND_LINE = "the command line"
+COMMAND_LINE = "on the command line"
 
 _LEAF_TYPES = (int, float, str, bool, list, tuple, type(None))
 
@@ -67,11 +67,11 @@ def merge_config_file(cfg: CfgNode, path: str | Path) -> None:
             remote ``_BASE_``, or a file for another VERSION (also an AssertionError).
     """
     file = load_config_file(path)
+    _check_version(cfg, file)
     for full_key, value in _leaves(file.values):
         origin = file.origins[full_key]
         if not _is_ignored(cfg, full_key):
             _check_file_value(cfg, full_key, value, origin)
-    _check_version(cfg, file)
     cfg.merge_from_other_cfg(type(cfg)(file.values))
 
 
@@ -95,7 +95,7 @@ def merge_options(cfg: CfgNode, options: Sequence[Any]) -> None:
     for full_key, text in zip(options[0::2], options[1::2], strict=True):
         if str(full_key).startswith("--"):
             raise UnknownOptionError(
-                f"Non-existent key: {full_key} ({COMMAND_LINE}): flags come before the KEY VALUE "
+                f"Non-existent key: {full_key} {COMMAND_LINE}: flags come before the KEY VALUE "
                 "pairs"
             )
         if _is_ignored(cfg, full_key):
@@ -216,9 +216,9 @@ def _descend(cfg: CfgNode, full_key: str) -> tuple[Any, bool]:
 def _check_file_value(cfg: CfgNode, full_key: str, value: Any, origin: Path) -> None:
     present, known = _descend(cfg, full_key)
     if known:
-        _check_type(full_key, cfg._decode_cfg_value(value), present, str(origin))
+        _check_type(full_key, cfg._decode_cfg_value(value), present, f"in {origin}")
     elif not (isinstance(present, CfgNode) and present.is_new_allowed()):
-        message = _unknown(cfg, full_key, str(origin), "Non-existent config key")
+        message = _unknown(cfg, full_key, f"in {origin}", "Non-existent config key")
         if isinstance(present, CfgNode):
             raise UnknownKeyError(message)
         # A value where the file has keys: the type is wrong, not the key.
@@ -240,15 +240,16 @@ def _check_type(full_key: str, value: Any, present: Any, origin: str) -> None:
     if type(None) in types and types <= set(_LEAF_TYPES):
         return
     raise ValueError(
-        f"Type mismatch for config key {full_key} in {origin}: expected "
-        f"{_describe(present)}, found {_describe(value)}.{_type_remedy(value, present)}"
+        f"Type mismatch for config key {full_key} {origin}: expected "
+        f"{_expected(present)}, found {type(value).__name__} {value!r}."
+        f"{_type_remedy(value, present)}"
     )
 
 
-def _describe(value: Any) -> str:
-    if isinstance(value, CfgNode):
+def _expected(present: Any) -> str:
+    if isinstance(present, CfgNode):
         return "a section with keys of its own"
-    return f"{type(value).__name__} (such as {value!r})" if value != "" else "str"
+    return f"{type(present).__name__} (such as {present!r})"
 
 
 def _type_remedy(value: Any, present: Any) -> str:
@@ -268,7 +269,7 @@ def _unknown(cfg: CfgNode, full_key: str, origin: str, what: str) -> str:
     same_name = [key for key in valid if key.rsplit(".", 1)[-1] == last]
     nearest = difflib.get_close_matches(full_key, same_name or valid, n=1, cutoff=0.0)
     hint = f" Did you mean {nearest[0]}?" if nearest else ""
-    return f"{what}: {full_key} (in {origin}).{hint}"
+    return f"{what}: {full_key} ({origin}).{hint}"
 
 
 def _all_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:

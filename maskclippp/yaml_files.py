@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 _EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
+# Limits that keep a short expression from filling the memory.
 _MAX_ITEMS = 10_000
+_MAX_LENGTH = 200
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -40,8 +42,8 @@ def read_yaml(path: Path) -> Any:
         ValueError: no valid YAML, or a tag; names the file and the line.
     """
     try:
-        # A SafeLoader: ruff cannot see that the class derives from it.
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)  # noqa: S506
+        with path.open(encoding="utf-8") as file:
+            return yaml.load(file, Loader=_PlainLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} cannot be read as a config: {error}") from error
     except UnicodeDecodeError as error:
@@ -51,15 +53,20 @@ def read_yaml(path: Path) -> Any:
 def evaluate_arithmetic(expression: str) -> Any:
     """The value of an arithmetic expression, without ``eval``.
 
-    Understood are numbers, lists, ``+ - * / // %``, the functions int, float, round and range, and a
-    list comprehension with one variable over a range or list of at most 10,000 items.
+    Understood are numbers, lists, ``+ - * / // %``, the functions int, float, round and range, and
+    a list comprehension of numbers with one variable over a range or list of at most 10,000 items.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, or more than 200 characters.
     """
+    if len(expression) > _MAX_LENGTH:
+        raise ValueError(f"{expression[:40]!r}... is longer than {_MAX_LENGTH} characters")
     try:
         tree = ast.parse(expression.strip(), mode="eval")
-        return _value(tree.body, {})
+        value = _value(tree.body, {})
+        if isinstance(value, range):
+            raise TypeError("a range is no list; write [x for x in range(...)]")
+        return value
     except (SyntaxError, TypeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{expression!r} is no arithmetic expression: {error}") from error
 
@@ -85,7 +92,7 @@ def _value(node: ast.expr, variables: dict[str, Any]) -> Any:
             items = _value(source, variables)
             if not isinstance(items, (list, range)) or len(items) > _MAX_ITEMS:
                 raise TypeError(f"{ast.unparse(source)} is no list of at most {_MAX_ITEMS} items")
-            return [_value(element, {**variables, name: item}) for item in items]
+            return [_number(element, {**variables, name: item}) for item in items]
     raise TypeError(f"{ast.unparse(node)} is not understood")
 
 
@@ -97,7 +104,7 @@ def _number(node: ast.expr, variables: dict[str, Any]) -> int | float:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A SafeLoader with constructors of its own, so that yaml's class stays as it is."""
+    """A SafeLoader of our own: constructors are added to the class, not to yaml's."""
 
 
 def _construct_expression(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
@@ -110,11 +117,10 @@ def _construct_expression(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
             None, None, "an eval tag takes a list of one arithmetic expression", node.start_mark
         )
     try:
-        value = evaluate_arithmetic(node.value[0].value)
+        return evaluate_arithmetic(node.value[0].value)
     except ValueError as error:
         message = f"code in config files is not executed; {error}"
         raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
-    return list(value) if isinstance(value, range) else value
 
 
 def _refuse_tag(loader: yaml.SafeLoader, node: yaml.Node) -> Any:

@@ -14,7 +14,7 @@ class SizeMismatchError(ValueError):
     """An image has another size than its record says."""
 
 
-def read_image(file_name: str, format: str | None = None) -> np.ndarray:  # noqa: A002 - detectron2's name
+def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     """The image, upright by its EXIF orientation, as uint8 [H, W, C] ([H, W, 1] for ``L``).
 
     Args:

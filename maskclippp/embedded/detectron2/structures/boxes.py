@@ -38,7 +38,7 @@ class BoxMode(IntEnum):
         array = np.asarray([box]) if is_sequence else box
         if array.shape[-1] != 4:
             raise ValueError(f"a box has 4 numbers, got shape {tuple(array.shape)}")
-        result = array.clone() if isinstance(array, Tensor) else array.copy()
+        result: Any = array.clone() if isinstance(array, Tensor) else array.copy()
         if from_mode == BoxMode.XYWH_ABS:
             result[..., 2:] += result[..., :2]
         else:
