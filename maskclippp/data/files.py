@@ -1,6 +1,6 @@
 """Reading images and label files; whatever is wrong with a file, the error names it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,10 +53,10 @@ def read_panoptic_ids(path: str | Path) -> LabelArray:
 
 
 def check_same_size(
-    first: tuple[int, int], first_file: str | Path, second: tuple[int, int], second_file: str | Path
+    first: Sequence[int], first_file: str | Path, second: Sequence[int], second_file: str | Path
 ) -> None:
     """Raise ValueError naming both files and both (height, width) when the sizes differ."""
-    if first != second:
+    if tuple(first) != tuple(second):
         raise ValueError(
             f"sizes differ: {first_file} is {first[0]} x {first[1]}, "
             f"{second_file} is {second[0]} x {second[1]} (height x width)"

@@ -75,9 +75,7 @@ class CocoPanopticLSJ:
         image = read_record_image(out)
         panoptic_file = out.pop("pan_seg_file_name")
         ids = torch.from_numpy(read_panoptic_ids(panoptic_file))
-        check_same_size(
-            (image.height, image.width), out["file_name"], tuple(ids.shape), panoptic_file
-        )
+        check_same_size((image.height, image.width), out["file_name"], ids.shape, panoptic_file)
         image, ids = self.geometry(image, tv_tensors.Mask(ids))
         segments = [segment for segment in out["segments_info"] if not segment.get("iscrowd", 0)]
         masks = masks_of_labels(

@@ -42,7 +42,7 @@ class SSDColorJitter:
     def _saturation(self, image: ByteImage) -> ByteImage:
         if not random.randrange(2):
             return image
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv = _to_hsv(image)
         factor = np.float32(random.uniform(*self.SATURATION))
         hsv[..., 1] = _to_bytes(hsv[..., 1] * factor)
         return _to_rgb(hsv)
@@ -50,7 +50,7 @@ class SSDColorJitter:
     def _hue(self, image: ByteImage) -> ByteImage:
         if not random.randrange(2):
             return image
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv = _to_hsv(image)
         shift = random.randint(-self.HUE, self.HUE)
         # OpenCV keeps the hue of 8-bit images in half degrees: 0..179.
         hsv[..., 0] = (hsv[..., 0].astype(np.int16) + shift) % 180
@@ -59,6 +59,10 @@ class SSDColorJitter:
 
 def _to_bytes(values: npt.NDArray[np.floating]) -> ByteImage:
     return values.clip(0, 255).astype(np.uint8)
+
+
+def _to_hsv(rgb: ByteImage) -> ByteImage:
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV), dtype=np.uint8)
 
 
 def _to_rgb(hsv: ByteImage) -> ByteImage:

@@ -103,9 +103,7 @@ class MaskFormerSemantic:
         image = read_record_image(out)
         labels = torch.from_numpy(read_semantic_labels(out, self.ignore_label)).long()
         label_file = out.pop("sem_seg_file_name", out.get("pan_seg_file_name"))
-        check_same_size(
-            (image.height, image.width), out["file_name"], tuple(labels.shape), label_file
-        )
+        check_same_size((image.height, image.width), out["file_name"], labels.shape, label_file)
         image, mask = self.resize_and_crop(image, tv_tensors.Mask(labels))
         tensor = image_to_tensor(image, self.image_format, self.jitter)
         tensor, mask = self.flip(tv_tensors.Image(tensor), mask)

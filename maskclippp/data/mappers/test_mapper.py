@@ -75,10 +75,10 @@ class TestMapper:
             check_same_size(original_size, out["file_name"], labels.shape, file)
             return resize_labels(torch.from_numpy(labels), size, "centre")
 
-        panoptic_file = out.get("pan_seg_file_name")
         if has_semantic_labels(out):
-            labels = read_semantic_labels(out, self.ignore_label)
-            out["sem_seg"] = to_image_size(labels, out.get("sem_seg_file_name", panoptic_file))
-        if panoptic_file is not None:
-            out["pan_seg"] = to_image_size(read_panoptic_ids(panoptic_file), panoptic_file)
+            file = out.get("sem_seg_file_name") or out["pan_seg_file_name"]
+            out["sem_seg"] = to_image_size(read_semantic_labels(out, self.ignore_label), file)
+        if "pan_seg_file_name" in out:
+            file = out["pan_seg_file_name"]
+            out["pan_seg"] = to_image_size(read_panoptic_ids(file), file)
         return out

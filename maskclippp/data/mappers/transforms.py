@@ -257,7 +257,8 @@ class RandomCrop(_GeometricTransform):
                 for side in (height, width)
             ]
             return sides[0], sides[1]
-        shares = np.array(self.crop_size, dtype=np.float32)
+        # Rounded to single precision as published, which decides the crop's size on ties.
+        shares = np.array(self.crop_size, dtype=np.float32).astype(np.float64)
         if self.crop_type == "relative_range":
             shares = shares + np.random.rand(2) * (1 - shares)
         return int(height * shares[0] + 0.5), int(width * shares[1] + 0.5)

@@ -1,0 +1,17 @@
+"""Evaluators on detectron2's DatasetEvaluator interface; they know datasets, not models."""
+
+from maskclippp.evaluation.build import build_evaluator
+from maskclippp.evaluation.ground_truth import GroundTruth
+from maskclippp.evaluation.instance import InstanceEvaluator
+from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
+from maskclippp.evaluation.panoptic import PanopticEvaluator
+from maskclippp.evaluation.semantic import SemanticEvaluator
+
+__all__ = [
+    "GroundTruth",
+    "InstanceEvaluator",
+    "MaskAccuracyEvaluator",
+    "PanopticEvaluator",
+    "SemanticEvaluator",
+    "build_evaluator",
+]

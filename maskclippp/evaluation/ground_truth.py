@@ -1,0 +1,82 @@
+"""Ground truth of a registered dataset, found by image file, as all evaluators need it."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from maskclippp.data.files import LabelArray
+from maskclippp.data.semantic_maps import read_semantic_labels
+
+
+class GroundTruth:
+    """Records and metadata of a dataset; nothing is read before it is asked for."""
+
+    def __init__(self, dataset_name: str) -> None:
+        self.dataset_name = dataset_name
+        self.metadata = MetadataCatalog.get(dataset_name)
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """All classes in contiguous order, synonyms included ("person, child")."""
+        for key in ("stuff_classes", "thing_classes"):
+            names = self.metadata.get(key, None)
+            if names:
+                return list(names)
+        raise ValueError(
+            f"dataset {self.dataset_name} has no classes: its metadata has neither stuff_classes "
+            "nor thing_classes"
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.class_names)
+
+    @cached_property
+    def ignore_label(self) -> int:
+        """The label of pixels that count for nothing."""
+        label = self.metadata.get("ignore_label", None)
+        if label is None:
+            raise ValueError(f"dataset {self.dataset_name} has no ignore_label in its metadata")
+        return int(label)
+
+    def record(self, file_name: str) -> Mapping[str, Any]:
+        """The dataset's record of an image; a KeyError names image and dataset."""
+        if file_name not in self._records:
+            raise KeyError(f"image {file_name} is not in dataset {self.dataset_name}")
+        return self._records[file_name]
+
+    def segments_info(self, file_name: str) -> Sequence[Mapping[str, Any]]:
+        """Panoptic segments of an image, with contiguous ``category_id``, in file order."""
+        record = self.record(file_name)
+        if "segments_info" not in record:
+            raise ValueError(
+                f"image {file_name} of dataset {self.dataset_name} has no panoptic annotation"
+            )
+        segments: Sequence[Mapping[str, Any]] = record["segments_info"]
+        return segments
+
+    def semantic_labels(self, file_name: str) -> LabelArray:
+        """Class ids [H, W] of an image, ignored pixels as ``num_classes``.
+
+        A ValueError names the file, the first value that is no class, and the allowed range.
+        """
+        record = self.record(file_name)
+        labels = read_semantic_labels(record, self.ignore_label)
+        ignored = labels == self.ignore_label
+        invalid = ((labels < 0) | (labels >= self.num_classes)) & ~ignored
+        if invalid.any():
+            file = record.get("sem_seg_file_name") or record.get("pan_seg_file_name")
+            raise ValueError(
+                f"label file {file}: pixel value {int(labels[invalid][0])} at "
+                f"{int(invalid.sum())} pixels; dataset {self.dataset_name} allows "
+                f"0..{self.num_classes - 1} and the ignore label {self.ignore_label}"
+            )
+        return np.where(ignored, np.int32(self.num_classes), labels)
+
+    @cached_property
+    def _records(self) -> dict[str, Mapping[str, Any]]:
+        return {record["file_name"]: record for record in DatasetCatalog.get(self.dataset_name)}

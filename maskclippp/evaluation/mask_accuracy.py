@@ -1,0 +1,111 @@
+"""Mask accuracy: how often a model that is given the true masks names their classes."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from maskclippp.evaluation.ground_truth import GroundTruth
+from maskclippp.evaluation.result_files import log_results, write_results
+from maskclippp.evaluation.seen_classes import SeenClasses, class_means
+
+CONVENTION = (
+    "Every ground-truth mask counts once, whatever its size; accuracy per class, then the mean "
+    "over the classes that have masks."
+)
+
+
+class MaskAccuracyEvaluator(DatasetEvaluator):
+    """Counts correctly classified ground-truth masks.
+
+    Outputs hold ``mask_cls``: one class per mask. The masks of an image are its distinct semantic
+    labels, ascending, or with ``panoptic`` its segments in file order, crowd included. Images
+    without predictions or without ground-truth masks are skipped. ``evaluate`` returns
+    ``{"mask_acc": {metric: percentage}}`` on the main process and None on others.
+    """
+
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        output_folder: str | Path | None = None,
+        *,
+        panoptic: bool = False,
+    ) -> None:
+        self._truth = ground_truth
+        self._folder = None if output_folder is None else Path(output_folder)
+        self._panoptic = panoptic
+        self._seen = SeenClasses()
+        self.reset()
+
+    def reset(self) -> None:
+        size = self._truth.num_classes
+        self._confusion = np.zeros((size, size), dtype=np.int64)
+        self._seen.reset()
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Count one batch; a ValueError names the image when the numbers of masks differ."""
+        for image, output in zip(inputs, outputs, strict=True):
+            predicted = torch.as_tensor(output["mask_cls"]).cpu().numpy().astype(np.int64)
+            truth = self._true_classes(image["file_name"])
+            self._seen.update(output)
+            if not len(predicted) or not len(truth):
+                continue
+            if len(predicted) != len(truth):
+                raise ValueError(
+                    f"{image['file_name']}: {len(predicted)} predicted classes for {len(truth)} "
+                    "ground-truth masks; a mask may have vanished when the labels were resized: "
+                    "try a larger INPUT.MIN_SIZE_TEST"
+                )
+            if predicted.min() < 0 or predicted.max() >= self._truth.num_classes:
+                raise ValueError(
+                    f"{image['file_name']}: predicted classes {predicted.min()}..{predicted.max()},"
+                    f" expected 0..{self._truth.num_classes - 1}"
+                )
+            np.add.at(self._confusion, (predicted, np.array(truth)), 1)
+
+    def evaluate(self) -> dict[str, Any] | None:
+        confusions = comm.gather(self._confusion)
+        seen = self._seen.gather()
+        if not comm.is_main_process():
+            return None
+        confusion = np.sum(confusions, axis=0)
+        masks = confusion.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            accuracy = confusion.diagonal() / masks
+        names = self._truth.class_names
+        metrics = class_means("mMaskAcc", accuracy, seen)
+        metrics.update((f"MaskAcc-{name}", float(accuracy[i])) for i, name in enumerate(names))
+        metrics = OrderedDict((name, 100 * value) for name, value in metrics.items())
+        log_results(self._truth.dataset_name, "mask_acc", metrics)
+        if self._folder is not None:
+            per_class = [
+                {
+                    "class": name,
+                    "seen": None if seen is None else bool(seen[i]),
+                    "MaskAcc": metrics[f"MaskAcc-{name}"],
+                    "masks": int(masks[i]),
+                }
+                for i, name in enumerate(names)
+            ]
+            write_results(
+                self._folder,
+                task="mask_acc",
+                dataset_name=self._truth.dataset_name,
+                convention=CONVENTION,
+                metrics=metrics,
+                per_class=per_class,
+            )
+        return OrderedDict(mask_acc=metrics)
+
+    def _true_classes(self, file_name: str) -> list[int]:
+        if self._panoptic:
+            return [int(s["category_id"]) for s in self._truth.segments_info(file_name)]
+        counts = np.bincount(self._truth.semantic_labels(file_name).ravel())
+        return [int(label) for label in np.flatnonzero(counts) if label < self._truth.num_classes]

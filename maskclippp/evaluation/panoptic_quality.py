@@ -1,0 +1,162 @@
+"""Panoptic quality (Kirillov et al., 2019) with COCO's rules for crowd and void."""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskclippp.data.files import LabelArray
+
+VOID = 0
+_MATCH_IOU = 0.5
+_IGNORED_SHARE = 0.5
+
+
+@dataclass
+class CategoryCounts:
+    """Matches, false positives, missed segments and the IoU sum of one category."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    iou_sum: float = 0.0
+
+    def add(self, other: "CategoryCounts") -> None:
+        """Add another image's counts."""
+        self.tp += other.tp
+        self.fp += other.fp
+        self.fn += other.fn
+        self.iou_sum += other.iou_sum
+
+    @property
+    def segments(self) -> float:
+        """The denominator of PQ and RQ: matches and half of the errors."""
+        return self.tp + self.fp / 2 + self.fn / 2
+
+    @property
+    def panoptic_quality(self) -> float:
+        return self.iou_sum / self.segments
+
+    @property
+    def segmentation_quality(self) -> float:
+        return self.iou_sum / self.tp if self.tp else 0.0
+
+    @property
+    def recognition_quality(self) -> float:
+        return self.tp / self.segments
+
+
+ImageCounts = dict[int, CategoryCounts]
+
+
+def count_image(
+    predicted_ids: LabelArray,
+    predicted_categories: Mapping[int, int],
+    truth_ids: LabelArray,
+    truth_segments: Sequence[Mapping[str, Any]],
+) -> ImageCounts:
+    """Match the segments of one image.
+
+    Args:
+        predicted_ids: predicted segment ids [H, W], 0 = void.
+        predicted_categories: segment id -> category.
+        truth_ids: true segment ids [H, W], 0 = void.
+        truth_segments: ``id``, ``category_id``, ``area`` and optionally ``iscrowd``. The area is
+            taken from here, not from the map, as COCO does.
+
+    Returns: counts per category, for the categories that occur.
+    Raises: ValueError when map and list of the prediction disagree.
+    """
+    segment_ids = np.array(sorted(predicted_categories), dtype=np.int64)
+    ids = np.concatenate([[VOID], segment_ids[segment_ids != VOID]])
+    columns = np.searchsorted(ids, predicted_ids).clip(max=len(ids) - 1)
+    _check_ids(ids, predicted_ids, columns)
+    truth_values, rows = np.unique(truth_ids, return_inverse=True)
+    overlap = np.bincount(
+        (rows.reshape(truth_ids.shape) * len(ids) + columns).ravel(),
+        minlength=len(truth_values) * len(ids),
+    ).reshape(len(truth_values), len(ids))
+    row_of = {int(value): row for row, value in enumerate(truth_values)}
+    nothing = np.zeros(len(ids), dtype=np.int64)
+    predicted_area = overlap.sum(axis=0)
+    on_void = overlap[row_of[VOID]] if VOID in row_of else nothing
+    categories = np.array([-1, *(predicted_categories[int(i)] for i in ids[1:])])
+
+    counts: ImageCounts = defaultdict(CategoryCounts)
+    matched = np.zeros(len(ids), dtype=bool)
+    matched[0] = True  # void is no segment
+    on_crowd: dict[int, npt.NDArray[np.int64]] = {}
+    for segment in truth_segments:
+        category = int(segment["category_id"])
+        row = row_of.get(int(segment["id"]))
+        intersection = nothing if row is None else overlap[row]
+        if segment.get("iscrowd", 0):
+            on_crowd[category] = intersection  # of several, the last one counts, as published
+            continue
+        union = predicted_area + int(segment["area"]) - intersection - on_void
+        candidates = (categories == category) & (intersection > 0)
+        iou = np.divide(intersection, union, out=np.zeros(len(ids)), where=candidates)
+        matches = iou > _MATCH_IOU
+        counts[category].tp += int(matches.sum())
+        counts[category].iou_sum += float(iou[matches].sum())
+        counts[category].fn += not matches.any()
+        matched |= matches
+    for column in np.flatnonzero(~matched):
+        category = int(categories[column])
+        ignored = on_void[column] + on_crowd.get(category, nothing)[column]
+        if ignored / predicted_area[column] <= _IGNORED_SHARE:
+            counts[category].fp += 1
+    return dict(counts)
+
+
+def _check_ids(
+    ids: npt.NDArray[np.int64], predicted_ids: LabelArray, columns: npt.NDArray[np.int64]
+) -> None:
+    unlisted = ids[columns] != predicted_ids
+    if unlisted.any():
+        raise ValueError(
+            f"segment {int(predicted_ids[unlisted][0])} of the predicted map is not in the list of "
+            "predicted segments"
+        )
+    present = np.bincount(columns.ravel(), minlength=len(ids)) > 0
+    absent = ids[1:][~present[1:]]
+    if absent.size:
+        raise ValueError(f"predicted segment {int(absent[0])} has no pixel in the predicted map")
+
+
+def sum_counts(images: Iterable[ImageCounts]) -> ImageCounts:
+    """Counts over several images."""
+    total: ImageCounts = defaultdict(CategoryCounts)
+    for image in images:
+        for category, counts in image.items():
+            total[category].add(counts)
+    return dict(total)
+
+
+def panoptic_quality(
+    counts: ImageCounts, is_thing: Mapping[int, bool]
+) -> "OrderedDict[str, float]":
+    """PQ, SQ, RQ in percent: means over all, thing (_th) and stuff (_st) categories.
+
+    Categories without any segment, true or falsely predicted, are left out; the mean over a group
+    without categories is NaN.
+    """
+    present = {c: n for c, n in counts.items() if n.segments > 0}
+    groups = {
+        "": list(present.values()),
+        "_th": [n for c, n in present.items() if is_thing[c]],
+        "_st": [n for c, n in present.items() if not is_thing[c]],
+    }
+    metrics = OrderedDict()
+    for suffix, group in groups.items():
+        values = {
+            "PQ": [n.panoptic_quality for n in group],
+            "SQ": [n.segmentation_quality for n in group],
+            "RQ": [n.recognition_quality for n in group],
+        }
+        for name, numbers in values.items():
+            metrics[name + suffix] = 100 * float(np.mean(numbers)) if numbers else float("nan")
+    return metrics

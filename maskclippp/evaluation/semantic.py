@@ -1,0 +1,179 @@
+"""Semantic segmentation: mIoU, fwIoU, mACC, pACC, seen and unseen classes, boundary numbers."""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from pycocotools import mask as mask_codec
+
+from maskclippp.data.files import check_same_size
+from maskclippp.evaluation.confusion import (
+    MAX_BOUNDARY_CLASSES,
+    boundary_confusion_matrix,
+    boundary_iou,
+    class_scores,
+    confusion_matrix,
+)
+from maskclippp.evaluation.ground_truth import GroundTruth
+from maskclippp.evaluation.result_files import log_results, write_json, write_results
+from maskclippp.evaluation.seen_classes import SeenClasses, class_means, nan_mean
+
+CONVENTION = (
+    "Means over the classes that occur in the ground truth; the IoU of a class that is merely "
+    "predicted is left out, its pixels count as errors of others; ignored pixels count nowhere."
+)
+
+
+class SemanticEvaluator(DatasetEvaluator):
+    """Compares predicted label maps with the semantic ground truth of a dataset.
+
+    Outputs hold ``sem_seg`` (scores [K, H, W]) or ``sem_seg_labels`` ([H, W], 0..K-1), at the
+    original image size. ``evaluate`` returns ``{"sem_seg": {metric: percentage}}`` on the main
+    process and None on others; with an output folder it also writes ``sem_seg_evaluation.json``,
+    ``.csv`` and ``sem_seg_predictions.json`` (run-length encoded masks with dataset category ids).
+    """
+
+    def __init__(self, ground_truth: GroundTruth, output_folder: str | Path | None = None) -> None:
+        self._truth = ground_truth
+        self._folder = None if output_folder is None else Path(output_folder)
+        self._seen = SeenClasses()
+        self.reset()
+
+    def reset(self) -> None:
+        size = self._truth.num_classes + 1
+        self._confusion = np.zeros((size, size), dtype=np.int64)
+        self._boundary_confusion = np.zeros_like(self._confusion)
+        self._predictions: list[dict[str, Any]] = []
+        self._seen.reset()
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Count one batch; a ValueError names the image when sizes or labels do not fit."""
+        for image, output in zip(inputs, outputs, strict=True):
+            file_name = image["file_name"]
+            prediction = self._predicted_labels(output, file_name)
+            truth = self._truth.semantic_labels(file_name)
+            check_same_size(
+                prediction.shape, f"prediction for {file_name}", truth.shape, "its labels"
+            )
+            self._confusion += confusion_matrix(prediction, truth, self._truth.num_classes)
+            if self._has_boundaries:
+                self._boundary_confusion += boundary_confusion_matrix(
+                    prediction, truth, self._truth.num_classes
+                )
+            if self._folder is not None:
+                self._predictions.extend(self._encode(prediction, file_name))
+            self._seen.update(output)
+
+    def evaluate(self) -> dict[str, Any] | None:
+        confusions = comm.gather((self._confusion, self._boundary_confusion))
+        predictions = comm.gather(self._predictions)
+        seen = self._seen.gather()
+        if not comm.is_main_process():
+            return None
+        confusion = np.sum([c for c, _ in confusions], axis=0)
+        boundary = np.sum([b for _, b in confusions], axis=0)
+        scores = class_scores(confusion)
+        boundary_scores = boundary_iou(boundary)
+        lowest = np.minimum(scores.iou, boundary_scores)
+        metrics: OrderedDict[str, float] = class_means("mIoU", scores.iou, seen)
+        metrics["fwIoU"] = scores.frequency_weighted_iou
+        for index, name in enumerate(self._truth.class_names):
+            metrics[f"IoU-{name}"] = float(scores.iou[index])
+            if self._has_boundaries:
+                metrics[f"BoundaryIoU-{name}"] = float(boundary_scores[index])
+                metrics[f"min(IoU, B-Iou)-{name}"] = float(lowest[index])
+        metrics["mACC"] = nan_mean(scores.accuracy)
+        metrics["pACC"] = scores.pixel_accuracy
+        for index, name in enumerate(self._truth.class_names):
+            metrics[f"ACC-{name}"] = float(scores.accuracy[index])
+        metrics = OrderedDict((name, 100 * value) for name, value in metrics.items())
+        log_results(self._truth.dataset_name, "sem_seg", metrics)
+        if self._folder is not None:
+            per_class = [
+                {
+                    "class": name,
+                    "seen": None if seen is None else bool(seen[index]),
+                    "IoU": metrics[f"IoU-{name}"],
+                    "ACC": metrics[f"ACC-{name}"],
+                    "truth_pixels": int(scores.truth_pixels[index]),
+                }
+                for index, name in enumerate(self._truth.class_names)
+            ]
+            write_results(
+                self._folder,
+                task="sem_seg",
+                dataset_name=self._truth.dataset_name,
+                convention=CONVENTION,
+                metrics=metrics,
+                per_class=per_class,
+            )
+            write_json(
+                self._folder / "sem_seg_predictions.json", list(itertools.chain(*predictions))
+            )
+        return OrderedDict(sem_seg=metrics)
+
+    @property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """Counts [K+1, K+1] of this process: rows predicted, columns true, the last one ignored."""
+        return self._confusion
+
+    @property
+    def _has_boundaries(self) -> bool:
+        return self._truth.num_classes <= MAX_BOUNDARY_CLASSES
+
+    def _predicted_labels(self, output: Mapping[str, Any], file_name: str) -> npt.NDArray[np.int32]:
+        if "sem_seg_labels" in output:
+            labels = torch.as_tensor(output["sem_seg_labels"])
+        elif "sem_seg" in output:
+            labels = output["sem_seg"].argmax(dim=0)
+        else:
+            raise KeyError(
+                f"the output for {file_name} has neither sem_seg_labels nor sem_seg; semantic "
+                "evaluation needs MODEL.MASK_FORMER.TEST.SEMANTIC_ON"
+            )
+        prediction = labels.cpu().numpy().astype(np.int32)
+        highest = self._truth.num_classes - 1
+        if prediction.size and not 0 <= prediction.min() <= prediction.max() <= highest:
+            raise ValueError(
+                f"prediction for {file_name}: labels {prediction.min()}..{prediction.max()}, "
+                f"expected 0..{highest} ({self._truth.dataset_name} has {highest + 1} classes)"
+            )
+        return prediction
+
+    def _encode(self, prediction: npt.NDArray[np.int32], file_name: str) -> list[dict[str, Any]]:
+        labels = np.flatnonzero(np.bincount(prediction.ravel()))
+        masks = (prediction[..., None] == labels).astype(np.uint8)
+        codes = mask_codec.encode(np.asfortranarray(masks))
+        return [
+            {
+                "file_name": file_name,
+                "category_id": self._dataset_id(int(label)),
+                "segmentation": {"size": code["size"], "counts": code["counts"].decode("ascii")},
+            }
+            for label, code in zip(labels, codes, strict=True)
+        ]
+
+    def _dataset_id(self, label: int) -> int:
+        if self._dataset_ids is None:
+            return label
+        if label not in self._dataset_ids:
+            raise KeyError(
+                f"class {label} has no entry in stuff_dataset_id_to_contiguous_id of dataset "
+                f"{self._truth.dataset_name}"
+            )
+        return self._dataset_ids[label]
+
+    @cached_property
+    def _dataset_ids(self) -> dict[int, int] | None:
+        mapping = self._truth.metadata.get("stuff_dataset_id_to_contiguous_id", None)
+        return None if mapping is None else {v: k for k, v in mapping.items()}

@@ -1,0 +1,108 @@
+"""Panoptic quality against the published numbers and rules."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskclippp.evaluation import PanopticEvaluator
+from maskclippp.evaluation.panoptic_quality import CategoryCounts, count_image, panoptic_quality
+from tests.evaluation.golden_datasets import assert_metrics, registered
+from tests.golden_cases import GoldenCase, cases
+
+CASES = [c for c in cases("eval_") if (c.path / "pred" / "panoptic.json").is_file()]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_metrics_equal_the_published_ones(case: GoldenCase) -> None:
+    with registered(case) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        evaluator.process(dataset.inputs, dataset.panoptic_outputs())
+        metrics = evaluator.evaluate()["panoptic_seg"]
+    assert list(metrics) == list(dataset.expected["panoptic_seg"])
+    assert_metrics(metrics, dataset.expected["panoptic_seg"], dataset.tolerance)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_counts_per_category(case: GoldenCase, tmp_path: Path) -> None:
+    with registered(case) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth, tmp_path)
+        evaluator.process(dataset.inputs, dataset.panoptic_outputs())
+        evaluator.evaluate()
+    content = json.loads((tmp_path / "panoptic_seg_evaluation.json").read_text())
+    counts = {row["id"]: [row["tp"], row["fp"], row["fn"]] for row in content["per_class"]}
+    expected = {
+        int(identity): [row["tp"], row["fp"], row["fn"]]
+        for identity, row in dataset.expected["panoptic_per_dataset_category"].items()
+        if row["tp"] + row["fp"] + row["fn"]
+    }
+    assert counts == expected
+
+
+def test_prediction_file_has_dataset_categories(tmp_path: Path) -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth, tmp_path)
+        evaluator.process(dataset.inputs, dataset.panoptic_outputs())
+        evaluator.evaluate()
+        content = json.loads((tmp_path / "predictions.json").read_text())
+        images = len(dataset.inputs)
+    categories = {category["id"] for category in content["categories"]}
+    used = {s["category_id"] for a in content["annotations"] for s in a["segments_info"]}
+    assert used <= categories
+    assert len(content["annotations"]) == images
+
+
+def test_map_without_a_list_is_decoded() -> None:
+    with registered(CASES[-1]) as dataset:
+        listed = PanopticEvaluator(dataset.ground_truth)
+        outputs = dataset.panoptic_outputs()
+        listed.process(dataset.inputs, outputs)
+        encoded = PanopticEvaluator(dataset.ground_truth)
+        for image, output in zip(dataset.inputs, outputs, strict=True):
+            ids, segments = output["panoptic_seg"]
+            values = torch.full_like(ids, -1)
+            for instance, segment in enumerate(segments):
+                values[ids == segment["id"]] = segment["category_id"] * 1000 + instance
+            encoded.process([image], [{"panoptic_seg": (values, None)}])
+        assert encoded.evaluate() == listed.evaluate()
+
+
+def test_missing_image_is_named() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        evaluator.process(dataset.inputs[1:], dataset.panoptic_outputs()[1:])
+        with pytest.raises(ValueError, match=str(dataset.inputs[0]["image_id"])):
+            evaluator.evaluate()
+
+
+def test_class_that_is_no_thing_is_refused() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        ids, segments = dataset.panoptic_outputs()[0]["panoptic_seg"]
+        segments[0].update(category_id=100000, isthing=True)
+        with pytest.raises(ValueError, match="100000 is no contiguous thing"):
+            evaluator.process(dataset.inputs[:1], [{"panoptic_seg": (ids, segments)}])
+
+
+def test_unlisted_segment_is_refused() -> None:
+    with pytest.raises(ValueError, match="segment 7 "):
+        count_image(np.full((2, 2), 7, np.int32), {}, np.zeros((2, 2), np.int32), [])
+
+
+def test_segment_without_pixels_is_refused() -> None:
+    with pytest.raises(ValueError, match="segment 7 has no pixel"):
+        count_image(np.zeros((2, 2), np.int32), {7: 1}, np.zeros((2, 2), np.int32), [])
+
+
+def test_image_without_truth_ignores_every_prediction() -> None:
+    counts = count_image(np.ones((2, 2), np.int32), {1: 3}, np.zeros((2, 2), np.int32), [])
+    assert counts == {}
+
+
+def test_empty_group_is_undefined_and_leaves_the_others() -> None:
+    metrics = panoptic_quality({5: CategoryCounts(tp=1, iou_sum=0.8)}, {5: True})
+    assert metrics["PQ"] == metrics["PQ_th"] == pytest.approx(80)
+    assert math.isnan(metrics["PQ_st"])
