@@ -1,0 +1,64 @@
+# Two commands matter: `make quickstart` and `make test`. Both install what they need into $(VENV).
+
+VENV ?= .venv
+PYTHON ?= python3
+# embedded: whatever `import detectron2` finds, the embedded engine if nothing is installed.
+# detectron2: an installed detectron2, or a clear failure.
+ENGINE ?= embedded
+WORKERS ?= 2
+
+RUN := $(VENV)/bin/python
+# A changed list of requirements makes another stamp, and so another installation.
+STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml | cksum | cut -d' ' -f1)
+
+# A checkout runs its own code, also with an environment that several checkouts share.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.PHONY: help install quickstart test lint format types engine clean
+
+help:
+	@echo "make quickstart   train and evaluate on the built-in world; writes output/quickstart/report.html"
+	@echo "make test         ruff, type check and tests (ENGINE=detectron2: on an installed detectron2)"
+	@echo "make lint | format | types | install | clean"
+	@echo "VENV=path uses another virtual environment, PYTHON=path another interpreter"
+
+install: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python >= 3.10 is needed, found: $$($(PYTHON) --version 2>&1). Set PYTHON=..."; exit 1; }
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || \
+	  { echo "No virtual environment could be made: install your system's python3-venv"; exit 1; }
+	@echo "Installing into $(VENV): several gigabytes the first time, mostly PyTorch"
+	$(RUN) -m pip install --disable-pip-version-check --progress-bar on -r requirements.txt
+ifeq ($(VENV),.venv)
+	$(RUN) -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+endif
+	@touch $@
+
+quickstart: install
+	$(RUN) tools/quickstart.py
+
+test: install lint types engine
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) $(TESTS)
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: install
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+types: install
+	$(RUN) -m mypy
+
+engine: install
+ifeq ($(ENGINE),detectron2)
+	@$(RUN) -c 'import sys, maskclippp, detectron2; sys.exit("embedded" in detectron2.__file__)' || \
+	  { echo "ENGINE=detectron2, but no detectron2 is installed in $(VENV) (see INSTALL.md)"; exit 1; }
+endif
+	@$(RUN) -c 'import maskclippp; from maskclippp.detectron2_engine import engine_description as d; print(d())'
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
