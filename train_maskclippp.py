@@ -1,8 +1,8 @@
 """Train or evaluate what a config describes.
 
-    python train_maskclippp.py --config-file configs/... [--num-gpus N] [--tag TAG] [KEY VALUE ...]
-    python train_maskclippp.py --config-file configs/... --resume
-    python train_maskclippp.py --config-file configs/... --eval-only MODEL.WEIGHTS checkpoint.pth
+python train_maskclippp.py --config-file configs/... [--num-gpus N] [--tag TAG] [KEY VALUE ...]
+python train_maskclippp.py --config-file configs/... --resume
+python train_maskclippp.py --config-file configs/... --eval-only MODEL.WEIGHTS checkpoint.pth
 """
 
 import argparse
@@ -13,6 +13,8 @@ from pathlib import Path
 import torch.multiprocessing
 
 import maskclippp  # noqa: F401  (makes detectron2 importable)
+
+# isort: split
 from detectron2.config import CfgNode
 from detectron2.engine import launch
 from detectron2.evaluation import verify_results

@@ -6,10 +6,9 @@ skipped for free when a run is resumed, and each sample has a position to seed i
 """
 
 import itertools
-import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
 from detectron2.config import CfgNode
@@ -23,12 +22,21 @@ from detectron2.utils import comm
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from maskclippp.data.mappers import build_train_mapper
 from maskclippp.seeding import derive_seed, sample_seed, seeded_generators
-
-logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 Mapper = Callable[[Record], Record | None]
+
+
+class Records(Protocol):
+    """Records by number; each access gives a fresh copy that may be changed."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+
 MAX_REPLACEMENTS = 1000
 
 
@@ -50,15 +58,13 @@ def build_train_loader(
         raise ValueError("DATASETS.TRAIN is empty: name at least one training dataset")
     batch_size = images_per_process(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
     if mapper is None:
-        from maskclippp.data.mappers import build_train_mapper
-
         mapper = build_train_mapper(cfg)
     records = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     )
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     sampler, eligible = _build_sampler(cfg, records, seed)
-    stored_records: Sequence[Record] = DatasetFromList(records, copy=False)
+    stored_records = DatasetFromList(records, copy=False)
     groups = AspectRatioGroups(stored_records) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     return DataLoader(
         MappedRecords(stored_records, mapper, eligible, seed),
@@ -124,7 +130,7 @@ class AspectRatioGroups:
     A record without width and height has the header of its image read, once, when first asked.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Records) -> None:
         self._records = records
         self._groups = bytearray(b"\xff" * len(records))
 
@@ -197,9 +203,7 @@ class MappedRecords(Dataset[Record]):
         eligible: indices that may serve as replacements.
     """
 
-    def __init__(
-        self, records: Sequence[Record], mapper: Mapper, eligible: list[int], seed: int
-    ) -> None:
+    def __init__(self, records: Records, mapper: Mapper, eligible: list[int], seed: int) -> None:
         self._records = records
         self._mapper = mapper
         self._eligible = eligible

@@ -65,9 +65,7 @@ class Checkpointer(DetectionCheckpointer):
     def resume_candidates(self) -> list[Path]:
         """The checkpoints of the run in this folder, the newest first."""
         folder = Path(self.save_dir)
-        files = [
-            file for file in folder.glob("model_*.pth") if _PERIODIC_NAME.fullmatch(file.name)
-        ]
+        files = [file for file in folder.glob("model_*.pth") if _PERIODIC_NAME.fullmatch(file.name)]
         tag = folder / "last_checkpoint"
         last = tag.read_text().strip() if tag.is_file() else ""
         return sorted(
@@ -110,7 +108,7 @@ class Checkpointer(DetectionCheckpointer):
             try:
                 content = read_checkpoint(path)
             except UnreadableCheckpointError as error:
-                logger.error("%s; trying the checkpoint before it", error)  # noqa: TRY400
+                logger.error("%s; trying the checkpoint before it", error)
                 continue
             chosen = set(comm.all_gather(path.name))
             if len(chosen) > 1:
@@ -147,8 +145,10 @@ class Checkpointer(DetectionCheckpointer):
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside a data-parallel wrapper."""
-    wrapped = isinstance(model, DistributedDataParallel | DataParallel)
-    return model.module if wrapped else model
+    if isinstance(model, DistributedDataParallel | DataParallel):
+        inner: nn.Module = model.module
+        return inner
+    return model
 
 
 def load_weights(

@@ -47,9 +47,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {path}: expected a dictionary, found {type(content).__name__}"
         )
-    wrapped = content if isinstance(content.get("model"), dict) else {"model": content}
-    state = wrapped["model"]
-    foreign = sorted(key for key, value in state.items() if not isinstance(value, Tensor))
+    wrapped: dict[str, Any] = (
+        content if isinstance(content.get("model"), dict) else {"model": content}
+    )
+    foreign = sorted(
+        str(key) for key, value in wrapped["model"].items() if not isinstance(value, Tensor)
+    )
     if foreign:
         raise CheckpointError(
             f"checkpoint {path} holds no state dict of tensors, neither at its top nor under "
@@ -85,8 +88,10 @@ def _read_torch_file(path: Path) -> Any:
             ) from error
         raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n", maxsplit=1)[0]
-        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {reason}") from error
+        reason = str(error).strip().split("\n", maxsplit=1)[0] or "it is empty"
+        raise UnreadableCheckpointError(
+            f"checkpoint {path} is damaged, probably cut short: {reason}"
+        ) from error
 
 
 def _first_line_about_code(message: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,9 @@ def evaluate(
     Returns:
         Metrics per task on the main process, else {}.
     """
-    if hasattr(model, "set_test_dataset"):
-        model.set_test_dataset(dataset_name)
+    set_test_dataset: Callable[[str], None] | None = getattr(model, "set_test_dataset", None)
+    if set_test_dataset is not None:
+        set_test_dataset(dataset_name)
     results: dict[str, Any] = inference_on_dataset(model, data_loader, evaluator)
     if comm.is_main_process():
         logger.info("Evaluation results for %s:", dataset_name)

@@ -4,7 +4,7 @@ Clipping is part of ``step()`` because a gradient scaler calls that after it has
 gradients; so the clip sees gradients of true size, and never those of a skipped step.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -82,16 +82,15 @@ def _weight_decay(cfg: CfgNode, module_name: str, module: nn.Module, name: str) 
         return solver.WEIGHT_DECAY_EMBED
     if isinstance(module, _NORMALIZATIONS):
         return solver.WEIGHT_DECAY_NORM
-    if callable(getattr(module, "no_weight_decay", None)) and name in module.no_weight_decay():
+    exempt: Callable[[], Collection[str]] | None = getattr(module, "no_weight_decay", None)
+    if exempt is not None and name in exempt():
         return 0.0
     if "relative_position_bias_table" in name or "absolute_pos_embed" in name:
         return 0.0
     return solver.WEIGHT_DECAY
 
 
-def _with_clipping(
-    cfg: CfgNode, base: type[torch.optim.Optimizer]
-) -> type[torch.optim.Optimizer]:
+def _with_clipping(cfg: CfgNode, base: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """``base``, or a subclass of it whose step clips gradients as SOLVER.CLIP_GRADIENTS says."""
     settings = cfg.SOLVER.CLIP_GRADIENTS
     # The published code takes a full-model limit of 0 for "no clipping".
@@ -101,16 +100,16 @@ def _with_clipping(
     clips: dict[str, Clip] = {
         "full_model": lambda parameters: _clip_full_model(parameters, settings.CLIP_VALUE),
         "value": lambda parameters: nn.utils.clip_grad_value_(parameters, settings.CLIP_VALUE),
-        "norm": lambda parameters: _clip_each(
-            parameters, settings.CLIP_VALUE, settings.NORM_TYPE
-        ),
+        "norm": lambda parameters: _clip_each(parameters, settings.CLIP_VALUE, settings.NORM_TYPE),
     }
     if settings.CLIP_TYPE not in clips:
         raise ValueError(
             f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE: {settings.CLIP_TYPE!r} is not one of {sorted(clips)}"
         )
     full_model = settings.CLIP_TYPE == "full_model"
-    name = "FullModelGradientClippingOptimizer" if full_model else f"{base.__name__}WithGradientClip"
+    name = (
+        "FullModelGradientClippingOptimizer" if full_model else f"{base.__name__}WithGradientClip"
+    )
     clip = clips[settings.CLIP_TYPE]
 
     def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:

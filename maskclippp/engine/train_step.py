@@ -55,9 +55,7 @@ class TrainStep:
                 "set SOLVER.AMP.DTYPE bfloat16 or SOLVER.AMP.ENABLED False"
             )
         self._autocast_dtype = autocast_dtype
-        self._scaler = (
-            torch.amp.GradScaler("cuda") if autocast_dtype == torch.float16 else None
-        )
+        self._scaler = torch.amp.GradScaler("cuda") if autocast_dtype == torch.float16 else None
         self._data_loader: Iterable[Batch] = ()
         self._batches: Iterator[Batch] | None = None
 
@@ -69,6 +67,10 @@ class TrainStep:
     @data_loader.setter
     def data_loader(self, data_loader: Iterable[Batch]) -> None:
         self._data_loader = data_loader
+        self.stop_loading()
+
+    def stop_loading(self) -> None:
+        """Let go of the loader's worker processes; the next step would start them again."""
         self._batches = None
 
     def run(self, iteration: int) -> None:

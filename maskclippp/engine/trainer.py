@@ -19,14 +19,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
+from maskclippp.data.loader import build_train_loader
+from maskclippp.data.mappers import TestMapper
 from maskclippp.engine.checkpoint import Checkpointer, unwrapped
 from maskclippp.engine.evaluate import evaluate, inference_folder
 from maskclippp.engine.lr_schedule import build_lr_scheduler
 from maskclippp.engine.optimizer import build_optimizer
-from maskclippp.engine.train_step import Batch, TrainStep
+from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
 from maskclippp.registry import get_part
-from maskclippp.data.loader import build_train_loader
 from maskclippp.seeding import seed_training_step
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Trainer(DefaultTrainer):
         seed_training_step(seed, 0, comm.get_rank())  # initial weights of untrained parts
         model = self.build_model(self.cfg)
         optimizer = self.build_optimizer(self.cfg, model)
-        self._trainer = TrainStep(
+        self.train_step = TrainStep(
             self._distributed(model),
             optimizer,
             seed=seed,
@@ -73,17 +74,17 @@ class Trainer(DefaultTrainer):
     @property
     def model(self) -> nn.Module:
         """The trained model, in its data-parallel wrapper if there is one."""
-        return self._trainer.model
+        return self.train_step.model
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimiser."""
-        return self._trainer.optimizer
+        return self.train_step.optimizer
 
     @property
     def data_loader(self) -> Any:
         """The training loader; empty before training starts."""
-        return self._trainer.data_loader
+        return self.train_step.data_loader
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if asked and possible, else load MODEL.WEIGHTS."""
@@ -91,48 +92,50 @@ class Trainer(DefaultTrainer):
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = extra["iteration"] + 1
 
-    def train(self) -> dict[str, Any] | None:
+    def train(self) -> dict[str, Any] | None:  # type: ignore[override]
         """Train from ``start_iter`` to MAX_ITER; the results of the last evaluation, if any."""
-        self._trainer.data_loader = self.build_train_loader(
-            self.cfg, start_batch=self.start_iter * self._trainer.accumulation_steps
+        self.train_step.data_loader = self.build_train_loader(
+            self.cfg, start_batch=self.start_iter * self.train_step.accumulation_steps
         )
         logger.info("Starting training from iteration %d", self.start_iter)
         self.iter = self.start_iter
         with EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
-                for self.iter in range(self.start_iter, self.max_iter):
+                for iteration in range(self.start_iter, self.max_iter):
+                    self.iter = iteration
                     self.before_step()
                     self.run_step()
                     self.after_step()
                 # Evaluation results after the last iteration are logged under MAX_ITER.
-                self.iter += 1
+                self.iter = self.max_iter
             finally:
+                self.train_step.stop_loading()
                 self.after_train()
         results: dict[str, Any] | None = getattr(self, "_last_eval_results", None)
-        if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+        if self.cfg.TEST.EXPECTED_RESULTS and results and comm.is_main_process():
             verify_results(self.cfg, results)
         return results
 
     def run_step(self) -> None:
         """One optimiser step."""
-        self._trainer.run(self.iter)
+        self.train_step.run(self.iter)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything beside the model that a run continues from."""
         state = TrainerBase.state_dict(self)
-        state["_trainer"] = self._trainer.state_dict()
-        state["seed"] = self._trainer.seed
+        state["_trainer"] = self.train_step.state_dict()
+        state["seed"] = self.train_step.seed
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned; the run goes on with the seed it began with."""
         TrainerBase.load_state_dict(self, state_dict)
-        self._trainer.load_state_dict(state_dict["_trainer"])
-        seed = state_dict.get("seed", self._trainer.seed)
-        if seed != self._trainer.seed:
+        self.train_step.load_state_dict(state_dict["_trainer"])
+        seed = state_dict.get("seed", self.train_step.seed)
+        if seed != self.train_step.seed:
             logger.info("The run continues with its own seed %d", seed)
-        self._trainer.seed = seed
+        self.train_step.seed = seed
         self.cfg = _with_seed(self.cfg, seed)
 
     def build_writers(self) -> list[EventWriter]:
@@ -169,8 +172,6 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """All records of one dataset, shared by the processes, mapped for evaluation."""
-        from maskclippp.data.mappers import TestMapper
-
         return build_detection_test_loader(cfg, dataset_name, mapper=TestMapper(cfg))
 
     @classmethod

@@ -1,0 +1,1 @@
+import maskclippp  # noqa: F401  (makes detectron2 importable, also where these tests start processes)

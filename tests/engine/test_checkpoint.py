@@ -1,0 +1,191 @@
+"""Checkpoints are whole or absent, hold no code, and what does not fit is reported."""
+
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from maskclippp.engine.atomic_file import atomic_write
+from maskclippp.engine.checkpoint import Checkpointer, describe_keys
+from maskclippp.engine.checkpoint_file import (
+    CheckpointError,
+    UnreadableCheckpointError,
+    read_checkpoint,
+)
+
+
+class Parts(nn.Module):
+    """A model that wants only two of its three parts saved."""
+
+    checkpoint_prefixes = ("psm", "scale")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = nn.Linear(3, 3)
+        self.psm = nn.Linear(2, 2)
+        self.scale = nn.Parameter(torch.rand(()))
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def filled(value: float) -> nn.Linear:
+    model = nn.Linear(2, 3)
+    nn.init.constant_(model.weight, value)
+    nn.init.constant_(model.bias, value)
+    return model
+
+
+def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with atomic_write(path) as file:
+            file.write(b"half of the new")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    with atomic_write(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+
+
+def test_only_the_listed_parts_are_saved(tmp_path: Path) -> None:
+    Checkpointer(Parts(), str(tmp_path)).save("parts")
+    content = torch.load(tmp_path / "parts.pth", weights_only=True)
+    assert list(content["model"]) == ["scale", "psm.weight", "psm.bias"]
+
+
+def test_parts_that_are_never_saved_are_not_missed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Checkpointer(Parts(), str(tmp_path)).save("parts")
+    Checkpointer(Parts()).load(str(tmp_path / "parts.pth"))
+    assert "lacks" not in caplog.text
+
+
+@pytest.mark.parametrize("layout", ["wrapped", "bare", "module.", "safetensors", "half"])
+def test_layouts_of_files_are_understood(tmp_path: Path, layout: str) -> None:
+    state = filled(0.5).state_dict()
+    path = tmp_path / "weights.pth"
+    if layout == "safetensors":
+        path = path.with_suffix(".safetensors")
+        safetensors.torch.save_file(state, path)
+    elif layout == "bare":
+        torch.save(state, path)
+    elif layout == "half":
+        torch.save({name: value.half() for name, value in state.items()}, path)
+    elif layout == "module.":
+        torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, path)
+    else:
+        torch.save({"model": state, "iteration": 3}, path)
+    model = filled(0.0)
+    Checkpointer(model).load(str(path))
+    assert model.weight.eq(0.5).all()
+    assert model.weight.dtype == torch.float32
+
+
+def test_content_beside_the_model_is_returned(tmp_path: Path) -> None:
+    Checkpointer(filled(1.0), str(tmp_path)).save("model_0000003", iteration=3)
+    extra = Checkpointer(filled(0.0)).load(str(tmp_path / "model_0000003.pth"))
+    assert extra == {"iteration": 3}
+
+
+def test_keys_and_shapes_that_do_not_fit_are_listed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"weight": torch.ones(2, 2), "bias": torch.ones(3), "old.key": torch.ones(1)}, path)
+    model = filled(0.0)
+    with caplog.at_level(logging.WARNING):
+        Checkpointer(model).load(str(path))
+    assert "weight (file: (2, 2), model: (3, 2))" in caplog.text
+    assert "1 keys that the model does not have, ignored: 1 in old: key" in caplog.text
+    assert model.bias.eq(1).all()
+    assert model.weight.eq(0).all()
+
+
+def test_missing_keys_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "part.pth"
+    torch.save({"bias": torch.ones(3)}, path)
+    with caplog.at_level(logging.WARNING):
+        Checkpointer(filled(0.0)).load(str(path))
+    assert "1 keys that the file lacks, left as they were: 1 in weight: weight" in caplog.text
+
+
+def test_long_lists_of_keys_are_shortened_with_a_count() -> None:
+    text = describe_keys(["psm.weight", *(f"tower.{index}" for index in range(300))])
+    assert text == "1 in psm: weight; 300 in tower: 0, 1, 2, 3, 4 and 295 more"
+
+
+def test_file_of_another_model_is_an_error_that_names_both(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"visual.conv": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match=r"other.pth fits.*1 in visual: conv.*1 in weight"):
+        Checkpointer(filled(0.0)).load(str(path))
+
+
+def test_absent_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent.pth does not exist.*MODEL.WEIGHTS"):
+        Checkpointer(filled(0.0)).load(str(tmp_path / "absent.pth"))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path: Path, legacy: bool) -> None:
+    path, trace = tmp_path / "model.pth", tmp_path / "executed"
+    content = {"model": {"weight": torch.ones(3, 2)}, "trainer": Malicious(trace)}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(CheckpointError, match="contains pickled code or objects and is refused"):
+        Checkpointer(filled(0.0)).load(str(path))
+    assert not trace.exists()
+
+
+def test_plain_pickles_are_refused_and_not_executed(tmp_path: Path) -> None:
+    path, trace = tmp_path / "model.pkl", tmp_path / "executed"
+    path.write_bytes(pickle.dumps(Malicious(trace)))
+    with pytest.raises(CheckpointError, match=r"model.pkl is a pickle.*safetensors"):
+        Checkpointer(filled(0.0)).load(str(path))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_truncated_file_is_recognised(tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"model{suffix}"
+    state = {"weight": torch.rand(300, 300)}
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        safetensors.torch.save_file(state, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept if kept >= 1 else kept * len(content))])
+    with pytest.raises(UnreadableCheckpointError, match=f"model{suffix} is damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"model": {"weight": "text"}}])
+def test_file_without_state_dict_is_refused(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "model.pth"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"model\.pth"):
+        read_checkpoint(path)

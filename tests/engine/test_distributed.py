@@ -1,0 +1,70 @@
+"""Several gloo processes train what one process trains, and stop together."""
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed
+
+from tests.engine import toy
+from tests.engine.processes import _context, train_in_processes
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model_final.pth")["model"]
+
+
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = ("DATALOADER.ASPECT_RATIO_GROUPING", False, "TEST.AUG.FLIP", True)
+    assert train_in_processes(one, *options) == [0]
+    assert train_in_processes(two, *options, world_size=2) == [0, 0]
+    weights = final_weights(two)
+    for name, weight in final_weights(one).items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-4, atol=1e-5)
+
+
+class NanOnRankOne(toy.ToyTrainer):
+    """Rank 1 gets one bad image in its third batch."""
+
+    @classmethod
+    def build_train_loader(cls, cfg: Any, start_batch: int = 0) -> Any:
+        for number, batch in enumerate(super().build_train_loader(cfg, start_batch)):
+            if number == 2 and torch.distributed.get_rank() == 1:
+                batch[0]["image"][:] = float("nan")
+                batch[0]["file_name"] = "bad.png"
+            yield batch
+
+
+def _train_with_nan(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    try:
+        NanOnRankOne(toy.toy_config(folder)).train()
+    except FloatingPointError:
+        (folder / f"error_{rank}").write_text(traceback.format_exc())
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What each of two ranks says when rank 1 meets a non-finite loss."""
+    folder = tmp_path_factory.mktemp("nan")
+    processes = [_context.Process(target=_train_with_nan, args=(folder, r)) for r in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        process.kill()
+    return [(folder / f"error_{rank}").read_text() for rank in range(2)]
+
+
+def test_non_finite_loss_on_one_rank_stops_all_ranks_with_its_images(errors: list[str]) -> None:
+    for text in errors:
+        assert "iteration 2" in text
+        assert "rank 1: bad.png" in text
+        assert "rank 0: " not in text

@@ -1,0 +1,167 @@
+"""Optimiser groups are the published ones, and clipping limits what a step does."""
+
+import pytest
+import torch
+from torch import nn
+
+from maskclippp.config import get_cfg
+from maskclippp.engine.optimizer import build_optimizer, parameter_groups
+from tests.golden_cases import GoldenCase, cases
+
+GROUP_CASES = [
+    pytest.param(case, index, id=f"{case}-{index}")
+    for case in cases("engine_optimizer_groups")
+    for index in range(len(case.info["cases"]))
+]
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(2))
+        self.fc = nn.Linear(2, 2)
+        self.norm = nn.LayerNorm(2)
+
+
+class Tower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(2))
+        self.pos_embed = nn.Parameter(torch.zeros(2))
+        self.absolute_pos_embed = nn.Parameter(torch.zeros(2))
+        self.q_bias = nn.Parameter(torch.zeros(2))
+        self.tok = nn.Embedding(2, 2)
+        self.blk = Block()
+        self.bn = nn.BatchNorm2d(2)
+        self.conv = nn.Conv2d(2, 2, 1)
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token", "pos_embed"}
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask_logit_scale = nn.Parameter(torch.zeros(2))
+        self.proxy = Tower()
+        self.out_proj = nn.Linear(2, 2)
+
+
+class PSM(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+        self.norm = nn.LayerNorm(2)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self._logit_scale = nn.Parameter(torch.zeros(()))
+        self.visual_encoder = Encoder()
+        self.visual_encoder_f = Encoder()
+        self.text_encoder = Tower()
+        self.text_encoder_f = nn.Linear(2, 2)
+        self.psm = PSM()
+        self.psm_alias = nn.Module()
+        self.psm_alias.fc = self.psm.fc
+
+
+def config(settings: dict) -> object:
+    cfg = get_cfg()
+    cfg.merge_from_list([item for pair in settings.items() for item in pair])
+    return cfg
+
+
+@pytest.mark.parametrize(("case", "index"), GROUP_CASES)
+def test_groups_equal_golden(case: GoldenCase, index: int) -> None:
+    golden = case.info["cases"][index]
+    model = Model()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [
+        (names[id(group["params"][0])], group["lr"], group["weight_decay"])
+        for group in parameter_groups(config(golden["settings"]), model)
+    ]
+    assert [group[0] for group in groups] == [group[0] for group in golden["groups_name_lr_wd"]]
+    for (_, lr, decay), (_, golden_lr, golden_decay) in zip(
+        groups, golden["groups_name_lr_wd"], strict=True
+    ):
+        assert lr == pytest.approx(golden_lr, rel=case.info["tolerance_rel"])
+        assert decay == pytest.approx(golden_decay, rel=case.info["tolerance_rel"])
+
+
+@pytest.mark.parametrize(("case", "index"), GROUP_CASES)
+def test_optimizer_class_and_hyperparameters_equal_golden(case: GoldenCase, index: int) -> None:
+    golden = case.info["cases"][index]
+    optimizer = build_optimizer(config(golden["settings"]), Model())
+    assert type(optimizer).__name__ == golden["class_name"]
+    assert golden["optimizer_base_class"] in [base.__name__ for base in type(optimizer).__mro__]
+    for name, value in golden["other_hyperparameters"].items():
+        found = optimizer.param_groups[0][name]
+        assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+def step_lengths(clip_type: str, clip_value: float) -> list[float]:
+    """Length of each parameter's change in one plain SGD step with gradients of norm 3 and 4."""
+    settings = {
+        "SOLVER.OPTIMIZER": "SGD",
+        "SOLVER.MOMENTUM": 0.0,
+        "SOLVER.BASE_LR": 1.0,
+        "SOLVER.WEIGHT_DECAY": 0.0,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": clip_type,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": clip_value,
+    }
+    model = nn.ParameterList([torch.zeros(1), torch.zeros(1)])
+    optimizer = build_optimizer(config(settings), model)
+    model[0].grad, model[1].grad = torch.tensor([3.0]), torch.tensor([-4.0])
+    optimizer.step()
+    return [parameter.norm().item() for parameter in model]
+
+
+def test_full_model_clipping_limits_the_joint_norm() -> None:
+    assert step_lengths("full_model", 1.0) == pytest.approx([0.6, 0.8], rel=1e-4)
+
+
+def test_full_model_clipping_leaves_small_gradients_alone() -> None:
+    assert step_lengths("full_model", 6.0) == pytest.approx([3.0, 4.0])
+
+
+def test_norm_clipping_limits_each_parameter() -> None:
+    assert step_lengths("norm", 2.0) == pytest.approx([2.0, 2.0], rel=1e-4)
+
+
+def test_value_clipping_limits_each_element() -> None:
+    assert step_lengths("value", 3.5) == pytest.approx([3.0, 3.5])
+
+
+def test_zero_full_model_limit_means_no_clipping() -> None:
+    assert step_lengths("full_model", 0.0) == pytest.approx([3.0, 4.0])
+
+
+def test_non_finite_gradients_are_refused_before_the_step() -> None:
+    settings = {
+        "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model",
+    }
+    model = nn.ParameterList([torch.ones(1)])
+    optimizer = build_optimizer(config(settings), model)
+    model[0].grad = torch.tensor([float("inf")])
+    with pytest.raises(FloatingPointError, match="norm of the gradients"):
+        optimizer.step()
+    assert model[0].item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("SOLVER.OPTIMIZER", "LION"), ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "both")]
+)
+def test_unknown_choice_names_key_and_value(key: str, value: str) -> None:
+    settings = {"SOLVER.CLIP_GRADIENTS.ENABLED": True, key: value}
+    with pytest.raises(ValueError, match=f"{key}.*{value}"):
+        build_optimizer(config(settings), nn.Linear(1, 1))
+
+
+def test_model_without_trained_parameters_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to train"):
+        build_optimizer(get_cfg(), nn.Linear(1, 1).requires_grad_(False))

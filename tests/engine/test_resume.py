@@ -1,0 +1,140 @@
+"""A run of 2N iterations equals N, a real kill, and a resumed run, bit for bit."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maskclippp.engine.checkpoint import Checkpointer
+from maskclippp.engine.checkpoint_file import CheckpointError
+from tests.engine.processes import train_in_processes
+from tests.engine.toy import ToyTrainer, run_toy_training, toy_config
+
+KILLED = -9
+
+
+def assert_equal(first: Any, second: Any, where: str = "checkpoint") -> None:
+    """Exact equality of nested containers of tensors and numbers."""
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_equal(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            assert_equal(*pair, f"{where}[{index}]")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    else:
+        assert first == second, where
+
+
+def assert_same_final_checkpoint(first: Path, second: Path) -> None:
+    contents = [torch.load(folder / "model_final.pth") for folder in (first, second)]
+    assert_equal(*contents)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "options"),
+    [
+        (1, ()),
+        (1, ("DATALOADER.NUM_WORKERS", 1, "SOLVER.ACCUMULATION_STEPS", 2)),
+        (2, ("SOLVER.OPTIMIZER", "SGD")),
+    ],
+    ids=["one process", "workers and accumulation", "two processes"],
+)
+def test_killed_and_resumed_run_equals_uninterrupted_one(
+    tmp_path: Path, world_size: int, options: tuple[Any, ...]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    ranks = {"world_size": world_size}
+    assert train_in_processes(whole, *options, **ranks) == [0] * world_size
+    assert train_in_processes(parts, *options, kill_after=5, **ranks)[0] == KILLED
+    assert not (parts / "model_final.pth").exists()
+    assert train_in_processes(parts, *options, resume=True, **ranks) == [0] * world_size
+    assert_same_final_checkpoint(whole, parts)
+
+
+def test_random_seed_is_shared_stored_and_restored(tmp_path: Path) -> None:
+    trainer = run_toy_training(toy_config(tmp_path, "SEED", -1, "SOLVER.MAX_ITER", 4))
+    resumed = ToyTrainer(toy_config(tmp_path, "SEED", -1))
+    assert resumed.cfg.SEED != trainer.cfg.SEED
+    resumed.resume_or_load(resume=True)
+    assert resumed.cfg.SEED == trainer.cfg.SEED
+    assert resumed.train_step.seed == trainer.cfg.SEED
+
+
+def test_random_seed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    assert train_in_processes(parts, "SEED", -1, kill_after=4) == [KILLED]
+    seed = torch.load(parts / "model_0000003.pth")["trainer"]["seed"]
+    assert train_in_processes(parts, "SEED", -1, resume=True) == [0]
+    run_toy_training(toy_config(whole, "SEED", seed))
+    assert_same_final_checkpoint(whole, parts)
+
+
+def test_truncated_newest_checkpoint_is_reported_and_the_one_before_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_toy_training(toy_config(whole, "SOLVER.MAX_ITER", 7))
+    run_toy_training(toy_config(parts, "SOLVER.MAX_ITER", 7))
+    newest = parts / "model_final.pth"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    with caplog.at_level(logging.ERROR):
+        resumed = run_toy_training(toy_config(parts, "SOLVER.MAX_ITER", 7), resume=True)
+    assert resumed.start_iter == 4
+    assert "model_final.pth is damaged" in caplog.text
+    assert_same_final_checkpoint(whole, parts)
+
+
+def test_all_checkpoints_damaged_is_an_error(tmp_path: Path) -> None:
+    run_toy_training(toy_config(tmp_path))
+    for file in tmp_path.glob("model_*.pth"):
+        file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"all 3 checkpoints .* are damaged"):
+        ToyTrainer(toy_config(tmp_path)).resume_or_load(resume=True)
+
+
+def test_resume_without_checkpoint_starts_from_the_beginning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = ToyTrainer(toy_config(tmp_path))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 0
+    assert "nothing to resume" in caplog.text
+
+
+def test_checkpoint_without_last_checkpoint_file_is_found(tmp_path: Path) -> None:
+    run_toy_training(toy_config(tmp_path))
+    (tmp_path / "last_checkpoint").unlink()
+    trainer = ToyTrainer(toy_config(tmp_path))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 8
+
+
+def test_resume_from_bare_weights_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    trainer = ToyTrainer(toy_config(tmp_path))
+    Checkpointer(trainer.model, str(tmp_path)).save("model_final")
+    with pytest.raises(CheckpointError, match=r"no trainer state.*MODEL.WEIGHTS"):
+        trainer.resume_or_load(resume=True)
+
+
+def test_resume_with_another_optimizer_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    trainer = run_toy_training(toy_config(tmp_path))
+    state = trainer.train_step.state_dict()
+    state["optimizer"]["param_groups"].pop()
+    with pytest.raises(ValueError, match=r"optimiser state does not fit.*--resume"):
+        trainer.train_step.load_state_dict(state)
+
+
+def test_weights_without_resume_start_a_new_run(tmp_path: Path) -> None:
+    first = run_toy_training(toy_config(tmp_path / "first"))
+    weights = str(tmp_path / "first" / "model_final.pth")
+    second = ToyTrainer(toy_config(tmp_path / "second", "MODEL.WEIGHTS", weights))
+    second.resume_or_load(resume=False)
+    assert second.start_iter == 0
+    assert_equal(dict(first.model.state_dict()), dict(second.model.state_dict()))
