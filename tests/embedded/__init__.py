@@ -1,0 +1,1 @@
+"""The engine that this run uses, embedded or installed: the same tests hold for both."""
