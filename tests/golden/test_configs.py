@@ -1,0 +1,70 @@
+"""Defaults and configs hold the published values."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from maskclippp.config import get_cfg
+from maskclippp.config_files import merge_config_file
+from tests.golden_cases import COMPACT_COPY, REPOSITORY, golden_root
+
+# Keys of our own; everything else must be a published key.
+OWN_KEYS = {
+    "DATALOADER.RANDOM_SUBSET_RATIO",
+    "MODEL.MASKCLIPPP.SEGMENTOR.SUPERPIXELS.COMPACTNESS",
+    "MODEL.MASKCLIPPP.SEGMENTOR.SUPERPIXELS.MERGE_THRESHOLD",
+    "MODEL.MASKCLIPPP.SEGMENTOR.SUPERPIXELS.MIN_AREA",
+    "MODEL.MASKCLIPPP.SEGMENTOR.SUPERPIXELS.NUM_SEGMENTS",
+    "MODEL.MASKCLIPPP.TEST.DTYPE",
+    "MODEL.MASKCLIPPP.TEST.SEMANTIC_OUTPUT",
+    "MODEL.MASKCLIPPP.TEXT_CACHE",
+    "MODEL.MASKCLIPPP.TRAIN_MASKS",
+    "SOLVER.ACCUMULATION_STEPS",
+    "SOLVER.AMP.DTYPE",
+}
+
+
+def published_file(name: str) -> Path:
+    path = golden_root() / name
+    return path if path.exists() else COMPACT_COPY / name
+
+
+def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def published_defaults() -> dict[str, Any]:
+    return flat(yaml.safe_load(published_file("maskclippp_defaults.yaml").read_text()))
+
+
+def test_defaults() -> None:
+    own = flat(yaml.safe_load(get_cfg().dump()))
+    published = published_defaults()
+    assert set(own) - set(published) == OWN_KEYS
+    assert {key: own.get(key, "absent") for key in published} == published
+
+
+def configs() -> list[str]:
+    """Configs of ours that are also published."""
+    folder = REPOSITORY / "configs"
+    resolved = published_file("configs_resolved")
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.yaml"))]
+    return [name for name in names if (resolved / name).exists()]
+
+
+@pytest.mark.parametrize("name", configs())
+def test_config(name: str) -> None:
+    cfg = get_cfg()
+    merge_config_file(cfg, str(REPOSITORY / "configs" / name))
+    own = flat(yaml.safe_load(cfg.dump()))
+    difference = yaml.safe_load((published_file("configs_resolved") / name).read_text())
+    expected = published_defaults() | flat(difference)
+    assert {key: own[key] for key in expected} == expected
