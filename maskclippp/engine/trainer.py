@@ -172,7 +172,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """All records of one dataset, shared by the processes, mapped for evaluation."""
-        return build_detection_test_loader(cfg, dataset_name, mapper=TestMapper(cfg))
+        return build_detection_test_loader(cfg, dataset_name, mapper=TestMapper(cfg, dataset_name))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

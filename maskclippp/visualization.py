@@ -1,0 +1,100 @@
+"""Pictures of segmentations: coloured regions with their class names in place."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+UInt8Array = npt.NDArray[np.uint8]
+LabelArray = npt.NDArray[np.integer]
+
+# Neighbouring class numbers get hues far apart.
+_GOLDEN_RATIO = 0.618033988749895
+
+
+def class_color(index: int) -> tuple[int, int, int]:
+    """A saturated RGB colour for a class number, the same in every picture."""
+    hue = (index * _GOLDEN_RATIO) % 1.0
+    value = 1.0 if index % 2 == 0 else 0.8
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_labels(
+    image: UInt8Array,
+    labels: LabelArray,
+    class_names: Sequence[str],
+    *,
+    scale: int = 2,
+    opacity: float = 0.5,
+    min_share: float = 0.004,
+) -> Image.Image:
+    """Lay a label map over its image and write each region's class name into it.
+
+    Args:
+        image: RGB [H, W, 3].
+        labels: class of every pixel [H, W]; numbers outside ``class_names`` are left bare.
+        class_names: names by class number; what follows a comma (synonyms) is left out.
+        scale: enlargement of the picture, so that names are legible.
+        opacity: of the colours.
+        min_share: regions smaller than this share of the image get no name.
+
+    Raises:
+        ValueError: the label map is not of the image's size.
+    """
+    if image.shape[:2] != labels.shape:
+        raise ValueError(f"image is {image.shape[:2]} pixels, its label map {labels.shape}")
+    blended = image.astype(np.float64)
+    present = [int(c) for c in np.unique(labels) if 0 <= c < len(class_names)]
+    for index in present:
+        inside = labels == index
+        color = np.array(class_color(index), dtype=np.float64)
+        blended[inside] = (1 - opacity) * blended[inside] + opacity * color
+    blended[_borders(labels)] = 255
+    height, width = labels.shape
+    picture = Image.fromarray(blended.astype(np.uint8))
+    picture = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=6 * scale + 1)
+    for index in present:
+        regions, count = ndimage.label(labels == index)
+        sizes = ndimage.sum_labels(np.ones_like(regions), regions, range(1, count + 1))
+        for region in np.flatnonzero(sizes >= min_share * labels.size) + 1:
+            row, column = _centre(regions == region)
+            _write(draw, class_names[index].split(",")[0], column * scale, row * scale, font)
+    return picture
+
+
+def _borders(labels: LabelArray) -> npt.NDArray[np.bool_]:
+    """Pixels whose left or upper neighbour has another label."""
+    borders = np.zeros(labels.shape, dtype=bool)
+    borders[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    borders[1:] |= labels[1:] != labels[:-1]
+    return borders
+
+
+def _centre(region: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Row and column of the point that lies deepest inside the region."""
+    depth = ndimage.distance_transform_edt(np.pad(region, 1))
+    row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return float(row - 1), float(column - 1)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    x: float,
+    y: float,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Centre the text at (x, y), moved inside the picture, dark on a light plate."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = draw.im.size
+    x = min(max(x, (right - left) / 2 + 2), width - (right - left) / 2 - 2)
+    y = min(max(y, (bottom - top) / 2 + 2), height - (bottom - top) / 2 - 2)
+    box = draw.textbbox((x, y), text, font=font, anchor="mm")
+    draw.rectangle((box[0] - 2, box[1] - 1, box[2] + 2, box[3] + 1), fill=(255, 255, 255))
+    draw.text((x, y), text, fill=(20, 20, 20), font=font, anchor="mm")
