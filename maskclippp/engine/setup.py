@@ -47,7 +47,10 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     if args.tag == "default":
         args.tag = datetime.now().strftime("%m%d")
     cfg.OUTPUT_DIR = str(Path("output") / name / args.tag)
-    merge_options(cfg, args.opts)
+    try:
+        merge_options(cfg, args.opts)
+    except AssertionError as error:  # what detectron2 raises for a key without a value
+        raise ValueError(str(error)) from error
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)

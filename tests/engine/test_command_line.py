@@ -1,0 +1,130 @@
+"""Wrong commands end with one clear line and status 1, before anything is written."""
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_maskclippp
+from maskclippp.engine.setup import argument_parser, build_config
+from tests.golden_cases import cases
+
+TRAIN_SET = ("DATASETS.TRAIN", "('openvocab_coco_2017_train_panoptic_with_sem_seg',)")
+VALID = ("--num-gpus", "0", *TRAIN_SET)
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    return argument_parser().parse_args(arguments)
+
+
+def failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> str:
+    """What the command says before it ends with status 1."""
+    monkeypatch.setattr("sys.argv", ["train_maskclippp.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        train_maskclippp.command_line()
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--num-gpus", "0", *TRAIN_SET, "SOLVER.MAX_ITERS", "3"], ["MAX_ITERS", "MAX_ITER"]),
+        (["--num-gpus", "0", *TRAIN_SET, "SOLVER.MAX_ITER", "many"], ["SOLVER.MAX_ITER", "many"]),
+        (["--num-gpus", "0", *TRAIN_SET, "SOLVER.MAX_ITER"], ["odd length"]),
+        (["--num-gpus", "0", "--config-file", "absent.yaml"], ["absent.yaml"]),
+        (["--num-gpus", "0"], ["DATASETS.TRAIN is empty"]),
+        (["--num-gpus", "0", "--eval-only"], ["DATASETS.TEST is empty"]),
+        (
+            ["--num-gpus", "0", "DATASETS.TRAIN", "('openvocab_coco_2017_train_panoptic',)"],
+            ["DATASETS.TRAIN", "openvocab_coco_2017_train_panoptic_with_sem_seg"],
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    expected: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = failure(monkeypatch, capsys, *arguments)
+    for text in expected:
+        assert text in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a machine with CUDA."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_missing_cuda_is_an_error_with_two_remedies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = failure(monkeypatch, capsys, "--num-gpus", "1", *TRAIN_SET)
+    assert "--num-gpus 1, but there is no CUDA" in error
+    assert "--num-gpus 0" in error
+    assert "--num-gpus N MODEL.DEVICE cpu" in error
+
+
+def test_more_gpus_than_present_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="--num-gpus 3, but there are 2 CUDA devices"):
+        build_config(parse("--num-gpus", "3", *TRAIN_SET))
+
+
+def test_no_gpus_means_cpu() -> None:
+    assert build_config(parse(*VALID)).MODEL.DEVICE == "cpu"
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_several_processes_may_share_the_cpu() -> None:
+    args = parse("--num-gpus", "2", *TRAIN_SET, "MODEL.DEVICE", "cpu")
+    assert build_config(args).MODEL.DEVICE == "cpu"
+
+
+def test_output_goes_to_a_folder_named_after_config_and_tag(tmp_path: Path) -> None:
+    config = tmp_path / "my_config.yaml"
+    config.write_text("SOLVER: {MAX_ITER: 3}")
+    args = parse("--config-file", str(config), "--tag", "first", *VALID)
+    cfg = build_config(args)
+    assert cfg.OUTPUT_DIR == "output/my_config/first"
+    assert cfg.SOLVER.MAX_ITER == 3
+
+
+def test_tag_defaults_to_month_and_day_for_all_processes() -> None:
+    args = parse(*VALID)
+    cfg = build_config(args)
+    assert args.tag == datetime.now().strftime("%m%d")
+    assert Path(cfg.OUTPUT_DIR).name == args.tag
+
+
+def test_options_may_change_the_output_folder(tmp_path: Path) -> None:
+    cfg = build_config(parse(*VALID, "OUTPUT_DIR", str(tmp_path)))
+    assert str(tmp_path) == cfg.OUTPUT_DIR
+
+
+@pytest.mark.parametrize("command", cases("engine_argument_parser")[0].info["parsed"].items())
+def test_arguments_are_those_of_detectron2_and_tag(command: tuple[str, dict]) -> None:
+    text, golden = command
+    arguments = [] if text == "(none)" else text.split()
+    if "exit_code" in golden:
+        with pytest.raises(SystemExit) as stopped:
+            parse(*arguments)
+        assert stopped.value.code == golden["exit_code"]
+        return
+    parsed = vars(parse(*arguments))
+    assert {key: parsed[key] for key in golden} == golden
+    assert parsed["tag"] == "default"
