@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -21,6 +22,7 @@ from maskclippp.evaluation.panoptic_quality import (
     sum_counts,
 )
 from maskclippp.evaluation.result_files import log_results, write_json, write_results
+from maskclippp.evaluation.seen_classes import SeenClasses, class_means
 
 CONVENTION = (
     "COCO panoptic quality: matches have IoU > 0.5; void pixels leave the union; predictions "
@@ -39,15 +41,18 @@ class PanopticEvaluator(DatasetEvaluator):
 
     Images are matched as they come, so memory does not grow with the maps. ``evaluate`` returns
     ``{"panoptic_seg": {metric: percentage}}`` on the main process and None on others, and raises
-    ValueError when an image of the dataset was not predicted.
+    ValueError when an image of the dataset was not predicted. Outputs that carry
+    ``category_overlapping_mask`` add PQ(S) and PQ(U), over seen and unseen categories.
     """
 
     def __init__(self, ground_truth: GroundTruth, output_folder: str | Path | None = None) -> None:
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
+        self._seen = SeenClasses()
         self.reset()
 
     def reset(self) -> None:
+        self._seen.reset()
         self._counts: dict[Any, ImageCounts] = {}
         self._predictions: dict[Any, dict[str, Any]] = {}
 
@@ -56,6 +61,7 @@ class PanopticEvaluator(DatasetEvaluator):
     ) -> None:
         """Match the segments of one batch; errors name the image."""
         for image, output in zip(inputs, outputs, strict=True):
+            self._seen.update(output)
             image_id = image["image_id"]
             if image_id not in self._annotations:
                 continue  # no ground truth: a surplus prediction
@@ -83,6 +89,7 @@ class PanopticEvaluator(DatasetEvaluator):
             }
 
     def evaluate(self) -> dict[str, Any] | None:
+        seen = self._seen.gather()
         gathered = comm.gather((self._counts, self._predictions))
         if not comm.is_main_process():
             return None
@@ -97,10 +104,20 @@ class PanopticEvaluator(DatasetEvaluator):
         counts = sum_counts(counts_of[image_id] for image_id in self._annotations)
         is_thing = {i: bool(category["isthing"]) for i, category in self._categories.items()}
         metrics = panoptic_quality(counts, is_thing)
+        metrics |= class_means("PQ", self._quality_per_class(counts), seen)
         log_results(self._truth.dataset_name, "panoptic_seg", metrics)
         if self._folder is not None:
             self._write(metrics, counts, {i: p for _, part in gathered for i, p in part.items()})
         return OrderedDict(panoptic_seg=metrics)
+
+    def _quality_per_class(self, counts: ImageCounts) -> npt.NDArray[np.float64]:
+        """PQ in percent by contiguous class [K]; NaN for classes without any segment."""
+        quality = np.full(self._truth.num_classes, np.nan)
+        for is_thing in (True, False):
+            for contiguous, identity in self._dataset_ids[is_thing].items():
+                if identity in counts and counts[identity].segments > 0:
+                    quality[contiguous] = 100 * counts[identity].panoptic_quality
+        return quality
 
     @cached_property
     def _content(self) -> dict[str, Any]:
