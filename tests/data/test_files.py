@@ -1,0 +1,66 @@
+"""Reading images and label files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskclippp.data.files import read_image, read_label_map, read_panoptic_ids
+
+
+def test_sixteen_bit_labels(tmp_path: Path) -> None:
+    labels = np.array([[0, 846, 65535]], dtype=np.uint16)
+    Image.fromarray(labels).save(tmp_path / "labels.tif")
+    assert read_label_map(tmp_path / "labels.tif").tolist() == labels.tolist()
+
+
+def test_palette_png_gives_indices(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 5, 254]], dtype=np.uint8)).convert("P")
+    picture.putpalette([7] * 768)
+    picture.save(tmp_path / "labels.png")
+    assert read_label_map(tmp_path / "labels.png").tolist() == [[0, 5, 254]]
+
+
+def test_grey_image_becomes_rgb(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 3), 9, dtype=np.uint8)).save(tmp_path / "grey.png")
+    assert np.array(read_image(tmp_path / "grey.png")).tolist() == [[[9, 9, 9]] * 3] * 2
+
+
+def test_panoptic_ids_use_all_three_channels(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[[1, 2, 3]]], dtype=np.uint8)).save(tmp_path / "ids.png")
+    assert read_panoptic_ids(tmp_path / "ids.png").tolist() == [[1 + 2 * 256 + 3 * 65536]]
+
+
+@pytest.mark.parametrize("read", [read_image, read_label_map, read_panoptic_ids])
+def test_missing_file_is_named(read: object) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.png does not exist"):
+        read("nowhere.png")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("read", [read_image, read_label_map, read_panoptic_ids])
+def test_file_that_is_no_image_is_named(read: object, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(OSError, match=r"text\.png cannot be read"):
+        read(tmp_path / "text.png")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("read", [read_image, read_panoptic_ids])
+def test_truncated_file_is_named(read: object, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
+    with pytest.raises(OSError, match=r"cut\.png cannot be read"):
+        read(tmp_path / "cut.png")  # type: ignore[operator]
+
+
+def test_label_map_with_colours_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2, 3), dtype=np.uint8)).save(tmp_path / "ids.png")
+    with pytest.raises(ValueError, match=r"ids\.png: expected one channel"):
+        read_label_map(tmp_path / "ids.png")
+
+
+def test_grey_panoptic_map_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / "ids.png")
+    with pytest.raises(ValueError, match=r"ids\.png: expected an RGB PNG"):
+        read_panoptic_ids(tmp_path / "ids.png")

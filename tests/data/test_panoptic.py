@@ -1,0 +1,138 @@
+"""Registration of datasets in COCO's panoptic format."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+import maskclippp.data  # noqa: F401  (registers)
+from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.panoptic import PanopticDataset, load_panoptic_records, register_panoptic
+from tests.data.panoptic_scene import SIZES, make_coco_panoptic
+from tests.golden_cases import REPOSITORY
+
+NAMES = [f"openvocab_coco_2017_{split}_panoptic_with_sem_seg" for split in ("train", "val")]
+DATASET = replace(coco_panoptic("val"), name="test_registration")
+
+
+@pytest.fixture
+def registered(tmp_path: Path) -> Iterator[Path]:
+    register_panoptic(DATASET, make_coco_panoptic(tmp_path))
+    yield tmp_path
+    DatasetCatalog.remove(DATASET.name)
+    MetadataCatalog.remove(DATASET.name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_importing_the_package_registers_coco(name: str) -> None:
+    assert name in DatasetCatalog.list()
+    metadata = MetadataCatalog.get(name)
+    assert len(metadata.stuff_classes) == len(metadata.stuff_colors) == 133
+    assert len(metadata.thing_classes) == len(metadata.thing_colors) == 80
+    assert metadata.thing_dataset_id_to_contiguous_id[90] == 79
+    assert metadata.stuff_dataset_id_to_contiguous_id[90] == 79  # "stuff" holds all classes
+    assert metadata.stuff_dataset_id_to_contiguous_id[200] == 132
+    assert 200 not in metadata.thing_dataset_id_to_contiguous_id
+    assert metadata.ignore_label == 255
+    assert metadata.evaluator_type == "coco_panoptic_seg"
+
+
+def test_records_have_contiguous_classes_and_all_files(registered: Path) -> None:
+    records = DatasetCatalog.get(DATASET.name)
+    assert [record["image_id"] for record in records] == list(SIZES)
+    for record in records:
+        assert (record["height"], record["width"]) == SIZES[record["image_id"]]
+        assert Path(record["file_name"]).is_file()
+        assert Path(record["pan_seg_file_name"]).is_file()
+        assert Path(record["sem_seg_file_name"]).parent.name == "panoptic_semseg_val2017"
+        found = [(s["category_id"], s["isthing"], s["iscrowd"]) for s in record["segments_info"]]
+        assert found == [
+            (125, False, 0),
+            (102, False, 0),
+            (0, True, 0),
+            (16, True, 0),
+            (0, True, 1),
+        ]
+
+
+def test_size_is_left_out_when_the_json_has_none(registered: Path) -> None:
+    file = registered / DATASET.panoptic_json
+    content = json.loads(file.read_text())
+    content["images"] = [{"id": image["id"]} for image in content["images"]]
+    file.write_text(json.dumps(content))
+    assert "height" not in DatasetCatalog.get(DATASET.name)[0]
+
+
+@pytest.mark.parametrize("missing", ["panoptic_json", "images", "panoptic_maps"])
+def test_missing_data_says_what_where_and_how(missing: str, registered: Path) -> None:
+    path = registered / getattr(DATASET, missing)
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(FileNotFoundError) as error:
+        DatasetCatalog.get(DATASET.name)
+    message = str(error.value)
+    assert DATASET.name in message
+    assert str(path) in message
+    assert "DETECTRON2_DATASETS is" in message
+    assert "prepare_coco_semantic_annos_from_panoptic_annos.py" in message
+
+
+def edited(root: Path, **changes: object) -> PanopticDataset:
+    file = root / DATASET.panoptic_json
+    content = json.loads(file.read_text())
+    content.update(changes)
+    file.write_text(json.dumps(content))
+    return DATASET
+
+
+def test_unknown_category_is_named(registered: Path) -> None:
+    categories = [{"id": 666, "name": "ghost", "isthing": 1}]
+    with pytest.raises(ValueError, match=r"category 666 \(ghost\) is not in the list"):
+        load_panoptic_records(
+            edited(registered, categories=categories), registered, check_files=True
+        )
+
+
+def test_thing_that_should_be_stuff_is_named(registered: Path) -> None:
+    categories = [{"id": 200, "name": "rug", "isthing": 1}]
+    with pytest.raises(ValueError, match=r"category 200 \(rug\) has isthing 1"):
+        load_panoptic_records(
+            edited(registered, categories=categories), registered, check_files=True
+        )
+
+
+def test_empty_annotation_is_refused(registered: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="at least one annotation"):
+        load_panoptic_records(edited(registered, annotations=[]), registered, check_files=True)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images": []}'])
+def test_malformed_json_is_named(text: str, registered: Path) -> None:
+    (registered / DATASET.panoptic_json).write_text(text)
+    with pytest.raises(ValueError, match=r"panoptic_val2017\.json is no"):
+        load_panoptic_records(DATASET, registered, check_files=True)
+
+
+def test_root_comes_from_the_environment_in_any_folder(registered: Path, tmp_path: Path) -> None:
+    """The variable may be relative; a later change of the working directory does not matter."""
+    script = (
+        "import os, maskclippp.data\n"
+        "from detectron2.data import DatasetCatalog\n"
+        "os.chdir('/')\n"
+        f"print(len(DatasetCatalog.get('{NAMES[1]}')))\n"
+    )
+    search_path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=registered.parent,
+        env={**os.environ, "DETECTRON2_DATASETS": registered.name, "PYTHONPATH": search_path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == str(len(SIZES))
