@@ -24,12 +24,12 @@ class TrainStep:
         model: batch -> dictionary of scalar losses (or one scalar); its mean over all
             accumulated batches and, under DistributedDataParallel, over ranks is minimised.
         accumulation_steps: batches per optimiser step.
-        autocast_dtype: torch.float16 (CUDA only, with gradient scaling), torch.bfloat16, or None
+        autocast_dtype: torch.float16 (with gradient scaling, on CUDA), torch.bfloat16, or None
             for full precision.
         seed: with the iteration number it determines all randomness of a step.
 
     Raises:
-        ValueError: float16 is asked for elsewhere than on CUDA, or accumulation_steps < 1.
+        ValueError: accumulation_steps < 1.
     """
 
     def __init__(
@@ -49,11 +49,6 @@ class TrainStep:
         if accumulation_steps < 1:
             raise ValueError(f"SOLVER.ACCUMULATION_STEPS={accumulation_steps} must be at least 1")
         self.accumulation_steps = accumulation_steps
-        if autocast_dtype == torch.float16 and self.device.type != "cuda":
-            raise ValueError(
-                f"SOLVER.AMP.DTYPE float16 needs CUDA, but the model is on {self.device}: "
-                "set SOLVER.AMP.DTYPE bfloat16 or SOLVER.AMP.ENABLED False"
-            )
         self._autocast_dtype = autocast_dtype
         self._scaler = torch.amp.GradScaler("cuda") if autocast_dtype == torch.float16 else None
         self._data_loader: Iterable[Batch] = ()

@@ -53,6 +53,7 @@ class Trainer(DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.cfg = _with_seed(cfg, seed)
+        autocast_dtype = _autocast_dtype(cfg)
         seed_training_step(seed, 0, comm.get_rank())  # initial weights of untrained parts
         model = self.build_model(self.cfg)
         optimizer = self.build_optimizer(self.cfg, model)
@@ -61,7 +62,7 @@ class Trainer(DefaultTrainer):
             optimizer,
             seed=seed,
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
-            autocast_dtype=_autocast_dtype(cfg),
+            autocast_dtype=autocast_dtype,
         )
         self.scheduler = self.build_lr_scheduler(self.cfg, optimizer)
         self.checkpointer: DetectionCheckpointer = Checkpointer(
@@ -243,9 +244,15 @@ def _with_seed(cfg: CfgNode, seed: int) -> CfgNode:
 
 
 def _autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """The type that SOLVER.AMP asks for; a ValueError if the device cannot train with it."""
     if not cfg.SOLVER.AMP.ENABLED:
         return None
     name = cfg.SOLVER.AMP.DTYPE
     if name not in AUTOCAST_DTYPES:
         raise ValueError(f"SOLVER.AMP.DTYPE: {name!r} is not one of {list(AUTOCAST_DTYPES)}")
+    if name == "float16" and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise ValueError(
+            f"SOLVER.AMP.DTYPE float16 needs CUDA, but MODEL.DEVICE is {cfg.MODEL.DEVICE}: "
+            "set SOLVER.AMP.DTYPE bfloat16 or SOLVER.AMP.ENABLED False"
+        )
     return AUTOCAST_DTYPES[name]
