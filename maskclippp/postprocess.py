@@ -1,22 +1,21 @@
 """Masks and class logits -> semantic maps, panoptic maps, instances.
 
 Q soft masks [Q, h, w] in [0, 1] at any resolution, logits [Q, K] or [Q, K + 1] (void last), output
-size (H, W). Masks are resized to the output size in strips of rows, so that neither Q x H x W nor
-K x H x W floats are ever held, and everything on the device is done by segment operations: the
-host waits for the device once per image, not once per class or mask.
+size (H, W). What is asked about the resized masks is answered without making them, see
+:mod:`maskclippp.upsampling`: neither Q x H x W nor K x H x W floats are held, and the host waits
+for the device a few times per image, not once per class or mask.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-# Floats per strip: 64 MiB.
-_STRIP_BUDGET = 16 * 2**20
+from maskclippp.batching import resize_bilinear
+from maskclippp.upsampling import best_rows, shrink, solid_parts
 
 
 def mask_classes(logits: Tensor, num_classes: int) -> Tensor:
@@ -34,23 +33,17 @@ def semantic_scores(
 ) -> Tensor:
     """float32 [K, H, W]: sum over masks of class probability x mask."""
     probabilities = class_probabilities(logits, num_classes)
-    strips = [
-        torch.einsum("qk,qhw->khw", probabilities, strip)
-        for _, strip in resized_strips(masks, size, num_classes)
-    ]
-    return torch.cat(strips, dim=1)
+    # Resizing is linear: the sums are formed at the smaller of the two sizes.
+    scores = torch.einsum("qk,qhw->khw", probabilities, shrink(masks, size).float())
+    return resize_bilinear(scores, size)
 
 
 def semantic_labels(
     masks: Tensor, logits: Tensor, num_classes: int, size: tuple[int, int]
 ) -> Tensor:
     """int64 [H, W]: the class with the greatest score at every pixel."""
-    probabilities = class_probabilities(logits, num_classes).t().contiguous()
-    strips = []
-    for _, strip in resized_strips(masks, size, num_classes):
-        scores = probabilities @ strip.flatten(1)
-        strips.append(scores.argmax(dim=0).view(strip.shape[1:]))
-    return torch.cat(strips)
+    probabilities = class_probabilities(logits, num_classes)
+    return best_rows(lambda values: values @ probabilities, num_classes, masks, size)
 
 
 @dataclass(frozen=True)
@@ -80,33 +73,22 @@ def panoptic_segmentation(
         ``category_id`` (contiguous).
     """
     scores, labels = logits.float().softmax(dim=-1).max(dim=-1)
-    candidates = (labels < num_classes) & (scores > settings.object_mask_threshold)
-    # Others can win nothing; a negative score keeps them below every candidate.
-    scores = torch.where(candidates, scores, -1.0)
+    competing = (labels < num_classes) & (scores > settings.object_mask_threshold)
+    masks, scores, labels = masks[competing], scores[competing], labels[competing]
     num_masks = len(masks)
-    won, covered, kept = scores.new_zeros(3, num_masks + 1).long()
-    winners = []
-    for _, strip in resized_strips(masks, size):
-        if num_masks == 0:
-            break
-        value, winner = (scores[:, None, None] * strip).max(dim=0)
-        winner = torch.where(value >= 0, winner, num_masks)
-        solid = strip >= 0.5
-        inside = solid.gather(0, winner.clamp(max=num_masks - 1)[None])[0]
-        won += torch.bincount(winner.flatten(), minlength=num_masks + 1)
-        covered[:num_masks] += solid.sum(dim=(1, 2))
-        winner = torch.where(inside, winner, num_masks)
-        kept += torch.bincount(winner.flatten(), minlength=num_masks + 1)
-        winners.append(winner)
     if num_masks == 0:
         return torch.zeros(size, dtype=torch.int32, device=masks.device), []
-    overlap = won / covered.clamp(min=1)
-    valid = (won > 0) & (covered > 0) & (kept > 0) & (overlap >= settings.overlap_threshold)
-    valid[:num_masks] &= candidates
-    valid[num_masks] = False
+    winner = best_rows(lambda values: values * scores, num_masks, masks, size)
+    won = torch.bincount(winner.flatten(), minlength=num_masks)
+    solid = solid_parts(masks, size, lambda values: values >= 0.5)
+    winner_is_solid = solid.binary.gather(0, winner[None])[0]
+    winner = torch.where(winner_is_solid, winner, num_masks)
+    kept = torch.bincount(winner.flatten(), minlength=num_masks + 1)[:num_masks]
+    overlap = won / solid.area.clamp(min=1)
+    valid = (kept > 0) & (overlap >= settings.overlap_threshold)
     id_of_mask, segments = _number_segments(valid.tolist(), labels.tolist(), settings.thing_classes)
-    table = torch.tensor(id_of_mask, dtype=torch.int32, device=masks.device)
-    return table[torch.cat(winners)], segments
+    table = torch.tensor([*id_of_mask, 0], dtype=torch.int32, device=masks.device)
+    return table[winner], segments
 
 
 def _number_segments(
@@ -165,21 +147,14 @@ def instance_segmentation(
         class_scores = class_scores[wanted]
     # A mask may be chosen for several classes: it is resized once.
     used, position = mask_index.unique(return_inverse=True)
-    inside = masks.new_zeros(len(used), dtype=torch.float32)
-    area = masks.new_zeros(len(used), dtype=torch.float32)
-    binary = torch.empty((len(used), *size), dtype=torch.bool, device=masks.device)
-    for rows, strip in resized_strips(masks[used], size):
-        solid = strip > 0.5
-        binary[:, rows] = solid
-        inside += (strip * solid).sum(dim=(1, 2))
-        area += solid.sum(dim=(1, 2))
-    scores = class_scores * (inside / (area + 1e-6))[position]
+    solid = solid_parts(masks[used], size, lambda values: values > 0.5)
+    scores = class_scores * (solid.mass / (solid.area + 1e-6))[position]
     # Descending score; equal ones by class, so that the order is the same everywhere.
     order = classes.argsort(stable=True)
     order = order[scores[order].argsort(descending=True, stable=True)]
-    boxes = mask_boxes(binary) if settings.with_boxes else torch.zeros(len(used), 4)
+    boxes = mask_boxes(solid.binary) if settings.with_boxes else torch.zeros(len(used), 4)
     instances = Instances(size)
-    instances.pred_masks = binary[position[order]]
+    instances.pred_masks = solid.binary[position[order]]
     instances.pred_boxes = Boxes(boxes.to(masks.device)[position[order]])
     instances.pred_classes = classes[order]
     instances.scores = scores[order]
@@ -188,7 +163,7 @@ def instance_segmentation(
 
 def binary_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """bool [Q, H, W]: masks > 0.5 at the output size."""
-    return torch.cat([strip > 0.5 for _, strip in resized_strips(masks, size)], dim=1)
+    return solid_parts(masks, size, lambda values: values > 0.5).binary
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
@@ -203,49 +178,3 @@ def mask_boxes(masks: Tensor) -> Tensor:
     (left, right), (top, bottom) = edges
     boxes = torch.stack([left, top, right, bottom], dim=1).float()
     return boxes * columns.any(dim=1, keepdim=True)
-
-
-def resized_strips(
-    masks: Tensor, size: tuple[int, int], floats_per_pixel: int = 0
-) -> Iterator[tuple[slice, Tensor]]:
-    """Resize masks [Q, h, w] to ``size`` (H, W), a strip of rows at a time.
-
-    Bilinear resizing is separable: rows are mixed first, for the strip's rows alone, then columns
-    are interpolated. The strips together equal ``resize_bilinear(masks, size)``.
-
-    Args:
-        masks: [Q, h, w]; bool or float.
-        size: output height and width.
-        floats_per_pixel: what the caller holds per pixel of a strip besides the Q masks.
-
-    Yields:
-        The rows, and float32 [Q, rows, W].
-    """
-    height, width = size
-    per_row = (len(masks) + floats_per_pixel) * width
-    rows_per_strip = max(1, min(height, _STRIP_BUDGET // max(per_row, 1)))
-    if masks.is_floating_point():
-        masks = masks.float()
-    scale = masks.shape[-2] / height
-    for start in range(0, height, rows_per_strip):
-        rows = slice(start, min(start + rows_per_strip, height))
-        strip = masks[:, rows] if scale == 1 else _mix_rows(masks, rows, scale)
-        strip = strip.float()
-        if strip.shape[-1] != width:
-            target = (strip.shape[-2], width)
-            strip = (
-                F.interpolate(strip[None], size=target, mode="bilinear", align_corners=False)[0]
-                if len(strip)
-                else strip.new_zeros(0, *target)
-            )
-        yield rows, strip
-
-
-def _mix_rows(masks: Tensor, rows: slice, scale: float) -> Tensor:
-    """Linear interpolation between the two input rows next to each output row centre."""
-    centre = (torch.arange(rows.start, rows.stop, device=masks.device) + 0.5) * scale - 0.5
-    centre = centre.clamp(min=0)
-    low = centre.long()
-    fraction = (centre - low)[:, None]
-    high = (low + 1).clamp(max=masks.shape[-2] - 1)
-    return torch.lerp(masks[:, low].float(), masks[:, high].float(), fraction)
