@@ -1,17 +1,21 @@
 """Evaluators on detectron2's DatasetEvaluator interface; they know datasets, not models."""
 
+from maskclippp.evaluation.assigned_masks import AssignedMasksEvaluator
 from maskclippp.evaluation.build import build_evaluator
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
+from maskclippp.evaluation.mask_iou import mask_iou
 from maskclippp.evaluation.panoptic import PanopticEvaluator
 from maskclippp.evaluation.semantic import SemanticEvaluator
 
 __all__ = [
+    "AssignedMasksEvaluator",
     "GroundTruth",
     "InstanceEvaluator",
     "MaskAccuracyEvaluator",
     "PanopticEvaluator",
     "SemanticEvaluator",
     "build_evaluator",
+    "mask_iou",
 ]

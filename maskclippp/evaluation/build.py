@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
+from maskclippp.evaluation.assigned_masks import AssignedMasksEvaluator
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
@@ -22,18 +23,26 @@ def build_evaluator(
 ) -> DatasetEvaluator:
     """The evaluators for one dataset, by its ``evaluator_type`` and the configuration.
 
-    ``output_folder`` None means ``OUTPUT_DIR/inference``. Mask accuracy
-    (``MODEL.MASKCLIPPP.TEST.MASK_ACC``) stands alone; otherwise ``MODEL.MASK_FORMER.TEST`` with
-    ``SEMANTIC_ON``, ``PANOPTIC_ON``, ``INSTANCE_ON`` and ``INSTANCE_BOX_ON`` choose.
+    ``output_folder`` None means ``OUTPUT_DIR/inference``. Mask quality
+    (``MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY``) and mask accuracy (``MASK_ACC``) stand alone;
+    otherwise the type decides together with ``SEMANTIC_ON``, ``PANOPTIC_ON``, ``INSTANCE_ON`` and
+    ``INSTANCE_BOX_ON`` of ``MODEL.MASK_FORMER.TEST``.
 
     Raises NotImplementedError when nothing fits, naming dataset, type and switches.
     """
     folder = Path(cfg.OUTPUT_DIR) / "inference" if output_folder is None else Path(output_folder)
     truth = GroundTruth(dataset_name)
+    switches = cfg.MODEL.MASK_FORMER.TEST
+    if cfg.MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY:
+        return AssignedMasksEvaluator(
+            truth,
+            semantic=SemanticEvaluator(truth, folder) if switches.SEMANTIC_ON else None,
+            panoptic=PanopticEvaluator(truth, folder) if switches.PANOPTIC_ON else None,
+            instance=InstanceEvaluator(truth, folder) if switches.INSTANCE_ON else None,
+        )
     if cfg.MODEL.MASKCLIPPP.TEST.MASK_ACC:
         panoptic = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME == "PanGTSegmentor"
         return MaskAccuracyEvaluator(truth, folder, panoptic=panoptic)
-    switches = cfg.MODEL.MASK_FORMER.TEST
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
     evaluators: list[DatasetEvaluator] = []
     if kind in _ALWAYS_SEMANTIC_TYPES or (kind in _PANOPTIC_TYPES and switches.SEMANTIC_ON):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskclippp.data.files import LabelArray
+from maskclippp.data.files import LabelArray, read_panoptic_ids
 from maskclippp.data.semantic_maps import read_semantic_labels
 
 
@@ -58,6 +58,15 @@ class GroundTruth:
             )
         segments: Sequence[Mapping[str, Any]] = record["segments_info"]
         return segments
+
+    def panoptic_ids(self, file_name: str) -> LabelArray:
+        """Segment ids [H, W] of an image, 0 = void."""
+        record = self.record(file_name)
+        if "pan_seg_file_name" not in record:
+            raise ValueError(
+                f"image {file_name} of dataset {self.dataset_name} has no panoptic annotation"
+            )
+        return read_panoptic_ids(record["pan_seg_file_name"])
 
     def semantic_labels(self, file_name: str) -> LabelArray:
         """Class ids [H, W] of an image, ignored pixels as ``num_classes``.

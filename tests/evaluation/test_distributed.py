@@ -1,0 +1,64 @@
+"""Two real processes give exactly the results of one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from maskclippp.evaluation import (
+    InstanceEvaluator,
+    MaskAccuracyEvaluator,
+    PanopticEvaluator,
+    SemanticEvaluator,
+)
+from tests.engine.processes import run_in_processes
+from tests.evaluation.golden_datasets import GoldenDataset, registered
+from tests.golden_cases import GoldenCase, cases
+
+CASES = [c for c in cases("eval_") if (c.path / "pred" / "panoptic.json").is_file()]
+
+
+def evaluate(dataset: GoldenDataset, images: slice) -> dict[str, Any]:
+    """All evaluators over some of the images; {} on other ranks than the first."""
+    truth = dataset.ground_truth
+    seen = dataset.seen_mask("some_seen")
+    results: dict[str, Any] = {}
+    for evaluator, outputs in (
+        (SemanticEvaluator(truth), dataset.semantic_outputs()),
+        (PanopticEvaluator(truth), dataset.panoptic_outputs()),
+        (InstanceEvaluator(truth), dataset.instance_outputs()),
+        (MaskAccuracyEvaluator(truth), dataset.mask_class_outputs("sem")),
+    ):
+        for image, output in list(zip(dataset.inputs, outputs, strict=True))[images]:
+            evaluator.process([image], [{**output, "category_overlapping_mask": seen}])
+        results.update(evaluator.evaluate() or {})
+    return results
+
+
+def evaluate_share(case: GoldenCase, folder: str, *, rank: int, world_size: int) -> None:
+    """Evaluate every other image and write what this rank's evaluators return."""
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size
+    )
+    with registered(case) as dataset:
+        results = evaluate(dataset, slice(rank, None, world_size))
+    assert comm.get_world_size() == world_size
+    Path(folder, f"rank{rank}.json").write_text(json.dumps(results))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_two_processes_equal_one(case: GoldenCase, tmp_path: Path) -> None:
+    exit_codes = run_in_processes(evaluate_share, case, str(tmp_path), world_size=2)
+    assert exit_codes == [0, 0]
+    with registered(case) as dataset:
+        alone = evaluate(dataset, slice(None))
+    together = json.loads((tmp_path / "rank0.json").read_text())
+    # As text, because NaN differs from itself.
+    assert json.dumps(together) == json.dumps(alone)
+    assert {"sem_seg", "panoptic_seg", "bbox", "segm", "mask_acc"} == set(together)
+    assert json.loads((tmp_path / "rank1.json").read_text()) == {}
