@@ -183,7 +183,7 @@ def test_scaling_to_another_number_of_processes() -> None:
     solver = scaled.SOLVER
     assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.STEPS) == (6, 803, (267, 533))
     assert (solver.CHECKPOINT_PERIOD, scaled.TEST.EVAL_PERIOD) == (88, 88)
-    assert solver.BASE_LR == pytest.approx(0.01 * 3 / 8)
+    assert pytest.approx(0.01 * 3 / 8) == solver.BASE_LR
     assert scaled.is_frozen()
     assert cfg.SOLVER.MAX_ITER == 301
 

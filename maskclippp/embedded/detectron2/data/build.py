@@ -149,13 +149,14 @@ def _train_loader_from_config(
     dataset: list[Record] | None = None,
     sampler: Sampler[int] | None = None,
 ) -> dict[str, Any]:
+    mapper = _required(mapper)
     if dataset is None:
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         )
     return {
         "dataset": dataset,
-        "mapper": _required(mapper),
+        "mapper": mapper,
         "sampler": _training_sampler(cfg, dataset) if sampler is None else sampler,
         "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
         "aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING,
@@ -230,10 +231,11 @@ def _map_dataset(dataset: list[Record] | Dataset[Any], mapper: Mapper | None) ->
 def _test_loader_from_config(
     cfg: CfgNode, dataset_name: str | list[str], mapper: Mapper | None = None
 ) -> dict[str, Any]:
+    mapper = _required(mapper)
     dataset = get_detection_dataset_dicts(dataset_name, filter_empty=False)
     return {
         "dataset": dataset,
-        "mapper": _required(mapper),
+        "mapper": mapper,
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
         "sampler": InferenceSampler(len(dataset)),
     }
