@@ -12,8 +12,8 @@ from maskclippp import postprocess
 from maskclippp.postprocess import InstanceSettings, PanopticSettings
 from tests import plain
 
-# Source and output sizes: equal, enlarged by whole and by odd factors, shrunk, and mixed. None has a
-# pixel halfway between two source pixels, where a binary mask is 0.5 up to rounding.
+# Source and output sizes: equal, enlarged by whole and by odd factors, shrunk, and mixed. None
+# has a pixel halfway between two source pixels, where a binary mask is 0.5 up to rounding.
 SIZES = [
     ((12, 16), (12, 16)),
     ((12, 16), (48, 64)),
@@ -23,13 +23,10 @@ SIZES = [
     ((1, 1), (5, 7)),
     ((5, 3), (1, 40)),
 ]
+COUNTS = [(6, 5, "+void"), (6, 5, ""), (1, 1, ""), (3, 1, "+void"), (25, 40, "+void")]
 CASES = [
-    pytest.param(
-        *sizes, num_masks, num_classes, void, id=f"{sizes}-{num_masks}x{num_classes}{void}"
-    )
-    for sizes, counts in itertools.product(
-        SIZES, [(6, 5, "+void"), (6, 5, ""), (1, 1, ""), (3, 1, "+void"), (25, 40, "+void")]
-    )
+    pytest.param(*sizes, *counts, id=f"{sizes}-{counts}")
+    for sizes, counts in itertools.product(SIZES, COUNTS)
 ]
 
 
