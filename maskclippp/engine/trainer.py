@@ -54,7 +54,6 @@ class Trainer(DefaultTrainer):
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.cfg = _with_seed(cfg, seed)
         autocast_dtype = _autocast_dtype(cfg)
-        seed_training_step(seed, 0, comm.get_rank())  # initial weights of untrained parts
         model = self.build_model(self.cfg)
         optimizer = self.build_optimizer(self.cfg, model)
         self.train_step = TrainStep(
@@ -148,8 +147,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model of MODEL.META_ARCHITECTURE on MODEL.DEVICE."""
+        """The model of MODEL.META_ARCHITECTURE on MODEL.DEVICE; SEED decides its initial weights."""
         get_part(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
+        if cfg.SEED >= 0:
+            seed_training_step(cfg.SEED, 0, rank=0)
         model: nn.Module = build_detectron2_model(cfg)
         for line in describe_parameters(model):
             logger.info(line)

@@ -1,39 +1,59 @@
-"""Runs toy trainings in real processes that share one import of the libraries."""
+"""Real processes that share one import of the libraries, so that they start in no time."""
 
 import multiprocessing
-import multiprocessing.process
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.engine import toy
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.engine.processes"])
+_context.set_forkserver_preload(["tests.engine.processes", "train_maskclippp"])
 
 
-def _train(output_dir: Path, options: tuple[Any, ...], arguments: dict[str, Any]) -> None:
-    # Loader workers would otherwise start from an empty process and import everything again.
-    multiprocessing.set_start_method("fork", force=True)
-    toy.run_toy_training(toy.toy_config(output_dir, *options), **arguments)
+def run_in_processes(function: Callable[..., None], *arguments: Any, world_size: int) -> list[int]:
+    """Call ``function(*arguments, rank=..., world_size=...)`` in a new process per rank.
 
-
-def train_in_processes(
-    output_dir: Path, *options: Any, world_size: int = 1, **arguments: Any
-) -> list[int | None]:
-    """Exit codes of the ranks; -9 for one that was killed. Ranks left waiting are killed too."""
+    Returns:
+        Exit codes of the ranks; -9 for one that was killed. Ranks that wait for one that is gone
+        are killed too.
+    """
     processes = [
-        _context.Process(
-            target=_train,
-            args=(output_dir, options, {"rank": rank, "world_size": world_size, **arguments}),
-        )
+        _context.Process(target=_call, args=(function, arguments, rank, world_size))
         for rank in range(world_size)
     ]
     for process in processes:
         process.start()
-    processes[0].join(timeout=120)
-    for process in processes[1:]:
-        process.join(timeout=120 if processes[0].exitcode == 0 else 0)
+    for process in processes:
+        process.join(timeout=120 if processes[0].exitcode in (None, 0) else 1)
         if process.is_alive():
             process.kill()
             process.join()
     return [process.exitcode for process in processes]
+
+
+def _call(
+    function: Callable[..., None], arguments: tuple[Any, ...], rank: int, world_size: int
+) -> None:
+    # Loader workers would otherwise start from an empty process and import everything again.
+    multiprocessing.set_start_method("fork", force=True)
+    function(*arguments, rank=rank, world_size=world_size)
+
+
+def train_in_processes(
+    output_dir: Path, *options: Any, world_size: int = 1, **arguments: Any
+) -> list[int]:
+    """Exit codes of the ranks of a toy training."""
+    return run_in_processes(_train, output_dir, options, arguments, world_size=world_size)
+
+
+def _train(
+    output_dir: Path,
+    options: tuple[Any, ...],
+    arguments: dict[str, Any],
+    *,
+    rank: int,
+    world_size: int,
+) -> None:
+    cfg = toy.toy_config(output_dir, *options)
+    toy.run_toy_training(cfg, rank=rank, world_size=world_size, **arguments)

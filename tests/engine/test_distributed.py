@@ -9,7 +9,7 @@ import torch
 import torch.distributed
 
 from tests.engine import toy
-from tests.engine.processes import _context, train_in_processes
+from tests.engine.processes import run_in_processes, train_in_processes
 
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -38,10 +38,10 @@ class NanOnRankOne(toy.ToyTrainer):
             yield batch
 
 
-def _train_with_nan(folder: Path, rank: int) -> None:
+def _train_with_nan(folder: Path, *, rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
     )
     try:
         NanOnRankOne(toy.toy_config(folder)).train()
@@ -54,12 +54,7 @@ def _train_with_nan(folder: Path, rank: int) -> None:
 def errors(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What each of two ranks says when rank 1 meets a non-finite loss."""
     folder = tmp_path_factory.mktemp("nan")
-    processes = [_context.Process(target=_train_with_nan, args=(folder, r)) for r in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-        process.kill()
+    assert run_in_processes(_train_with_nan, folder, world_size=2) == [0, 0]
     return [(folder / f"error_{rank}").read_text() for rank in range(2)]
 
 
