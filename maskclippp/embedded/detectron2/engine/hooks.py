@@ -233,7 +233,8 @@ class EvalHook(HookBase):
                         "[EvalHook] eval_function should return a nested dict of float. "
                         f"Got '{name}: {value}' instead."
                     ) from error
-            self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
+            for name, value in scalars.items():
+                self.trainer.storage.put_scalar(name, value, smoothing_hint=False)
         # Evaluation may take ranks different times; their next step must not time out.
         comm.synchronize()
 

@@ -234,7 +234,8 @@ class SimpleTrainer(TrainerBase):
         if comm.is_main_process():
             storage.put_scalar("total_loss", total, cur_iter=cur_iter)
             if len(averages) > 1:
-                storage.put_scalars(cur_iter=cur_iter, **averages)
+                for name, average in averages.items():
+                    storage.put_scalar(name, average, cur_iter=cur_iter)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import torch
 from fvcore.common.param_scheduler import (
@@ -36,10 +36,18 @@ _NORM_TYPES = (
     nn.LocalResponseNorm,
 )
 
-_OptimizerOrClass = TypeVar("_OptimizerOrClass", torch.optim.Optimizer, type)
 
-
-def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: _OptimizerOrClass) -> _OptimizerOrClass:
+@overload
+def maybe_add_gradient_clipping(
+    cfg: CfgNode, optimizer: type[torch.optim.Optimizer]
+) -> type[torch.optim.Optimizer]: ...
+@overload
+def maybe_add_gradient_clipping(
+    cfg: CfgNode, optimizer: torch.optim.Optimizer
+) -> torch.optim.Optimizer: ...
+def maybe_add_gradient_clipping(
+    cfg: CfgNode, optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]
+) -> torch.optim.Optimizer | type[torch.optim.Optimizer]:
     """Let an optimiser (or a class of optimisers) clip each parameter's gradient before its step.
 
     SOLVER.CLIP_GRADIENTS.CLIP_TYPE ``"value"`` limits every entry to CLIP_VALUE, ``"norm"`` the
@@ -51,21 +59,22 @@ def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: _OptimizerOrClass) -> _
     settings = cfg.SOLVER.CLIP_GRADIENTS
     if not settings.ENABLED:
         return optimizer
-    clip = _clipper(settings)
-    is_class = isinstance(optimizer, type)
-    base = optimizer if is_class else type(optimizer)
+    if isinstance(optimizer, type):
+        return _clipping_class(optimizer, _clipper(settings))
+    optimizer.__class__ = _clipping_class(type(optimizer), _clipper(settings))
+    return optimizer
 
-    def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:
+
+def _clipping_class(
+    base: type[torch.optim.Optimizer], clip: Callable[[torch.Tensor], Any]
+) -> type[torch.optim.Optimizer]:
+    def step(self: Any, closure: Any = None) -> Any:
         for group in self.param_groups:
             for parameter in group["params"]:
                 clip(parameter)
         return base.step(self, closure)
 
-    with_clipping = type(base.__name__ + "WithGradientClip", (base,), {"step": step})
-    if is_class:
-        return with_clipping
-    optimizer.__class__ = with_clipping
-    return optimizer
+    return type(f"{base.__name__}WithGradientClip", (base,), {"step": step})
 
 
 def _clipper(settings: CfgNode) -> Callable[[torch.Tensor], Any]:

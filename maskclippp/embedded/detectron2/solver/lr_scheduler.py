@@ -83,6 +83,6 @@ class LRMultiplier(LRScheduler):
         """Only what the configuration does not say: base_lrs and last_epoch (steps done)."""
         return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         factor = self._multiplier(self.last_epoch / self._max_iter)
         return [base_lr * factor for base_lr in self.base_lrs]
