@@ -182,7 +182,13 @@ class InstanceEvaluator(DatasetEvaluator):
 
     @cached_property
     def _coco(self) -> COCO:
-        path = Path(self._truth.metadata.json_file)
+        json_file = self._truth.metadata.get("json_file", None)
+        if json_file is None:
+            raise ValueError(
+                f"dataset {self._truth.dataset_name} has no instance annotation (json_file); set "
+                "MODEL.MASK_FORMER.TEST.INSTANCE_ON to False"
+            )
+        path = Path(json_file)
         if not path.is_file():
             raise FileNotFoundError(
                 f"instance annotation {path} of dataset {self._truth.dataset_name} does not exist; "

@@ -107,7 +107,8 @@ class PanopticEvaluator(DatasetEvaluator):
         metrics |= class_means("PQ", self._quality_per_class(counts), seen)
         log_results(self._truth.dataset_name, "panoptic_seg", metrics)
         if self._folder is not None:
-            self._write(metrics, counts, {i: p for _, part in gathered for i, p in part.items()})
+            predictions = {i: p for _, part in gathered for i, p in part.items()}
+            self._write(self._folder, metrics, counts, predictions)
         return OrderedDict(panoptic_seg=metrics)
 
     def _quality_per_class(self, counts: ImageCounts) -> npt.NDArray[np.float64]:
@@ -184,9 +185,12 @@ class PanopticEvaluator(DatasetEvaluator):
         return category
 
     def _write(
-        self, metrics: Mapping[str, float], counts: ImageCounts, predictions: Mapping[Any, Any]
+        self,
+        folder: Path,
+        metrics: Mapping[str, float],
+        counts: ImageCounts,
+        predictions: Mapping[Any, Any],
     ) -> None:
-        assert self._folder is not None
         per_class = [
             {
                 "id": identity,
@@ -203,7 +207,7 @@ class PanopticEvaluator(DatasetEvaluator):
             if n.segments > 0
         ]
         write_results(
-            self._folder,
+            folder,
             task="panoptic_seg",
             dataset_name=self._truth.dataset_name,
             convention=CONVENTION,
@@ -211,4 +215,4 @@ class PanopticEvaluator(DatasetEvaluator):
             per_class=per_class,
         )
         annotations = [predictions[image_id] for image_id in self._annotations]
-        write_json(self._folder / "predictions.json", {**self._content, "annotations": annotations})
+        write_json(folder / "predictions.json", {**self._content, "annotations": annotations})

@@ -17,6 +17,8 @@ from pycocotools import mask as mask_codec
 from maskclippp.data.files import check_same_size
 from maskclippp.evaluation.confusion import (
     MAX_BOUNDARY_CLASSES,
+    ClassScores,
+    FloatArray,
     boundary_confusion_matrix,
     boundary_iou,
     class_scores,
@@ -24,7 +26,12 @@ from maskclippp.evaluation.confusion import (
 )
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.result_files import log_results, write_json, write_results
-from maskclippp.evaluation.seen_classes import SeenClasses, class_means, nan_mean
+from maskclippp.evaluation.seen_classes import (
+    BoolArray,
+    SeenClasses,
+    class_means,
+    nan_mean,
+)
 
 CONVENTION = (
     "Means over the classes that occur in the ground truth; the IoU of a class that is merely "
@@ -83,40 +90,10 @@ class SemanticEvaluator(DatasetEvaluator):
         confusion = np.sum([c for c, _ in confusions], axis=0)
         boundary = np.sum([b for _, b in confusions], axis=0)
         scores = class_scores(confusion)
-        boundary_scores = boundary_iou(boundary)
-        lowest = np.minimum(scores.iou, boundary_scores)
-        metrics: OrderedDict[str, float] = class_means("mIoU", scores.iou, seen)
-        metrics["fwIoU"] = scores.frequency_weighted_iou
-        for index, name in enumerate(self._truth.class_names):
-            metrics[f"IoU-{name}"] = float(scores.iou[index])
-            if self._has_boundaries:
-                metrics[f"BoundaryIoU-{name}"] = float(boundary_scores[index])
-                metrics[f"min(IoU, B-Iou)-{name}"] = float(lowest[index])
-        metrics["mACC"] = nan_mean(scores.accuracy)
-        metrics["pACC"] = scores.pixel_accuracy
-        for index, name in enumerate(self._truth.class_names):
-            metrics[f"ACC-{name}"] = float(scores.accuracy[index])
-        metrics = OrderedDict((name, 100 * value) for name, value in metrics.items())
+        metrics = self._metrics(scores, boundary_iou(boundary), seen)
         log_results(self._truth.dataset_name, "sem_seg", metrics)
         if self._folder is not None:
-            per_class = [
-                {
-                    "class": name,
-                    "seen": None if seen is None else bool(seen[index]),
-                    "IoU": metrics[f"IoU-{name}"],
-                    "ACC": metrics[f"ACC-{name}"],
-                    "truth_pixels": int(scores.truth_pixels[index]),
-                }
-                for index, name in enumerate(self._truth.class_names)
-            ]
-            write_results(
-                self._folder,
-                task="sem_seg",
-                dataset_name=self._truth.dataset_name,
-                convention=CONVENTION,
-                metrics=metrics,
-                per_class=per_class,
-            )
+            self._write(self._folder, metrics, scores, seen)
             write_json(
                 self._folder / "sem_seg_predictions.json", list(itertools.chain(*predictions))
             )
@@ -130,6 +107,50 @@ class SemanticEvaluator(DatasetEvaluator):
     @property
     def _has_boundaries(self) -> bool:
         return self._truth.num_classes <= MAX_BOUNDARY_CLASSES
+
+    def _metrics(
+        self, scores: ClassScores, boundary_scores: FloatArray, seen: BoolArray | None
+    ) -> "OrderedDict[str, float]":
+        """All metrics in percent, in the published order."""
+        lowest = np.minimum(scores.iou, boundary_scores)
+        metrics = class_means("mIoU", scores.iou, seen)
+        metrics["fwIoU"] = scores.frequency_weighted_iou
+        for index, name in enumerate(self._truth.class_names):
+            metrics[f"IoU-{name}"] = float(scores.iou[index])
+            if self._has_boundaries:
+                metrics[f"BoundaryIoU-{name}"] = float(boundary_scores[index])
+                metrics[f"min(IoU, B-Iou)-{name}"] = float(lowest[index])
+        metrics["mACC"] = nan_mean(scores.accuracy)
+        metrics["pACC"] = scores.pixel_accuracy
+        for index, name in enumerate(self._truth.class_names):
+            metrics[f"ACC-{name}"] = float(scores.accuracy[index])
+        return OrderedDict((name, 100 * value) for name, value in metrics.items())
+
+    def _write(
+        self,
+        folder: Path,
+        metrics: Mapping[str, float],
+        scores: ClassScores,
+        seen: BoolArray | None,
+    ) -> None:
+        per_class = [
+            {
+                "class": name,
+                "seen": None if seen is None else bool(seen[index]),
+                "IoU": metrics[f"IoU-{name}"],
+                "ACC": metrics[f"ACC-{name}"],
+                "truth_pixels": int(scores.truth_pixels[index]),
+            }
+            for index, name in enumerate(self._truth.class_names)
+        ]
+        write_results(
+            folder,
+            task="sem_seg",
+            dataset_name=self._truth.dataset_name,
+            convention=CONVENTION,
+            metrics=metrics,
+            per_class=per_class,
+        )
 
     def _predicted_labels(self, output: Mapping[str, Any], file_name: str) -> npt.NDArray[np.int32]:
         if "sem_seg_labels" in output:

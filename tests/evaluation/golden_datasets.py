@@ -97,13 +97,13 @@ class GoldenDataset:
 
 
 @contextmanager
-def registered(case: GoldenCase) -> Iterator[GoldenDataset]:
-    """Register the dataset of a case for the time of a test."""
+def registered(case: GoldenCase, **changes: Any) -> Iterator[GoldenDataset]:
+    """Register the dataset of a case for the time of a test; ``changes`` replace its metadata."""
     dataset = GoldenDataset(case)
     panoptic = (case.path / "pred" / "panoptic.json").is_file()
     records, metadata = _panoptic(case) if panoptic else _semantic(case)
     DatasetCatalog.register(dataset.name, lambda: records)
-    MetadataCatalog.get(dataset.name).set(**metadata)
+    MetadataCatalog.get(dataset.name).set(**{**metadata, **changes})
     try:
         yield dataset
     finally:

@@ -65,3 +65,18 @@ def test_class_that_is_no_thing_is_refused() -> None:
         evaluator = InstanceEvaluator(dataset.ground_truth)
         with pytest.raises(ValueError, match="class 10000 is no thing"):
             evaluator.process(dataset.inputs[:1], [output])
+
+
+@pytest.mark.parametrize(
+    ("json_file", "message"),
+    [
+        ("absent.json", r"absent\.json .*INSTANCE_ON"),
+        (None, r"no instance annotation.*INSTANCE_ON"),
+    ],
+)
+def test_missing_annotation_is_explained(json_file: str | None, message: str) -> None:
+    with registered(CASES[-1], json_file=json_file) as dataset:
+        evaluator = InstanceEvaluator(dataset.ground_truth)
+        evaluator.process(dataset.inputs, dataset.instance_outputs())
+        with pytest.raises((FileNotFoundError, ValueError), match=message):
+            evaluator.evaluate()

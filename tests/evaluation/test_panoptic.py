@@ -42,6 +42,24 @@ def test_counts_per_category(case: GoldenCase, tmp_path: Path) -> None:
     assert counts == expected
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_seen_and_unseen_quality_are_means_over_their_classes(
+    case: GoldenCase, tmp_path: Path
+) -> None:
+    with registered(case) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth, tmp_path)
+        seen = dataset.seen_mask("some_seen")
+        outputs = [{**o, "category_overlapping_mask": seen} for o in dataset.panoptic_outputs()]
+        evaluator.process(dataset.inputs, outputs)
+        metrics = evaluator.evaluate()["panoptic_seg"]
+        positions = dataset.ground_truth.metadata.stuff_dataset_id_to_contiguous_id
+    assert_metrics(metrics, dataset.expected["panoptic_seg"], dataset.tolerance)
+    rows = json.loads((tmp_path / "panoptic_seg_evaluation.json").read_text())["per_class"]
+    for name, wanted in (("PQ(S)", True), ("PQ(U)", False)):
+        values = [row["PQ"] for row in rows if seen[positions[row["id"]]] == wanted]
+        assert metrics[name] == pytest.approx(np.mean(values))
+
+
 def test_prediction_file_has_dataset_categories(tmp_path: Path) -> None:
     with registered(CASES[-1]) as dataset:
         evaluator = PanopticEvaluator(dataset.ground_truth, tmp_path)
@@ -106,3 +124,10 @@ def test_empty_group_is_undefined_and_leaves_the_others() -> None:
     metrics = panoptic_quality({5: CategoryCounts(tp=1, iou_sum=0.8)}, {5: True})
     assert metrics["PQ"] == metrics["PQ_th"] == pytest.approx(80)
     assert math.isnan(metrics["PQ_st"])
+
+
+def test_missing_annotation_is_explained() -> None:
+    with registered(CASES[-1], panoptic_json="absent.json") as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        with pytest.raises(FileNotFoundError, match=r"absent\.json .*PANOPTIC_ON"):
+            evaluator.process(dataset.inputs, dataset.panoptic_outputs())
