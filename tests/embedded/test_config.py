@@ -13,7 +13,7 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 
 from maskclippp.config import get_cfg
 from maskclippp.config_files import merge_config_file, merge_options
-from tests.golden_cases import GoldenCase, cases, golden_root
+from tests.golden_cases import COMPACT_COPY, GoldenCase, cases, golden_root
 
 CASES = [(case, item) for case in cases("engine_cfgnode") for item in case.info["cases"]]
 FILE_CASES = [(case, item) for case, item in CASES if item["case"].startswith("merge_from_file")]
@@ -194,7 +194,9 @@ def test_nodes_behave_as_the_golden_case_says(item: dict[str, Any]) -> None:
 
 
 def defaults_file() -> tuple[dict[str, Any], list[str]]:
-    text = (golden_root() / "detectron2_defaults.yaml").read_text()
+    folders = (golden_root(), COMPACT_COPY)
+    name = "detectron2_defaults.yaml"
+    text = next(folder / name for folder in folders if (folder / name).is_file()).read_text()
     tuple_keys = re.search(r"tuple keys: (.*)", text)
     assert tuple_keys
     return yaml.safe_load(text), tuple_keys.group(1).split(", ")
