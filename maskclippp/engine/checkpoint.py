@@ -35,7 +35,11 @@ class Checkpointer(DetectionCheckpointer):
     """
 
     def save(self, name: str, **extra: Any) -> None:
-        """Write ``<name>.pth`` (model, checkpointables, ``extra``) and make it the last one."""
+        """Write ``<name>.pth`` (model, checkpointables, ``extra``) and make it the last one.
+
+        Raises:
+            OSError: the file cannot be written; the checkpoints before it are untouched.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         state = unwrapped(self.model).state_dict()
@@ -44,8 +48,14 @@ class Checkpointer(DetectionCheckpointer):
         content.update(extra)
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
-        with atomic_write(path) as file:
-            torch.save(content, file)
+        try:
+            with atomic_write(path) as file:
+                torch.save(content, file)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+            raise OSError(
+                f"checkpoint {path} cannot be written (is the disk full?): {error}. Earlier "
+                "checkpoints are untouched: make room and continue with --resume"
+            ) from error
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

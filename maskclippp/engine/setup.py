@@ -55,13 +55,26 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.DEVICE = "cpu"
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)
     _check_datasets(cfg, for_training=not args.eval_only)
+    if cfg.TEST.AUG.ENABLED:
+        raise ValueError("TEST.AUG.ENABLED: test-time augmentation is not available; set it False")
     cfg.freeze()
     return cfg
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """The frozen configuration, with its run directory, logs and random seeds set up."""
+    """The frozen configuration, with its run directory, logs and random seeds set up.
+
+    Raises:
+        OSError: the run directory cannot be made; and what :func:`build_config` raises.
+    """
     cfg = build_config(args)
+    try:
+        Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be made ({error.strerror}): choose another one by "
+            "OUTPUT_DIR <path> at the end of the command"
+        ) from error
     rank = comm.get_rank()
     default_setup(cfg, args)
     setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=rank, name="maskclippp")

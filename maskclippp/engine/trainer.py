@@ -147,7 +147,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model of MODEL.META_ARCHITECTURE on MODEL.DEVICE; SEED decides its initial weights."""
+        """The model of MODEL.META_ARCHITECTURE on MODEL.DEVICE, its initial weights by SEED."""
         get_part(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
         if cfg.SEED >= 0:
             seed_training_step(cfg.SEED, 0, rank=0)

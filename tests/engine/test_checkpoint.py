@@ -70,6 +70,13 @@ def test_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
+def test_checkpoint_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+    folder = tmp_path / "file"
+    folder.write_bytes(b"no folder")
+    with pytest.raises(OSError, match=r"model_final\.pth cannot be written.*--resume"):
+        Checkpointer(filled(0.0), str(folder)).save("model_final")
+
+
 def test_only_the_listed_parts_are_saved(tmp_path: Path) -> None:
     Checkpointer(Parts(), str(tmp_path)).save("parts")
     content = torch.load(tmp_path / "parts.pth", weights_only=True)

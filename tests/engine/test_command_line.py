@@ -42,6 +42,7 @@ def failure(
         (["--num-gpus", "0", "--config-file", "absent.yaml"], ["absent.yaml"]),
         (["--num-gpus", "0"], ["DATASETS.TRAIN is empty"]),
         (["--num-gpus", "0", "--eval-only"], ["DATASETS.TEST is empty"]),
+        (["--num-gpus", "0", *TRAIN_SET, "TEST.AUG.ENABLED", "True"], ["TEST.AUG.ENABLED"]),
         (
             ["--num-gpus", "0", "DATASETS.TRAIN", "('openvocab_coco_2017_train_panoptic',)"],
             ["DATASETS.TRAIN", "openvocab_coco_2017_train_panoptic_with_sem_seg"],
@@ -109,6 +110,16 @@ def test_tag_defaults_to_month_and_day_for_all_processes() -> None:
     cfg = build_config(args)
     assert args.tag == datetime.now().strftime("%m%d")
     assert Path(cfg.OUTPUT_DIR).name == args.tag
+
+
+def test_output_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    args = parse(*VALID, "OUTPUT_DIR", str(tmp_path / "file" / "run"))
+    with pytest.raises(SystemExit):
+        train_maskclippp.main(args)
+    assert f"OUTPUT_DIR {tmp_path}/file/run cannot be made" in capsys.readouterr().err
 
 
 def test_options_may_change_the_output_folder(tmp_path: Path) -> None:
