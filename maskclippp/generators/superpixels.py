@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import skimage.color
-import skimage.segmentation
 import torch
 from detectron2.config import CfgNode, configurable
 from scipy import ndimage
@@ -70,6 +68,10 @@ class SuperpixelSegmentor(MaskGenerator):
         return GeneratedMasks([self._masks(record["image"]) for record in batched_inputs])
 
     def _masks(self, image: Tensor) -> Tensor:
+        # Imported here: only this generator needs it, and every process would wait for it.
+        import skimage.color
+        import skimage.segmentation
+
         pixels = image.permute(1, 2, 0).cpu().numpy()
         lab = skimage.color.rgb2lab(pixels.astype(np.float64) / 255)
         superpixels = skimage.segmentation.slic(
