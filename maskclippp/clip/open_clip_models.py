@@ -37,10 +37,10 @@ _SHARED_KEYS = frozenset({"logit_scale", "logit_bias"})
 def load_visual_tower(node: CfgNode) -> nn.Module:
     """The image tower of ``node.MODEL_NAME`` with the weights that the node names."""
     config = model_config(node.MODEL_NAME)
+    state = _pretrained_state(node)
     tower = _build_vision_tower(
         config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)
     )
-    state = _pretrained_state(node)
     if state is not None:
         visual = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
         _load_strictly(tower, visual, node)
@@ -55,11 +55,11 @@ def load_text_tower(node: CfgNode) -> tuple[TextTransformer, Tensor]:
             f"TEXT_ENCODER.MODEL_NAME: {node.MODEL_NAME!r} has a Hugging Face text tower, which "
             "CLIPTextEncoder cannot run; choose a model with CLIP's own text tower"
         )
+    state = _pretrained_state(node)
     tower = _build_text_tower(
         config["embed_dim"], config["text_cfg"], config.get("quick_gelu", False)
     )
     logit_scale = torch.tensor(float(np.log(1 / 0.07)))
-    state = _pretrained_state(node)
     if state is not None:
         logit_scale = state.get("logit_scale", logit_scale).float().reshape(())
         text = {
