@@ -1,6 +1,5 @@
 """SSD colour changes: recorded draws and the same operations spelt out."""
 
-import json
 import random
 
 import cv2
@@ -9,9 +8,8 @@ import pytest
 from PIL import Image
 
 from maskclippp.data.mappers.color import SSDColorJitter
-from tests.golden_cases import golden_root
+from tests.data.real_samples import mapper_cases
 
-GOLDEN = golden_root() / "data_mappers"
 TOLERANCE = 2
 
 
@@ -42,16 +40,13 @@ def clip(values: np.ndarray) -> np.ndarray:
 
 def recorded() -> list[tuple[np.ndarray, int, np.ndarray]]:
     """(input, seed, output) of the recorded colour changes, in RGB."""
-    file = GOLDEN / "case.json"
-    if not file.is_file():
-        return []
-    case = json.loads(file.read_text())
-    pixels = np.array(Image.open(GOLDEN / case["color_aug_input"]))
     results = []
-    for run in case["color_aug"]:
-        output = np.array(Image.open(GOLDEN / run["output_png"]))
-        turn = slice(None, None, -1 if run["img_format"] == "BGR" else 1)
-        results.append((pixels[..., turn], run["python_seed"], output[..., turn]))
+    for folder, case in mapper_cases():
+        pixels = np.array(Image.open(folder / case["color_aug_input"]))
+        for run in case["color_aug"]:
+            output = np.array(Image.open(folder / run["output_png"]))
+            turn = slice(None, None, -1 if run["img_format"] == "BGR" else 1)
+            results.append((pixels[..., turn], run["python_seed"], output[..., turn]))
     return results
 
 

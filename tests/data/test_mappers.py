@@ -1,6 +1,5 @@
 """Train mappers and the test mapper: drawn from a seed, compared to recorded or plain results."""
 
-import json
 import random
 import shutil
 from collections.abc import Callable
@@ -26,10 +25,9 @@ from tests.data.plain_mappers import (
     plain_mask_former_semantic,
     resize_ids,
 )
-from tests.golden_cases import golden_root
+from tests.data.real_samples import mapper_cases, sample_records
 
 DATASET = "openvocab_coco_2017_val_panoptic_with_sem_seg"
-GOLDEN = golden_root() / "data_mappers"
 MAPPERS = {
     "COCOPanopticNewBaselineDatasetMapper": "coco_panoptic_lsj",
     "MaskFormerSemanticDatasetMapper": "mask_former_semantic",
@@ -80,26 +78,30 @@ def records_below(root: Path) -> list[dict[str, Any]]:
     return load_panoptic_records(coco_panoptic("val"), root, check_files=True)
 
 
-def golden_case() -> dict[str, Any]:
-    """The recorded runs, empty in a lone clone: real COCO images are not part of the project."""
-    file = GOLDEN / "case.json"
-    return json.loads(file.read_text()) if file.is_file() else {"runs": {}}
+def recorded_runs() -> list[tuple[str, Path, dict[str, Any]]]:
+    """Name, folder and description of every recorded run; empty in a lone clone."""
+    return [
+        (name, folder, run) for folder, case in mapper_cases() for name, run in case["runs"].items()
+    ]
 
 
-def recorded_expectation(run: dict[str, Any]) -> Expected:
+def recorded_expectation(folder: Path, run: dict[str, Any]) -> Expected:
     masks = [mask_codec.decode(code).astype(bool) for code in run["gt_masks_rle"]]
     labels = run.get("sem_seg_png")
     return Expected(
-        image=np.array(Image.open(GOLDEN / run["image_png"])),
+        image=np.array(Image.open(folder / run["image_png"])),
         classes=run["gt_classes"],
         masks=np.stack(masks),
-        labels=None if labels is None else np.array(Image.open(GOLDEN / labels)),
+        labels=None if labels is None else np.array(Image.open(folder / labels)),
     )
 
 
+def no_expectation() -> Expected:
+    raise NotImplementedError("this run is compared with nothing")
+
+
 def recorded_record(run: dict[str, Any]) -> dict[str, Any]:
-    samples = golden_root().parent / "samples" / "coco_panoptic"
-    (record,) = (r for r in records_below(samples) if r["file_name"].endswith(run["image_file"]))
+    (record,) = (r for r in sample_records() if r["file_name"].endswith(run["image_file"]))
     return record
 
 
@@ -131,9 +133,9 @@ def all_runs(scene: list[dict[str, Any]]) -> list[Run]:
             run["config"],
             run["numpy_and_python_seed"],
             recorded_record(run),
-            lambda run=run: recorded_expectation(run),
+            lambda folder=folder, run=run: recorded_expectation(folder, run),
         )
-        for name, run in golden_case()["runs"].items()
+        for name, folder, run in recorded_runs()
         if run["mapper"] in MAPPERS
     ]
     return runs
@@ -176,7 +178,7 @@ def test_image_is_bytes_in_the_configured_channel_order(scene: list[dict[str, An
     images = {}
     for channels in ("RGB", "BGR"):
         config = {**LSJ, "INPUT.FORMAT": channels}
-        run = Run("", "coco_panoptic_lsj", config, 3, scene[0], recorded_expectation)
+        run = Run("", "coco_panoptic_lsj", config, 3, scene[0], no_expectation)
         images[channels] = call(run)["image"]
     assert images["RGB"].dtype == torch.uint8
     assert torch.equal(images["RGB"].flip(0), images["BGR"])
@@ -185,7 +187,7 @@ def test_image_is_bytes_in_the_configured_channel_order(scene: list[dict[str, An
 def test_original_size_is_kept_and_the_record_untouched(scene: list[dict[str, Any]]) -> None:
     record = {k: v for k, v in scene[0].items() if k not in ("height", "width")}
     before = dict(record)
-    output = call(Run("", "mask_former_semantic", CROP, 1, record, recorded_expectation))
+    output = call(Run("", "mask_former_semantic", CROP, 1, record, no_expectation))
     assert (output["height"], output["width"]) == (scene[0]["height"], scene[0]["width"])
     assert record == before
 
@@ -193,7 +195,7 @@ def test_original_size_is_kept_and_the_record_untouched(scene: list[dict[str, An
 def test_image_without_labels_gives_no_mask(scene: list[dict[str, Any]]) -> None:
     record = {**scene[0], "segments_info": []}
     for mapper, config in (("coco_panoptic_lsj", LSJ), ("mask_former_semantic", CROP)):
-        instances = call(Run("", mapper, config, 1, record, recorded_expectation))["instances"]
+        instances = call(Run("", mapper, config, 1, record, no_expectation))["instances"]
         assert instances.gt_masks.shape[0] == len(instances.gt_classes) == 0
 
 
@@ -225,17 +227,15 @@ def test_annotation_of_another_size_names_both_files(scene: list[dict[str, Any]]
 
 
 def test_mapper_gives_the_size_and_labels_that_were_recorded(scene: list[dict[str, Any]]) -> None:
-    runs = [
-        (r, recorded_record(r)) for r in golden_case()["runs"].values() if r["transforms"] is None
-    ]
-    for run, record in runs:
+    runs = [(f, r, recorded_record(r)) for _, f, r in recorded_runs() if r["transforms"] is None]
+    for folder, run, record in runs:
         mapper = TestMapper(
             configuration("coco_panoptic_lsj", run["config"]), DATASET, with_ground_truth=True
         )
         output = mapper(record)
         image = output["image"].permute(1, 2, 0).numpy().astype(int)
-        assert np.abs(image - np.array(Image.open(GOLDEN / run["image_png"]))).max() <= 1
-        labels = np.array(Image.open(GOLDEN / run["sem_seg_png"]))
+        assert np.abs(image - np.array(Image.open(folder / run["image_png"]))).max() <= 1
+        labels = np.array(Image.open(folder / run["sem_seg_png"]))
         assert (output["sem_seg"].numpy() == labels).all()
         assert run["output_keys"] == sorted(output.keys() & set(run["output_keys"]))
     plain = {"INPUT.MIN_SIZE_TEST": 100, "INPUT.MAX_SIZE_TEST": 130}

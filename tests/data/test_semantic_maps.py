@@ -12,7 +12,7 @@ from maskclippp.data.files import read_panoptic_ids
 from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import read_semantic_labels, semantic_from_panoptic
 from tests.data.panoptic_scene import make_coco_panoptic
-from tests.golden_cases import golden_root
+from tests.data.real_samples import recorded_semantic_maps, sample_records
 
 
 @pytest.fixture
@@ -32,12 +32,8 @@ def test_every_segment_is_painted_with_its_class(records: list[dict[str, Any]]) 
 
 
 def test_recorded_conversion_of_the_real_images() -> None:
-    golden = golden_root() / "prepare_coco_semseg" / "coco" / "panoptic_semseg_val2017"
-    samples = golden_root().parent / "samples" / "coco_panoptic"
-    expected = sorted(golden.glob("*.png"))  # none in a lone clone, which may not hold COCO images
-    records = (
-        load_panoptic_records(coco_panoptic("val"), samples, check_files=True) if expected else []
-    )
+    expected = recorded_semantic_maps()
+    records = sample_records() if expected else []
     by_name = {Path(record["pan_seg_file_name"]).name: record for record in records}
     for file in expected:
         labels = read_semantic_labels(by_name[file.name], ignore_label=255)

@@ -1,7 +1,5 @@
 """The geometric transforms of the train mappers."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,7 @@ from maskclippp.data.mappers.transforms import (
     resize_labels,
     shortest_edge_size,
 )
-from tests.golden_cases import golden_root
+from tests.data.real_samples import mapper_cases
 
 # height, width, shortest, longest -> new height, new width, as the published loader rounds them
 SHORTEST_EDGE = [
@@ -38,10 +36,9 @@ def scene(height: int = 30, width: int = 44) -> tuple[Image.Image, tv_tensors.Ma
 
 
 def test_shortest_edge_sizes_equal_the_recorded_ones() -> None:
-    case = golden_root() / "data_mappers" / "case.json"
     rows = list(SHORTEST_EDGE)
-    if case.is_file():
-        rows += json.loads(case.read_text())["short_edge_shapes_h_w_size_max_newh_neww"]
+    for _, case in mapper_cases():
+        rows += case["short_edge_shapes_h_w_size_max_newh_neww"]
     for height, width, shortest, longest, *expected in rows:
         assert list(shortest_edge_size(height, width, shortest, longest)) == expected
 

@@ -16,7 +16,8 @@ from pycocotools import mask as mask_codec
 from maskclippp.data.files import read_label_map, read_panoptic_ids
 from maskclippp.data.mappers.common import masks_to_boxes
 from maskclippp.evaluation import GroundTruth
-from tests.golden_cases import GoldenCase, golden_root
+from tests.data.real_samples import sample_root
+from tests.golden_cases import GoldenCase
 
 Outputs = dict[str, dict[str, Any]]
 ALL_SEEN_MASKS = ("some_seen", "all_seen", "none_seen")
@@ -130,11 +131,11 @@ def _panoptic(case: GoldenCase) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         json_file, maps, images = own / "panoptic.json", own / "panoptic", own / "images"
         instances, semantic = own / "instances.json", own / "semseg"
     else:  # the two real images beside the cases
-        coco = golden_root().parent / "samples" / "coco_panoptic" / "coco"
+        coco = sample_root() / "coco"
         json_file = coco / "annotations" / "panoptic_val2017.json"
         instances = coco / "annotations" / "instances_val2017.json"
         maps, images = coco / "panoptic_val2017", coco / "val2017"
-        semantic = golden_root() / "prepare_coco_semseg" / "coco" / "panoptic_semseg_val2017"
+        semantic = case.path.parent / "prepare_coco_semseg" / "coco" / "panoptic_semseg_val2017"
     content = json.loads(json_file.read_text())
     classes = case.info.get("classes") or [
         {**category, "name": f"c{category['id']}"} for category in content["categories"]

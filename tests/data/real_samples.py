@@ -1,0 +1,36 @@
+"""Real COCO images and what was recorded on them: beside the project, never part of it.
+
+A lone clone has neither; tests then run on drawn datasets alone.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.panoptic import load_panoptic_records
+from tests.golden_cases import REPOSITORY, golden_root
+
+
+def sample_root() -> Path:
+    """The dataset root with the two real images."""
+    for folder in (golden_root().parent, REPOSITORY.parent / "shared"):
+        if (folder / "samples" / "coco_panoptic").is_dir():
+            return folder / "samples" / "coco_panoptic"
+    raise FileNotFoundError("recorded cases on COCO images need samples/coco_panoptic beside them")
+
+
+def sample_records() -> list[dict[str, Any]]:
+    """Records of the real images."""
+    return load_panoptic_records(coco_panoptic("val"), sample_root(), check_files=True)
+
+
+def mapper_cases() -> list[tuple[Path, dict[str, Any]]]:
+    """(folder, case.json) of the recorded mapper runs; empty in a lone clone."""
+    files = sorted(golden_root().glob("data_mappers*/case.json"))
+    return [(file.parent, json.loads(file.read_text())) for file in files]
+
+
+def recorded_semantic_maps() -> list[Path]:
+    """Recorded conversions of the real images' panoptic maps; empty in a lone clone."""
+    return sorted(golden_root().glob("prepare_coco_semseg*/coco/panoptic_semseg_*/*.png"))
