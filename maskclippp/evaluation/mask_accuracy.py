@@ -60,8 +60,8 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
             if len(predicted) != len(truth):
                 raise ValueError(
                     f"{image['file_name']}: {len(predicted)} predicted classes for {len(truth)} "
-                    "ground-truth masks; a mask may have vanished when the labels were resized: "
-                    "try a larger INPUT.MIN_SIZE_TEST"
+                    "ground-truth masks; mask accuracy needs MODEL.MASKCLIPPP.SEGMENTOR.NAME "
+                    "GTSegmentor or PanGTSegmentor"
                 )
             if predicted.min() < 0 or predicted.max() >= self._truth.num_classes:
                 raise ValueError(

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from maskclippp.data.files import LabelArray, check_same_size, read_panoptic_ids
 from maskclippp.data.mappers.common import check_image_format, image_to_tensor, read_record_image
-from maskclippp.data.mappers.transforms import resize_labels, shortest_edge_size
+from maskclippp.data.mappers.transforms import shortest_edge_size
 from maskclippp.data.semantic_maps import has_semantic_labels, read_semantic_labels
 
 _GROUND_TRUTH_SEGMENTORS = ("GTSegmentor", "PanGTSegmentor")
@@ -23,9 +23,9 @@ class TestMapper:
 
     A call returns a copy of the record with ``image`` (uint8 [3, h, w], shorter side ``min_size``,
     longer side at most ``max_size``; ``min_size`` 0 keeps the size) and ``height``, ``width`` of
-    the original. With ``with_ground_truth`` also ``sem_seg`` (int64 [h, w], class ids) and
-    ``pan_seg`` (int64 [h, w], segment ids), as far as the record has them, at the size of
-    ``image``; otherwise no annotation file is touched.
+    the original. With ``with_ground_truth`` also ``sem_seg`` (int64, class ids) and ``pan_seg``
+    (int64, segment ids), as far as the record has them, at the original size, so that no small
+    segment is lost to resizing; otherwise no annotation file is touched.
     """
 
     __test__ = False  # no test class, whatever pytest makes of its name
@@ -71,14 +71,14 @@ class TestMapper:
         if not self.with_ground_truth:
             return out
 
-        def to_image_size(labels: LabelArray, file: str) -> torch.Tensor:
+        def checked(labels: LabelArray, file: str) -> torch.Tensor:
             check_same_size(original_size, out["file_name"], labels.shape, file)
-            return resize_labels(torch.from_numpy(labels), size, "centre")
+            return torch.from_numpy(labels).long()
 
         if has_semantic_labels(out):
             file = out.get("sem_seg_file_name") or out["pan_seg_file_name"]
-            out["sem_seg"] = to_image_size(read_semantic_labels(out, self.ignore_label), file)
+            out["sem_seg"] = checked(read_semantic_labels(out, self.ignore_label), file)
         if "pan_seg_file_name" in out:
             file = out["pan_seg_file_name"]
-            out["pan_seg"] = to_image_size(read_panoptic_ids(file), file)
+            out["pan_seg"] = checked(read_panoptic_ids(file), file)
         return out
