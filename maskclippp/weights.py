@@ -1,53 +1,125 @@
-"""Reads weight files without ever running code from them."""
+"""Reads weights and checkpoints as data: tensors and plain containers, never code."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-# Entries under which the state dict may sit in a file, in the order in which they are tried.
+
+# Entries under which a state dict of other projects may sit, in the order in which they are tried.
 _WRAPPERS = ("state_dict", "model", "module")
 
 
-def load_weights_file(path: Path) -> dict[str, Tensor]:
-    """The state dict in a ``.safetensors`` or PyTorch file, on the CPU.
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file, the reason and the remedy."""
 
-    The dictionary may sit under ``state_dict``, ``model`` or ``module``, and its keys may have
-    the prefix ``module.`` of data-parallel training; both are removed.
+
+class UnreadableCheckpointError(CheckpointError):
+    """The file is damaged: cut short, or not a checkpoint at all."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU, with the model's tensors under ``"model"``.
+
+    Accepts torch files (a state dict, or a dictionary with ``model`` and more) and safetensors.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds pickled code, or holds no tensors.
+        FileNotFoundError: no such file.
+        UnreadableCheckpointError: the file is damaged.
+        CheckpointError: the file holds pickled code or no state dict, or is of another format.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist")
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain containers and was not loaded, because "
-            f"unpickling could run code ({_first_line(error)}). Ask its author for a safetensors "
-            "file or a plain state dict"
-        ) from error
-    except (RuntimeError, EOFError, SafetensorError) as error:
-        raise ValueError(f"{path} is damaged or no weights file: {_first_line(error)}") from error
+    content = _read_dictionary(path)
+    wrapped: dict[str, Any] = (
+        content if isinstance(content.get("model"), dict) else {"model": content}
+    )
+    foreign = sorted(
+        str(key) for key, value in wrapped["model"].items() if not isinstance(value, Tensor)
+    )
+    if foreign:
+        raise CheckpointError(
+            f"checkpoint {path} holds no state dict of tensors, neither at its top nor under "
+            f"'model': entries {foreign[:5]} are something else"
+        )
+    return wrapped
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of any project, on the CPU.
+
+    It may sit under ``state_dict``, ``model`` or ``module``, and its keys may have the prefix
+    ``module.`` of data-parallel training; both are removed. Entries that are no tensors are left
+    out. Raises as :func:`read_checkpoint`.
+    """
+    content = _read_dictionary(path)
     for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+        if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dictionary of tensors, found {type(content)}")
-    state = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise ValueError(f"{path} holds no tensors; its entries are {sorted(content)[:5]}")
-    return {k.removeprefix("module."): v for k, v in state.items()}
+        raise CheckpointError(f"{path} holds no tensors; its entries are {sorted(content)[:5]}")
+    return strip_common_prefix(state, "module.")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def strip_common_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The state dict without ``prefix`` if every key has it, else unchanged."""
+    if not all(key.startswith(prefix) for key in state):
+        return state
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _read_dictionary(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint {path} does not exist: check MODEL.WEIGHTS, PRETRAINED or LOAD_FROM (a "
+            "path relative to the working directory, or an absolute one)"
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix == ".pkl":
+        raise CheckpointError(
+            f"checkpoint {path} is a pickle (.pkl), which could execute code when it is read: "
+            "convert it to .safetensors or to a .pth state dict"
+        )
+    content = _read_torch_file(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"checkpoint {path}: expected a dictionary, found {type(content).__name__}"
+        )
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def _read_torch_file(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch reports forbidden content and broken pickles by the same type.
+        if zipfile.is_zipfile(path) or "nsupported" in str(error):
+            reason = _first_line_about_code(str(error))
+            raise CheckpointError(
+                f"checkpoint {path} contains pickled code or objects and is refused, because "
+                f"reading it could execute anything ({reason}): save a state dict of tensors only"
+            ) from error
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = str(error).strip().split("\n", maxsplit=1)[0] or "it is empty"
+        raise UnreadableCheckpointError(
+            f"checkpoint {path} is damaged, probably cut short: {reason}"
+        ) from error
+
+
+def _first_line_about_code(message: str) -> str:
+    """The line of torch's long message that names what was refused."""
+    lines = [line.strip() for line in message.splitlines()]
+    return next((line for line in lines if "nsupported" in line), lines[0])

@@ -21,7 +21,7 @@ from open_clip.pretrained import list_pretrained_tags_by_model as list_tags
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-from maskclippp.weights import load_weights_file
+from maskclippp.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +103,9 @@ def _pretrained_state(node: CfgNode) -> dict[str, Tensor] | None:
     if node.PRETRAINED != "random":
         path = _find_pretrained(node.MODEL_NAME, node.PRETRAINED)
         logger.info("Loading %s from %s", node.MODEL_NAME, path)
-        state = load_weights_file(path)
+        state = read_weights(path)
     if node.LOAD_FROM:
-        extra = load_weights_file(Path(node.LOAD_FROM).expanduser())
+        extra = read_weights(Path(node.LOAD_FROM).expanduser())
         prefix = node.LOAD_BEG_KEY
         chosen = {k.removeprefix(prefix): v for k, v in extra.items() if k.startswith(prefix)}
         if not chosen:

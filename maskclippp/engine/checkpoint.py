@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from maskclippp.engine.atomic_file import atomic_write
-from maskclippp.engine.checkpoint_file import (
+from maskclippp.weights import (
     CheckpointError,
     UnreadableCheckpointError,
     read_checkpoint,

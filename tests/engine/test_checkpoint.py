@@ -11,7 +11,7 @@ from torch import nn
 
 from maskclippp.engine.atomic_file import atomic_write
 from maskclippp.engine.checkpoint import Checkpointer, describe_keys
-from maskclippp.engine.checkpoint_file import (
+from maskclippp.weights import (
     CheckpointError,
     UnreadableCheckpointError,
     read_checkpoint,

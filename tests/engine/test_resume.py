@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskclippp.engine.checkpoint import Checkpointer
-from maskclippp.engine.checkpoint_file import CheckpointError
+from maskclippp.weights import CheckpointError
 from tests.engine.processes import train_in_processes
 from tests.engine.toy import ToyTrainer, run_toy_training, toy_config
 
