@@ -84,6 +84,9 @@ def image_results(
 ) -> dict[str, Any]:
     """The results that the settings ask for, by the names of ``MaskCLIPpp.forward``.
 
+    They are computed in float32, also within autocast: half precision cannot tell classes of
+    nearly equal score apart.
+
     Args:
         masks: [Q, h, w] of the image, at any resolution.
         logits: [Q, K] or [Q, K + 1] with void last.
@@ -94,6 +97,18 @@ def image_results(
     """
     if settings.mask_acc:
         return {"mask_cls": postprocess.mask_classes(logits, num_classes)}
+    with torch.autocast(masks.device.type, enabled=False):
+        return _segmentations(masks, logits, size, thing_classes, num_classes, settings)
+
+
+def _segmentations(
+    masks: Tensor,
+    logits: Tensor,
+    size: tuple[int, int],
+    thing_classes: frozenset[int],
+    num_classes: int,
+    settings: InferenceSettings,
+) -> dict[str, Any]:
     results: dict[str, Any] = {}
     arguments = (masks, logits, num_classes, size)
     if settings.semantic_on and settings.semantic_output == "scores":

@@ -10,7 +10,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-
 # Entries under which a state dict of other projects may sit, in the order in which they are tried.
 _WRAPPERS = ("state_dict", "model", "module")
 

@@ -40,7 +40,10 @@ class GoldenCase:
         """Tensors of ``<name>.safetensors`` (weights, inputs or outputs); half becomes float32."""
         path = self.path / f"{name}.safetensors"
         # The compact copy is compressed; a case directory given from outside is not.
-        data = path.read_bytes() if path.exists() else gzip.open(f"{path}.gz").read()
+        if path.exists():
+            data = path.read_bytes()
+        else:
+            data = gzip.decompress(path.with_suffix(".safetensors.gz").read_bytes())
         tensors = load(data)
         return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 

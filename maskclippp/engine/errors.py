@@ -5,14 +5,12 @@ its message was written for users. Whatever an operation inside the package or a
 a bug until somebody turns it into such a message.
 """
 
-import dis
 import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import maskclippp
 
@@ -36,7 +34,7 @@ def bad_input_message(error: BaseException) -> str | None:
         deliberate = worker["code"].lstrip().startswith("raise ")
         own = _is_own_file(worker["file"])
         return worker["message"].strip().strip("'\"") if own and deliberate else None
-    return message if _raised_by_package(error.__traceback__) else None
+    return message if _raised_by_package(error) else None
 
 
 @contextmanager
@@ -61,15 +59,13 @@ def exit_on_bad_input(output_dir: Path | None = None, rank: int = 0) -> Iterator
         sys.exit(1)
 
 
-def _raised_by_package(trace: TracebackType | None) -> bool:
-    """Whether the innermost frame is this package's and executes a ``raise`` statement."""
-    if trace is None:
+def _raised_by_package(error: BaseException) -> bool:
+    """Whether a ``raise`` statement of this package, as it stands in the source, made the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
         return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    raising = dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
-    return raising and _is_own_file(code.co_filename)
+    innermost = frames[-1]
+    return _is_own_file(innermost.filename) and (innermost.line or "").startswith("raise ")
 
 
 def _is_own_file(name: str) -> bool:
