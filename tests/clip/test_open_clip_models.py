@@ -143,7 +143,7 @@ def server(weights_file: Path) -> Iterator[str]:
     """The URL of a local server that offers the folder of the weights file."""
     handler = partial(_QuietHandler, directory=str(weights_file.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()

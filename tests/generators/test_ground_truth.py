@@ -1,0 +1,74 @@
+"""Annotated masks as a generator: what remains to be judged is classification."""
+
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+
+from maskclippp.clip import DummyVisualEncoder
+from maskclippp.generators import GTSegmentor, PanGTSegmentor, build_generator
+from tests.tiny_models import TEST_SET, labelled_record, random_image, tiny_config
+
+
+def panoptic_record() -> dict[str, Any]:
+    ids = torch.zeros(6, 8, dtype=torch.int64)
+    ids[:, 2:4], ids[:, 4:] = 70000, 3
+    segments = [{"id": 3, "category_id": 1}, {"id": 70000, "category_id": 0, "iscrowd": 1}]
+    return {"image": random_image(6, 8), "pan_seg": ids, "segments_info": segments}
+
+
+def test_one_mask_per_label_in_ascending_order() -> None:
+    record = labelled_record((6, 9), 2, 255, 0)
+    (masks,) = GTSegmentor(ignore_label=255)([record], None).masks
+    assert masks.dtype == torch.bool
+    assert torch.equal(masks[0], record["sem_seg"] == 0)
+    assert torch.equal(masks[1], record["sem_seg"] == 2)
+    assert len(masks) == 2
+
+
+def test_the_ignore_label_is_that_of_the_test_set() -> None:
+    generator = build_generator(tiny_config("DATASETS.TEST", (TEST_SET,)))
+    assert isinstance(generator, GTSegmentor)
+    assert generator.ignore_label == 255
+
+
+def test_an_image_of_ignored_pixels_alone_has_no_masks() -> None:
+    (masks,) = GTSegmentor()([labelled_record((6, 9), 255)], None).masks
+    assert masks.shape == (0, 6, 9)
+
+
+def test_one_mask_per_segment_in_the_order_of_the_annotation() -> None:
+    record = panoptic_record()
+    (masks,) = PanGTSegmentor()([record], None).masks
+    assert torch.equal(masks[0], record["pan_seg"] == 3)
+    assert torch.equal(masks[1], record["pan_seg"] == 70000)
+
+
+def test_no_segments_give_no_masks() -> None:
+    record = {**panoptic_record(), "segments_info": []}
+    (masks,) = PanGTSegmentor()([record], None).masks
+    assert masks.shape == (0, 6, 8)
+
+
+@pytest.mark.parametrize("name", ["GTSegmentor", "PanGTSegmentor"])
+def test_a_record_without_annotation_is_named(name: str) -> None:
+    generator = build_generator(tiny_config(".SEGMENTOR.NAME", name))
+    record = {"image": random_image(6, 8), "file_name": "some/image.jpg"}
+    with pytest.raises(ValueError, match=rf"{name} needs the annotation .* of some/image\.jpg"):
+        generator([record], None)
+
+
+def test_masks_take_the_resolution_of_the_generators_encoder() -> None:
+    node: CfgNode = tiny_config().MODEL.MASKCLIPPP.VISUAL_ENCODER_F
+    node.TEST_RESIZE_TYPE, node.TEST_IMAGE_SIZE = "short", 12
+    record = labelled_record((6, 9), 0, 1)
+    encoded = DummyVisualEncoder(node)([record["image"]])
+    (masks,) = GTSegmentor()([record], encoded).masks
+    assert masks.shape == (2, 12, 18)
+    assert masks.sum(dim=0).sub(1).abs().max() < 1e-6
+
+
+def test_an_unknown_generator_lists_the_valid_names() -> None:
+    with pytest.raises(ValueError, match=r"SEGMENTOR\.NAME: 'Sam' is not one of .*'GTSegmentor'"):
+        build_generator(tiny_config(".SEGMENTOR.NAME", "Sam"))

@@ -1,0 +1,88 @@
+"""Superpixel masks: a partition of any image, the same every time."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from maskclippp.generators import SuperpixelSegmentor, build_generator
+from tests.tiny_models import random_image, tiny_config
+
+
+def masks_of(image: Tensor, **options: float) -> Tensor:
+    (masks,) = SuperpixelSegmentor(**options)([{"image": image}], None).masks  # type: ignore[arg-type]
+    return masks
+
+
+def two_colours(height: int, width: int) -> Tensor:
+    """Red on the left, blue on the right."""
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    image[0, :, : width // 2] = 200
+    image[2, :, width // 2 :] = 200
+    return image
+
+
+@pytest.mark.parametrize(
+    "size", [(96, 128), (33, 61), (5, 7), (1, 40), (40, 1), (2, 2), (1, 1)], ids=str
+)
+def test_every_pixel_is_covered_exactly_once(size: tuple[int, int]) -> None:
+    masks = masks_of(random_image(*size))
+    assert masks.dtype == torch.bool
+    assert masks.shape[1:] == size
+    assert (masks.sum(dim=0) == 1).all()
+    assert masks.any(dim=(1, 2)).all()
+
+
+def test_the_same_image_gives_the_same_masks() -> None:
+    image = random_image(64, 80)
+    first = masks_of(image)
+    torch.manual_seed(99)
+    assert torch.equal(masks_of(image), first)
+
+
+@pytest.mark.parametrize("colour", [0, 128, 255])
+def test_a_uniform_image_is_one_mask(colour: int) -> None:
+    image = torch.full((3, 50, 60), colour, dtype=torch.uint8)
+    assert masks_of(image).shape == (1, 50, 60)
+
+
+def test_regions_of_different_colour_are_kept_apart() -> None:
+    masks = masks_of(two_colours(60, 80))
+    left, right = masks[masks[:, 30, 10]], masks[masks[:, 30, 70]]
+    assert not (left & right).any()
+    # Superpixels on the border may be regions of their own.
+    assert left[0, :, :40].float().mean() > 0.8
+    assert right[0, :, 40:].float().mean() > 0.8
+
+
+def test_a_great_threshold_joins_everything() -> None:
+    assert len(masks_of(two_colours(60, 80), merge_threshold=1000.0)) == 1
+
+
+def test_small_regions_join_a_neighbour() -> None:
+    image = random_image(60, 80)
+    smallest = masks_of(image).sum(dim=(1, 2)).min()
+    grown = masks_of(image, min_area=0.02).sum(dim=(1, 2)).min()
+    assert smallest < 0.02 * 60 * 80 <= grown
+
+
+def test_images_of_a_batch_are_independent() -> None:
+    generator = SuperpixelSegmentor()
+    records = [{"image": random_image(30, 40)}, {"image": two_colours(20, 24)}]
+    together = generator(records, None).masks
+    for record, masks in zip(records, together, strict=True):
+        assert torch.equal(generator([record], None).masks[0], masks)
+
+
+def test_settings_come_from_the_config() -> None:
+    generator = build_generator(
+        tiny_config(
+            ".SEGMENTOR.NAME", "SuperpixelSegmentor", ".SEGMENTOR.SUPERPIXELS.NUM_SEGMENTS", 7
+        )
+    )
+    assert isinstance(generator, SuperpixelSegmentor)
+    assert generator.num_segments == 7
+
+
+def test_at_least_one_segment_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="NUM_SEGMENTS: expected >= 1, found 0"):
+        SuperpixelSegmentor(num_segments=0)
