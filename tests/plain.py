@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskclippp.alignment import LinearPSM
 from maskclippp.clip import TextTower
+from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.vocabulary import Vocabulary
 
 
@@ -185,3 +187,30 @@ def reweighted_cross_entropy(
                 chance = (logits[i] / temperature).softmax(dim=0)[labels[i]]
                 loss = loss - weight / len(images) * chance.log()
     return loss
+
+
+def training_loss(model: MaskCLIPpp, records: Sequence[dict[str, Any]], text: Tensor) -> Tensor:
+    """The loss of a batch of annotated masks, from text embeddings [K, T, D]."""
+    masks = [record["instances"].gt_masks for record in records]
+    labels = torch.cat([record["instances"].gt_classes for record in records]).to(text.device)
+    encoded = model.visual_encoder([record["image"] for record in records], masks)
+    assert encoded.mask_embeddings is not None
+    embeddings = encoded.mask_embeddings
+    embeddings = embeddings / embeddings.norm(dim=-1, keepdim=True)
+    correlation = torch.einsum("nd,ktd->nkt", embeddings, text.to(embeddings.dtype))
+    if model.logit_scale is not None:
+        correlation = correlation * model.logit_scale.exp().clamp(max=100)
+    if isinstance(model.psm, LinearPSM):
+        logits = linear_psm(correlation, model.psm.corr_proj_in, model.psm.corr_proj_out)
+    else:
+        logits = model.psm(correlation, encoded, text)
+    return reweighted_cross_entropy(
+        logits,
+        labels,
+        encoded.batch.image_of_mask,
+        len(records),
+        temperature=model.criterion.temperature,
+        balance_cls=model.criterion.balance_cls,
+        ignore_index=model.criterion.ignore_index,
+        areas=encoded.mask_areas if model.criterion.ignore_empty else None,
+    )

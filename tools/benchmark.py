@@ -1,0 +1,205 @@
+"""Measure text classifier, encoder, post-processing and training step of any config.
+
+    python tools/benchmark.py [--config-file configs/...yaml] [--parts text encoder ...]
+        [--against plain] [--output benchmark.json] [sizes] [KEY VALUE ...]
+
+Weights are random, nothing is downloaded. Without a config file, the published ConvNeXt-B mask
+classifier is taken. With ``--against plain`` each part is compared, in the same run and taking
+turns, with the straightforward formulation in ``tests/plain.py``; both must first give the same
+result. Time is the median of ``--repeats`` runs. Memory is the growth of the peak while the part
+runs once: of CUDA's tensors, or of the process's resident memory on a CPU.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
+
+import maskclippp  # noqa: E402, F401  (makes detectron2 importable)
+
+# isort: split
+from benchmark_parts import (  # noqa: E402
+    CACHED,
+    OURS,
+    PLAIN,
+    Benchmark,
+    Row,
+    Workload,
+    make_vocabulary,
+)
+from detectron2.config import CfgNode  # noqa: E402
+from detectron2.data import MetadataCatalog  # noqa: E402
+
+from maskclippp.config import get_cfg  # noqa: E402
+from maskclippp.config_files import merge_config_file, merge_options  # noqa: E402
+from maskclippp.meta_arch import MaskCLIPpp  # noqa: E402
+
+PARTS = ("text", "encoder", "postprocess", "train")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MIB = 2**20
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what the command line asks for; print a table, write JSON."""
+    args = parse_arguments(arguments)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    workload = Workload(
+        classes=args.classes,
+        image_size=(args.image_size[0], args.image_size[1]),
+        batch_size=args.batch_size,
+        masks=args.masks,
+        mask_stride=args.mask_stride,
+        train_masks=args.train_masks,
+        dtype=DTYPES[args.dtype],
+        repeats=args.repeats,
+    )
+    cfg = build_config(args, workload.classes)
+    model = MaskCLIPpp(cfg).to(cfg.MODEL.DEVICE)
+    if args.channels_last:
+        model.visual_encoder.to(memory_format=torch.channels_last)
+    plain = importlib.import_module("tests.plain") if args.against else None
+    benchmark = Benchmark(model, workload, plain)
+    rows = [row for part in args.parts for row in benchmark.parts[part]()]
+    report = {"environment": describe(args, cfg), "results": [as_json(row) for row in rows]}
+    sys.stdout.write(as_table(rows) + "\n")
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; see --help."""
+    default = Workload()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--against", choices=[PLAIN], help="what to compare with")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    parser.add_argument("--classes", type=_positive, default=default.classes)
+    parser.add_argument(
+        "--image-size", type=_positive, nargs=2, default=default.image_size, metavar=("H", "W")
+    )
+    parser.add_argument("--batch-size", type=_positive, default=default.batch_size)
+    parser.add_argument("--masks", type=_positive, default=default.masks)
+    parser.add_argument(
+        "--mask-stride", type=_positive, default=default.mask_stride, help="pixels per mask pixel"
+    )
+    parser.add_argument("--train-masks", type=_positive, default=default.train_masks)
+    parser.add_argument("--repeats", type=_positive, default=default.repeats)
+    parser.add_argument("--threads", type=_positive, help="CPU threads; default: PyTorch's choice")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--dtype", choices=sorted(DTYPES), default="float32", help="autocast of encoder and train"
+    )
+    parser.add_argument("--channels-last", action="store_true", help="memory format of the encoder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, found {value}")
+    return value
+
+
+def build_config(args: argparse.Namespace, num_classes: int) -> CfgNode:
+    """The config of the command line, with random weights and made-up words."""
+    cfg = get_cfg()
+    node = cfg.MODEL.MASKCLIPPP
+    if args.config_file:
+        merge_config_file(cfg, args.config_file)
+    else:
+        cfg.INPUT.FORMAT = "RGB"
+        node.VISUAL_ENCODER.NAME, node.TEXT_ENCODER.NAME = "CLIPConvNeXt", "CLIPTextEncoder"
+        for tower in (node.VISUAL_ENCODER, node.TEXT_ENCODER):
+            tower.MODEL_NAME = "convnext_base_w_320"
+        node.VISUAL_ENCODER.MASK_PRIOR_BEG = 5
+        node.VISUAL_ENCODER.FINETUNE_TYPE = "all"
+        node.VISUAL_ENCODER.SIZE_DIVISIBILITY = 32
+        node.PSM.NAME = "LinearPSM"
+    merge_options(cfg, args.options)
+    for tower in (node.VISUAL_ENCODER, node.TEXT_ENCODER):
+        tower.PRETRAINED, tower.LOAD_FROM = "random", ""
+    cfg.MODEL.DEVICE = args.device
+    dataset = f"benchmark_{num_classes}_classes"
+    classes = make_vocabulary(num_classes).classes
+    MetadataCatalog.get(dataset).set(stuff_classes=[", ".join(names) for names in classes])
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (dataset,)
+    return cfg
+
+
+def describe(args: argparse.Namespace, cfg: CfgNode) -> dict[str, Any]:
+    """What the numbers hold for."""
+    cuda = torch.device(args.device).type == "cuda"
+    return {
+        "model": cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER.MODEL_NAME,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(args.device) if cuda else platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "arguments": {key: _plain_value(value) for key, value in vars(args).items()},
+    }
+
+
+def _plain_value(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """One result. ``times_plain``: how many times faster than plain; ``cached_share``: of ours."""
+    entry: dict[str, Any] = {"part": row.part, "what": row.what, "unit": row.unit}
+    for name, run in row.runs.items():
+        entry[name] = {
+            "seconds": run.median,
+            "all_seconds": list(run.seconds),
+            "per_second": row.items / run.median,
+            "peak_memory_mib": None if run.peak_memory is None else run.peak_memory / MIB,
+        }
+    ours = row.runs[OURS].median
+    if PLAIN in row.runs:
+        entry["times_plain"] = row.runs[PLAIN].median / ours
+    if CACHED in row.runs:
+        entry["cached_share"] = row.runs[CACHED].median / ours
+    return entry
+
+
+def as_table(rows: list[Row]) -> str:
+    """One line per measurement, and one that adds up the post-processing."""
+    lines = []
+    for row in rows:
+        for name, run in row.runs.items():
+            ratio = run.median / row.runs[OURS].median
+            memory = "-" if run.peak_memory is None else f"{run.peak_memory / MIB:.0f}"
+            speed = f"{row.items / run.median:.3g} {row.unit}/s"
+            lines.append([row.part, row.what, name, run.median, speed, memory, ratio])
+    totals = {
+        name: sum(row.runs[name].median for row in rows if row.part == "postprocess")
+        for name in (OURS, PLAIN)
+        if any(row.part == "postprocess" and name in row.runs for row in rows)
+    }
+    lines += [
+        ["postprocess", "all", name, total, f"{1 / total:.3g} images/s", "", total / totals[OURS]]
+        for name, total in totals.items()
+    ]
+    headers = ["part", "what", "how", "seconds", "speed", "peak MiB", "time / ours"]
+    return tabulate(lines, headers=headers, floatfmt=(*[""] * 3, ".4g", "", "", ".3g"))
+
+
+if __name__ == "__main__":
+    main()
