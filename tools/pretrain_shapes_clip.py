@@ -33,13 +33,19 @@ from maskclippp.data.shapes.scenes import SceneStyle, draw_scene
 logger = logging.getLogger("pretrain_shapes_clip")
 
 MODEL_NAME = "shapes_convnext"
-IMAGE_SIZE = 96
-STYLE = SceneStyle(height=IMAGE_SIZE, width=IMAGE_SIZE, objects=(1, 2), specks=(1, 5))
+# Most pictures show one thing, as on the web; from these, small and simple, shapes are learnt fast.
+# The larger and fuller ones come later.
+ICONIC = SceneStyle(height=64, width=64, objects=(1, 1), radius=(18.0, 30.0), specks=(0, 3))
+CROWDED = SceneStyle(height=128, width=128, objects=(1, 3), specks=(1, 6))
+ICONIC_SHARE = 0.7  # of the steps
 LARGEST_LOGIT_SCALE = math.log(100.0)
 
 
 class CaptionedScenes(Dataset[tuple[Tensor, Tensor]]):
-    """Batches of fresh scenes: images uint8 [B, 3, H, W] and token ids int64 [B, L]."""
+    """Batches of fresh scenes: images uint8 [B, 3, H, W] and token ids int64 [B, L].
+
+    L is the length of the batch's longest caption: what follows the end of a text changes nothing.
+    """
 
     def __init__(self, steps: int, batch_size: int, seed: int) -> None:
         self.steps = steps
@@ -53,10 +59,12 @@ class CaptionedScenes(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         cv2.setNumThreads(0)  # worker processes are the parallelism
         generator = np.random.default_rng([self.seed, step])
-        scenes = [draw_scene(generator, STYLE) for _ in range(self.batch_size)]
+        style = ICONIC if step < ICONIC_SHARE * self.steps else CROWDED
+        scenes = [draw_scene(generator, style) for _ in range(self.batch_size)]
         captions = [describe(scene, generator) for scene in scenes]
         images = torch.from_numpy(np.stack([scene.image for scene in scenes]))
-        return images.permute(0, 3, 1, 2), self.tokenizer(captions)
+        tokens = self.tokenizer(captions)
+        return images.permute(0, 3, 1, 2), tokens[:, : int((tokens != 0).sum(dim=1).max())]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -86,6 +94,15 @@ def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> tupl
     return loss / 2, (logits.argmax(dim=1) == target).float().mean()
 
 
+def encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
+    """Normalised embeddings [B, D] of token ids [B, L], which may be cut after the longest text."""
+    length = tokens.shape[1]
+    hidden = model.token_embedding(tokens) + model.positional_embedding[:length]
+    hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+    last = hidden[torch.arange(len(tokens)), tokens.argmax(dim=1)]  # the end of the text
+    return nn.functional.normalize(model.ln_final(last) @ model.text_projection, dim=-1)
+
+
 def batches(arguments: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised images and token ids, drawn ahead by worker processes."""
     dataset = CaptionedScenes(arguments.steps, arguments.batch_size, arguments.seed)
@@ -100,10 +117,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Tensor]:
     """Run the pre-training; the state dict has zero rows for tokens that never occurred."""
     torch.manual_seed(arguments.seed)
     model = open_clip.create_model(MODEL_NAME).to(memory_format=torch.channels_last)
-    for name, parameter in model.named_parameters():
-        if name.endswith(".gamma"):
-            # ConvNeXt starts its blocks at 1e-6, which a training this short would hardly leave.
-            nn.init.constant_(parameter, 0.5)
+    initialise_trunk(model.visual.trunk)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, arguments.weight_decay), betas=(0.9, 0.98)
     )
@@ -117,7 +131,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Tensor]:
         used_tokens[tokens.unique()] = True
         loss, accuracy = contrastive_loss(
             model.encode_image(images, normalize=True),
-            model.encode_text(tokens, normalize=True),
+            encode_text(model, tokens),
             model.logit_scale,
         )
         optimizer.zero_grad()
@@ -144,6 +158,20 @@ def train(arguments: argparse.Namespace) -> dict[str, Tensor]:
     return state
 
 
+def initialise_trunk(trunk: nn.Module) -> None:
+    """Let narrow blocks pass signals from the start.
+
+    ConvNeXt starts with weights of 0.02 and layer scales of 1e-6, made for wide models and 300
+    epochs; a training this short would hardly leave them.
+    """
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+    for name, parameter in trunk.named_parameters():
+        if name.endswith(".gamma"):
+            nn.init.constant_(parameter, 0.5)
+
+
 def save(state: dict[str, Tensor], used_tokens: Tensor, path: Path) -> None:
     """Write a half-precision safetensors file in open_clip's key names, whole or not at all."""
     state = {name: value.half().contiguous() for name, value in state.items()}
@@ -159,9 +187,9 @@ def parse_arguments() -> argparse.Namespace:
     """Command line; the defaults are those of the shipped weights."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch-size", type=int, default=192)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--warmup", type=int, default=100, help="steps of rising learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+# Of the upright shape, in radians; a tiny encoder learns full turns too slowly.
+LARGEST_TURN = np.deg2rad(25)
+
 
 @dataclass(frozen=True)
 class Raster:
@@ -24,8 +27,8 @@ class Raster:
     y: FloatArray
 
 
-def _round(corners: int) -> FloatArray:
-    angles = np.arange(corners) * (2 * np.pi / corners)
+def _round(corners: int, first_angle: float = 0.0) -> FloatArray:
+    angles = first_angle + np.arange(corners) * (2 * np.pi / corners)
     return np.stack((np.cos(angles), np.sin(angles)), axis=1).astype(np.float32)
 
 
@@ -34,11 +37,11 @@ def outline(shape: str, generator: np.random.Generator) -> FloatArray:
     if shape in ("circle", "ring"):
         return _round(48)
     if shape == "square":
-        return 1.2 * _round(4)
+        return 1.2 * _round(4, np.pi / 4)
     if shape == "triangle":
-        return 1.2 * _round(3)
+        return 1.2 * _round(3, -np.pi / 2)
     if shape == "star":
-        points = 1.2 * _round(10)
+        points = 1.2 * _round(10, -np.pi / 2)
         points[1::2] *= generator.uniform(0.38, 0.48)
         return points
     if shape == "cross":
@@ -64,7 +67,7 @@ def rasterise(
 
     `radius` is in pixels, `size` is (height, width).
     """
-    angle = generator.uniform(0, 2 * np.pi)
+    angle = generator.uniform(-LARGEST_TURN, LARGEST_TURN)
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     stretch = np.array([radius, radius * generator.uniform(0.75, 1.0)], dtype=np.float32)
     turn = np.array([[cosine, sine], [-sine, cosine]], dtype=np.float32)

@@ -35,9 +35,9 @@ class SceneStyle:
 
     height: int = 192
     width: int = 256
-    objects: tuple[int, int] = (4, 7)
-    radius: tuple[float, float] = (22.0, 46.0)
-    specks: tuple[int, int] = (6, 20)
+    objects: tuple[int, int] = (3, 6)
+    radius: tuple[float, float] = (24.0, 50.0)
+    specks: tuple[int, int] = (4, 12)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _textured(
 ) -> NDArray[np.float32]:
     """Colours [P, 3] of P pixels: a paint and, as the pattern says, its dark or pale variant."""
     target = np.float32(255 if generator.random() < 0.5 else 0)
-    difference = (target - paint) * np.float32(generator.uniform(0.4, 0.65))
+    difference = (target - paint) * np.float32(generator.uniform(0.2, 0.4))
     return paint + weight[..., None] * difference
 
 
