@@ -131,10 +131,14 @@ def _read_cache(path: Path | None) -> Tensor | None:
 
 def _write_cache(path: Path, embeddings: Tensor) -> None:
     """Write whole or not at all; a cache that cannot be written is only reported."""
+    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            partial = Path(file.name)
             file.write(safetensors.torch.save({"embeddings": embeddings.cpu().contiguous()}))
-        Path(file.name).replace(path)
+        partial.replace(path)
     except OSError as error:
         logger.warning("Text embeddings could not be kept in %s: %s", path, error)
+        if partial is not None:
+            partial.unlink(missing_ok=True)

@@ -74,6 +74,14 @@ def semantic_labels(
     return semantic_scores(masks, logits, num_classes, size).argmax(dim=0)
 
 
+def semantic_labels_vectorised(
+    masks: Tensor, logits: Tensor, num_classes: int, size: tuple[int, int]
+) -> Tensor:
+    """[H, W]: the same without a loop: all score maps in one tensor, resized in one call."""
+    scores = torch.einsum("qk,qhw->khw", probabilities(logits, num_classes), masks.float())
+    return F.interpolate(scores[None], size=size, mode="bilinear")[0].argmax(dim=0)
+
+
 def panoptic_segmentation(
     masks: Tensor,
     logits: Tensor,

@@ -159,6 +159,18 @@ class TestCache:
         assert embeddings.shape == (4, 14, 64)
         assert "could not be kept" in caplog.text
 
+    def test_a_failed_write_leaves_nothing_behind(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def full_disk(*_: object) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(Path, "replace", full_disk)
+        with caplog.at_level(logging.WARNING):
+            assert classifier().embed_frozen(NAMES).shape == (4, 14, 64)
+        assert "No space left" in caplog.text
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
+
 
 def _embed_and_save(folder: Path, names: list[str], *, rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
