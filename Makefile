@@ -27,7 +27,7 @@ install: $(STAMP)
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python >= 3.10 is needed, found: $$($(PYTHON) --version 2>&1). Set PYTHON=..."; exit 1; }
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || \
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "No virtual environment could be made: install your system's python3-venv"; exit 1; }
 	@echo "Installing into $(VENV): several gigabytes the first time, mostly PyTorch"
 	$(RUN) -m pip install --disable-pip-version-check --progress-bar on -r requirements.txt
@@ -55,7 +55,7 @@ types: install
 
 engine: install
 ifeq ($(ENGINE),detectron2)
-	@$(RUN) -c 'import sys, maskclippp, detectron2; sys.exit("embedded" in detectron2.__file__)' || \
+	@$(RUN) -c 'import sys, maskclippp; from maskclippp.detectron2_engine import is_embedded; sys.exit(is_embedded())' || \
 	  { echo "ENGINE=detectron2, but no detectron2 is installed in $(VENV) (see INSTALL.md)"; exit 1; }
 endif
 	@$(RUN) -c 'import maskclippp; from maskclippp.detectron2_engine import engine_description as d; print(d())'

@@ -42,7 +42,8 @@ def main(args: argparse.Namespace) -> None:
 def evaluate(cfg: CfgNode, *, resume: bool) -> None:
     """Evaluate MODEL.WEIGHTS, or the last checkpoint of OUTPUT_DIR, on DATASETS.TEST."""
     model = Trainer.build_model(cfg)
-    Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume, may_be_absent=not resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

@@ -216,7 +216,8 @@ def _resize_masks(masks: Tensor, image: Tensor) -> Tensor:
     """Masks [Q, h, w] at the size of ``image``; of unchanged dtype when they have it."""
     if masks.shape[-2:] == image.shape[-2:]:
         return masks
-    return resize_bilinear(masks.float(), (image.shape[-2], image.shape[-1]))
+    own_size = (masks.shape[-2], masks.shape[-1])
+    return _sample_bilinear(masks, own_size, (image.shape[-2], image.shape[-1]))
 
 
 def _check_shapes(index: int, image: Tensor, masks: Tensor) -> None:

@@ -36,7 +36,7 @@ def add_maskclippp_config(cfg: CfgNode) -> None:
     )
     # (new) RandomSubsetTrainingSampler: the share of the records that a run sees
     cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
-    cfg.RUN_DEMO = False  # set by the demo: no evaluation data is needed
+    cfg.RUN_DEMO = False  # part of the published configs; has no effect
 
 
 def _add_input_keys(cfg: CfgNode) -> None:
@@ -116,7 +116,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
             "VISUAL_ENCODER": _visual_encoder_keys(""),  # the mask classifier
             "VISUAL_ENCODER_F": _visual_encoder_keys("_f"),  # the generator's own, frozen
             "TEXT_ENCODER": _text_encoder_keys(),
-            "TEXT_ENCODER_F": _text_encoder_keys(),
+            "TEXT_ENCODER_F": _text_encoder_keys(),  # the generator's own classifier
             "TEMPLATES": "t14",  # t1 | t14 | t80
             "TEMPLATES_F": "t14",
             "TEXT_CHUNK_SIZE": 512,  # sentences per forward pass of the text tower
@@ -164,7 +164,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
             },
             "TEST": {
                 "ENSEMBLE_ON": False,  # geometric ensemble with the generator's classifier
-                "ENSEMBLE_ON_VALID_MASK": 0.0,
+                "ENSEMBLE_ON_VALID_MASK": 0.0,  # part of the published configs; has no effect
                 "GEOMETRIC_ENSEMBLE_ALPHA": 1.0,  # weight of CLIP for seen classes
                 "GEOMETRIC_ENSEMBLE_BETA": 1.0,  # and for unseen classes
                 "MASK_ACC": False,  # only classify the masks, and report mask accuracy
@@ -210,6 +210,7 @@ def _add_mask_former_keys(cfg: CfgNode) -> None:
                 "INSTANCE_BOX_ON": False,  # boxes around instance masks (else zeros)
                 "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: least class probability of a mask
                 "OVERLAP_THRESHOLD": 0.0,  # panoptic: least share of its area a mask must win
+                # part of the published configs; the order makes no difference here
                 "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,
             },
         }

@@ -14,14 +14,23 @@ _EMBEDDED_FOLDER = Path(__file__).resolve().parent / "embedded"
 
 def ensure_detectron2() -> None:
     """Append the embedded engine to ``sys.path`` if, and only if, detectron2 is not installed."""
-    if importlib.util.find_spec("detectron2") is None:
+    found = importlib.util.find_spec("detectron2")
+    # A plain folder of that name, such as a clone of the project, is found as well, without origin.
+    if found is None or found.origin is None:
         sys.path.append(str(_EMBEDDED_FOLDER))
+
+
+def is_embedded() -> bool:
+    """Whether ``import detectron2`` gives the embedded engine."""
+    import detectron2
+
+    return Path(detectron2.__file__).resolve().is_relative_to(_EMBEDDED_FOLDER)
 
 
 def engine_description() -> str:
     """One line that says which detectron2 runs, and from where."""
     import detectron2
 
+    kind = "embedded" if is_embedded() else "installed"
     location = Path(detectron2.__file__).resolve().parent
-    kind = "embedded" if location.is_relative_to(_EMBEDDED_FOLDER) else "installed"
     return f"detectron2 engine: {kind}, version {detectron2.__version__} ({location})"

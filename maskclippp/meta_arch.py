@@ -33,8 +33,9 @@ from maskclippp.clip import (
 from maskclippp.generators import GeneratedMasks, MaskGenerator, build_generator
 from maskclippp.generators.assignment import label_by_overlap
 from maskclippp.inference import InferenceSettings, image_results
+from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
 from maskclippp.text_classifier import TextClassifier
-from maskclippp.vocabulary import Vocabulary, get_templates
+from maskclippp.vocabulary import Vocabulary, get_templates, shared_vocabulary
 
 Records = Sequence[dict[str, Any]]
 
@@ -98,7 +99,11 @@ class MaskCLIPpp(nn.Module):
         self.text_is_trained = any(p.requires_grad for p in text_encoder.parameters())
         self.logit_scale = self._make_logit_scale(use_logit_scale)
         self.text_classifier = TextClassifier(
-            text_encoder, templates, chunk_size=text_chunk_size, cache=text_cache
+            text_encoder,
+            templates,
+            chunk_size=text_chunk_size,
+            # What a tuned tower says is outdated after the next step.
+            cache=text_cache and not self.text_is_trained,
         )
         # Neither the generator nor its encoder is trained or saved: they are kept out of the
         # module tree, and built when they are first needed.
@@ -118,6 +123,9 @@ class MaskCLIPpp(nn.Module):
         if cfg.INPUT.FORMAT != "RGB":
             raise ValueError(f"INPUT.FORMAT: CLIP reads RGB images, found {cfg.INPUT.FORMAT!r}")
         node = cfg.MODEL.MASKCLIPPP
+        if cfg.DATASETS.TEST or node.TRAIN_MASKS == "segmentor":
+            # The generator is built when it is first needed; a wrong name is an error now.
+            get_part(SEGMENTOR_REGISTRY, node.SEGMENTOR.NAME, "MODEL.MASKCLIPPP.SEGMENTOR.NAME")
         device = torch.device(cfg.MODEL.DEVICE)
         has_encoder = node.VISUAL_ENCODER_F.NAME != "none"
 
@@ -131,7 +139,7 @@ class MaskCLIPpp(nn.Module):
             "criterion": build_criterion(cfg),
             "make_generator": lambda: build_generator(cfg).to(device),
             "make_generator_encoder": make_encoder if has_encoder else None,
-            "train_vocabulary": _shared_vocabulary(cfg.DATASETS.TRAIN),
+            "train_vocabulary": shared_vocabulary(cfg.DATASETS.TRAIN),
             "test_dataset": cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else None,
             "templates": get_templates(node.TEMPLATES),
             "text_chunk_size": node.TEXT_CHUNK_SIZE,
@@ -158,7 +166,8 @@ class MaskCLIPpp(nn.Module):
         prefixes = ["visual_encoder", "psm", "criterion"]
         if self.text_is_trained:
             prefixes.append("text_encoder")
-        elif self.logit_scale is not None:
+        own_scale = self.logit_scale is not self.text_encoder.logit_scale
+        if self.logit_scale is not None and own_scale:
             prefixes.append("logit_scale")
         return tuple(prefixes)
 
@@ -176,7 +185,6 @@ class MaskCLIPpp(nn.Module):
             ValueError: the dataset has no class names.
         """
         self._choose_dataset(name)
-        self._test_text = None
         self._get_test_text()
 
     def set_test_vocabulary(
@@ -187,24 +195,40 @@ class MaskCLIPpp(nn.Module):
         Args:
             class_names: one string per class, synonyms separated by commas.
             thing_classes: indices of the classes that have instances.
+
+        Raises:
+            ValueError: no or empty names, or an index that no class has.
         """
-        self.test_vocabulary = Vocabulary.from_class_names(class_names)
-        self.thing_classes = frozenset(thing_classes)
-        self._test_text = None
+        self._choose_words(Vocabulary.from_class_names(class_names), frozenset(thing_classes))
 
     def _choose_dataset(self, name: str) -> None:
         metadata = MetadataCatalog.get(name)
-        self.test_vocabulary = Vocabulary.from_metadata(metadata)
+        vocabulary = Vocabulary.from_metadata(metadata)
         things = metadata.get("thing_dataset_id_to_contiguous_id", None)
         if things is None:
             # Instance sets name things only; semantic sets have none.
             names_only_things = not metadata.get("stuff_classes", None)
-            things = {i: i for i in range(len(self.test_vocabulary) if names_only_things else 0)}
-        self.thing_classes = frozenset(things.values())
+            things = {i: i for i in range(len(vocabulary) if names_only_things else 0)}
+        self._choose_words(vocabulary, frozenset(things.values()))
+
+    def _choose_words(self, vocabulary: Vocabulary, thing_classes: frozenset[int]) -> None:
+        wrong = sorted(index for index in thing_classes if not 0 <= index < len(vocabulary))
+        if wrong:
+            raise ValueError(f"thing classes {wrong} are not in 0..{len(vocabulary) - 1}")
+        self.test_vocabulary = vocabulary
+        self.thing_classes = thing_classes
+        self._test_text = None
+        self._class_of_synonym = vocabulary.class_of_synonym
+        # bool [K]: test classes that share a name with a training class
+        self._seen = (
+            vocabulary.seen_in(self.train_vocabulary)
+            if self.train_vocabulary is not None
+            else torch.zeros(len(vocabulary), dtype=torch.bool)
+        )
 
     def train(self, mode: bool = True) -> "MaskCLIPpp":
         """See ``nn.Module``; embeddings of a tuned text tower are made anew after training."""
-        if self.text_is_trained:
+        if mode and self.text_is_trained:
             self._test_text = None
         super().train(mode)
         return self
@@ -335,33 +359,25 @@ class MaskCLIPpp(nn.Module):
             ]
         text = self._get_test_text()
         encoded = self.visual_encoder([record["image"] for record in records], masks)
-        name_logits = self._align(encoded, text).float()
+        # Half precision cannot tell hundreds of similar words apart.
+        with torch.autocast(self.device.type, enabled=False):
+            name_logits = self._align(encoded.float(), text)
         assert self.test_vocabulary is not None
-        vocabulary = self.test_vocabulary
-        class_logits = max_over_synonyms(
-            name_logits, vocabulary.class_of_synonym.to(self.device), len(vocabulary)
-        )
+        num_classes = len(self.test_vocabulary)
+        if self._class_of_synonym.device != self.device:
+            self._class_of_synonym = self._class_of_synonym.to(self.device)
+        class_logits = max_over_synonyms(name_logits, self._class_of_synonym, num_classes)
         per_image = class_logits.split(encoded.batch.masks_per_image)
-        seen = self._seen_classes()
         results = []
         for index, (logits, size) in enumerate(zip(per_image, sizes, strict=True)):
-            logits = self._with_generator(logits, generated, index, seen)
+            logits = self._with_generator(logits, generated, index)
             result = image_results(
-                masks[index], logits, size, self.thing_classes, len(vocabulary), self.inference
+                masks[index], logits, size, self.thing_classes, num_classes, self.inference
             )
-            results.append({**result, "category_overlapping_mask": seen})
+            results.append({**result, "category_overlapping_mask": self._seen})
         return results
 
-    def _seen_classes(self) -> Tensor:
-        """bool [K] on the CPU: test classes that share a name with a training class."""
-        assert self.test_vocabulary is not None
-        if self.train_vocabulary is None:
-            return torch.zeros(len(self.test_vocabulary), dtype=torch.bool)
-        return self.test_vocabulary.seen_in(self.train_vocabulary)
-
-    def _with_generator(
-        self, logits: Tensor, generated: GeneratedMasks, index: int, seen: Tensor
-    ) -> Tensor:
+    def _with_generator(self, logits: Tensor, generated: GeneratedMasks, index: int) -> Tensor:
         """Ensemble with the generator's own classification, and its void, if it has one."""
         if generated.logits is None:
             return logits
@@ -376,7 +392,7 @@ class MaskCLIPpp(nn.Module):
             logits = geometric_ensemble(
                 logits,
                 theirs,
-                seen.to(self.device),
+                self._seen.to(self.device),
                 self.inference.ensemble_alpha,
                 self.inference.ensemble_beta,
             )
@@ -386,16 +402,3 @@ class MaskCLIPpp(nn.Module):
 def _output_size(record: dict[str, Any]) -> tuple[int, int]:
     height, width = record["image"].shape[-2:]
     return record.get("height", height), record.get("width", width)
-
-
-def _shared_vocabulary(datasets: Sequence[str]) -> Vocabulary | None:
-    """The one vocabulary of the training sets, which must agree class by class."""
-    vocabularies = [Vocabulary.from_metadata(MetadataCatalog.get(name)) for name in datasets]
-    for name, vocabulary in zip(datasets, vocabularies, strict=True):
-        if vocabulary != vocabularies[0]:
-            raise ValueError(
-                f"DATASETS.TRAIN: {datasets[0]!r} ({len(vocabularies[0])} classes) and {name!r} "
-                f"({len(vocabulary)} classes) have different classes; train on sets that share "
-                "one vocabulary"
-            )
-    return vocabularies[0] if vocabularies else None

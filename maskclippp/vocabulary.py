@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from detectron2.data import MetadataCatalog
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
@@ -43,6 +44,21 @@ def get_templates(name: str) -> tuple[str, ...]:
     return TEMPLATES[name]
 
 
+def class_names_of(metadata: Any) -> list[str]:
+    """All classes of a registered dataset in contiguous order, synonyms included.
+
+    They are its ``stuff_classes``, else its ``thing_classes``; a ValueError when it has neither.
+    """
+    for attribute in ("stuff_classes", "thing_classes"):
+        names = metadata.get(attribute, None)
+        if names:
+            return list(names)
+    raise ValueError(
+        f"dataset {metadata.name!r} has no class names: its metadata needs stuff_classes "
+        "(all classes) or thing_classes; is the dataset name spelt right and registered?"
+    )
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Classes in order, each a non-empty tuple of synonyms."""
@@ -70,14 +86,7 @@ class Vocabulary:
     @classmethod
     def from_metadata(cls, metadata: Any) -> "Vocabulary":
         """The classes of a registered dataset: ``stuff_classes``, else ``thing_classes``."""
-        for attribute in ("stuff_classes", "thing_classes"):
-            names = metadata.get(attribute, None)
-            if names:
-                return cls.from_class_names(names, f"{attribute} of dataset {metadata.name!r}")
-        raise ValueError(
-            f"dataset {metadata.name!r} has no class names: its metadata needs stuff_classes "
-            "(all classes) or thing_classes; is the dataset name spelt right and registered?"
-        )
+        return cls.from_class_names(class_names_of(metadata), f"dataset {metadata.name!r}")
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -129,3 +138,20 @@ class Vocabulary:
             for synonyms in train.classes
         ]
         return torch.tensor([*table, nowhere])
+
+
+def shared_vocabulary(datasets: Sequence[str]) -> Vocabulary | None:
+    """The one vocabulary of registered training sets; None for none.
+
+    Raises:
+        ValueError: the sets do not agree class by class.
+    """
+    vocabularies = [Vocabulary.from_metadata(MetadataCatalog.get(name)) for name in datasets]
+    for name, vocabulary in zip(datasets, vocabularies, strict=True):
+        if vocabulary != vocabularies[0]:
+            raise ValueError(
+                f"DATASETS.TRAIN: {datasets[0]!r} ({len(vocabularies[0])} classes) and {name!r} "
+                f"({len(vocabulary)} classes) have different classes; train on sets that share "
+                "one vocabulary"
+            )
+    return vocabularies[0] if vocabularies else None

@@ -111,6 +111,8 @@ def _read_torch_file(path: Path) -> Any:
                 f"reading it could execute anything ({reason}): save a state dict of tensors only"
             ) from error
         raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+    except PermissionError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         reason = str(error).strip().split("\n", maxsplit=1)[0] or "it is empty"
         raise UnreadableCheckpointError(

@@ -102,7 +102,7 @@ class TestTraining:
             model([striped_record((64, 64), [0, 3])])
 
     def test_a_generator_is_neither_built_nor_needed(self) -> None:
-        model = tiny_model(".SEGMENTOR.NAME", "no such generator").train()
+        model = tiny_model(".SEGMENTOR.NAME", "no such generator", "DATASETS.TEST", ()).train()
         assert model([striped_record((64, 64), [0, 1])])["loss_ce"] > 0
 
     def test_generated_masks_take_the_labels_of_the_annotated_ones(self) -> None:

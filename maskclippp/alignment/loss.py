@@ -81,11 +81,13 @@ class ReweightCELoss(nn.Module):
             A scalar whose mean over processes is the loss of the whole batch. With no mask at
             all it is 0 and still part of the graph of ``logits``.
         """
-        counted = torch.ones_like(labels, dtype=logits.dtype)
+        # In half precision counts saturate and small weights vanish.
+        logits = logits.float()
+        counted = torch.ones_like(labels, dtype=torch.float32)
         if self.ignore_empty:
             if areas is None:
                 raise ValueError("CRITERION.IGNORE_EMPTY needs the areas of the masks")
-            counted = (areas > 0).to(logits.dtype)
+            counted = (areas > 0).float()
         ignored = labels == self.ignore_index
         weights = self._weights(labels, ignored, counted, image_of_mask, num_images, logits)
         weights = torch.where(ignored, torch.zeros_like(weights), weights)

@@ -27,6 +27,11 @@ class TextTower(nn.Module, ABC):
 
     logit_scale: nn.Parameter
 
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """What decides the embeddings besides the weights: two towers that differ, differ here."""
+
     @abstractmethod
     def tokenize(self, sentences: Sequence[str]) -> Tensor:
         """Token ids int64 [S, L] on the CPU, zero-padded to the context length."""
@@ -117,6 +122,12 @@ class CLIPTextEncoder(TextTower):
         patterns = _FINETUNED_PATTERNS[finetune_type]
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in patterns))
+
+    @property
+    def architecture(self) -> str:
+        """See :class:`TextTower`; modules do not print their number of heads."""
+        heads = [block.attn.num_heads for block in self.transformer.resblocks]
+        return f"{self!r} heads {heads}"
 
     def tokenize(self, sentences: Sequence[str]) -> Tensor:
         """See :class:`TextTower`."""

@@ -30,6 +30,15 @@ class EncodedImages:
     mask_areas: Tensor | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
 
+    def float(self) -> "EncodedImages":
+        """The same in float32."""
+        return EncodedImages(
+            self.batch,
+            None if self.mask_embeddings is None else self.mask_embeddings.float(),
+            self.mask_areas,
+            {name: feature_map.float() for name, feature_map in self.maps.items()},
+        )
+
 
 class VisualEncoder(nn.Module, ABC):
     """Base of the visual encoders: input processing here, the network in :meth:`encode`.
@@ -42,7 +51,6 @@ class VisualEncoder(nn.Module, ABC):
     """
 
     valid_features: tuple[str, ...] = ()
-    pixel_mean: Tensor
 
     def __init__(
         self,
@@ -63,6 +71,11 @@ class VisualEncoder(nn.Module, ABC):
         self.out_features = tuple(out_features)
         self.feature_suffix = feature_suffix
         self.frozen = frozen
+
+    def train(self, mode: bool = True) -> "VisualEncoder":
+        """See ``nn.Module``; a frozen encoder stays in evaluation mode: no stochastic depth."""
+        super().train(mode and not self.frozen)
+        return self
 
     def forward(
         self, images: Sequence[Tensor], masks: Sequence[Tensor] | None = None

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from maskclippp.engine.atomic_file import atomic_write
+from maskclippp.output_files import atomic_write
 from maskclippp.weights import (
     CheckpointError,
     UnreadableCheckpointError,
@@ -84,14 +84,24 @@ class Checkpointer(DetectionCheckpointer):
             reverse=True,
         )
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+    def resume_or_load(
+        self, path: str, *, resume: bool = True, may_be_absent: bool = True
+    ) -> dict[str, Any]:
         """Load the run's newest whole checkpoint (``resume``), else only the model from ``path``.
 
         Returns:
             What the file holds beside the model and the loaded checkpointables.
+
+        Raises:
+            FileNotFoundError: there is neither, and it may not be absent.
         """
         if resume and (candidates := self.resume_candidates()):
             return self._resume(candidates)
+        if not path and not may_be_absent:
+            raise FileNotFoundError(
+                f"no checkpoint in {self.save_dir}: name the run by --tag, or a file by "
+                "MODEL.WEIGHTS"
+            )
         if resume:
             logger.warning("no checkpoint in %s: nothing to resume", self.save_dir)
         return self.load(path, checkpointables=[])
@@ -114,20 +124,32 @@ class Checkpointer(DetectionCheckpointer):
         return self._apply(read_checkpoint(local_path), local_path, checkpointables)
 
     def _resume(self, candidates: list[Path]) -> dict[str, Any]:
+        path, content, problem = None, {}, ""
+        try:
+            path, content = self._newest_whole(candidates)
+        except CheckpointError as error:
+            problem = str(error)
+        # No process may leave before the others know: they would wait for it for ever.
+        outcomes = comm.all_gather((path.name if path else "", problem))
+        problems = [text for _, text in outcomes if text]
+        if problems or path is None:
+            raise CheckpointError(problems[0])
+        chosen = {name for name, _ in outcomes}
+        if len(chosen) > 1:
+            raise CheckpointError(
+                f"the processes would resume from different checkpoints: {sorted(chosen)} "
+                f"in {self.save_dir}; is the folder shared by all machines?"
+            )
+        logger.info("Resuming from %s", path)
+        return self._apply(content, path, None)
+
+    def _newest_whole(self, candidates: list[Path]) -> tuple[Path, dict[str, Any]]:
+        """The first candidate that is not damaged, and its content."""
         for path in candidates:
             try:
-                content = read_checkpoint(path)
+                return path, read_checkpoint(path)
             except UnreadableCheckpointError as error:
                 logger.error("%s; trying the checkpoint before it", error)
-                continue
-            chosen = set(comm.all_gather(path.name))
-            if len(chosen) > 1:
-                raise CheckpointError(
-                    f"the processes would resume from different checkpoints: {sorted(chosen)} "
-                    f"in {self.save_dir}; is the folder shared by all machines?"
-                )
-            logger.info("Resuming from %s", path)
-            return self._apply(content, path, None)
         raise CheckpointError(
             f"cannot resume: all {len(candidates)} checkpoints in {self.save_dir} are damaged"
         )

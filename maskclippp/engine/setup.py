@@ -26,7 +26,8 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tag",
         default="default",
-        help="files go to output/<config name>/<tag>; default: month and day",
+        help="files go to output/<config name>/<tag>; default: month and day, with --resume the "
+        "newest run",
     )
     return parser
 
@@ -45,7 +46,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         name = Path(args.config_file).stem
     # Noted in args, so that all processes of a run agree even around midnight.
     if args.tag == "default":
-        args.tag = datetime.now().strftime("%m%d")
+        args.tag = _default_tag(Path("output") / name, resume=args.resume)
     cfg.OUTPUT_DIR = str(Path("output") / name / args.tag)
     try:
         merge_options(cfg, args.opts)
@@ -82,6 +83,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def _default_tag(folder: Path, *, resume: bool) -> str:
+    """Month and day; to resume, the newest run in ``folder``, which may be of another day."""
+    runs = [path.parent for path in folder.glob("*/last_checkpoint")] if resume else []
+    if runs:
+        return max(runs, key=lambda run: (run / "last_checkpoint").stat().st_mtime).name
+    return datetime.now().strftime("%m%d")
+
+
 def _check_device(device: str, num_gpus: int) -> None:
     """A ValueError if the processes cannot run on ``device``."""
     if not device.startswith("cuda"):
@@ -112,5 +121,7 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
                 similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
                 raise ValueError(
                     f"DATASETS.{key}: no dataset is registered as {name!r}; "
-                    f"similar names: {', '.join(similar) or 'none'}"
+                    f"similar names: {', '.join(similar) or 'none'}. Override it, for example with "
+                    f"DATASETS.{key} \"('{(similar or known)[0]}',)\""
+                    + ('; "()" trains without evaluation' if key == "TEST" else "")
                 )

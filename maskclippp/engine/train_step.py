@@ -72,8 +72,9 @@ class TrainStep:
         """Do the step of this iteration and put its metrics into the event storage.
 
         Raises:
-            FloatingPointError: a loss or gradient is not finite on any rank; the weights are
-                those from before the step. All ranks raise it, naming iteration and images.
+            FloatingPointError: a loss is not finite on any rank, or the norm of the gradients is
+                not while SOLVER.CLIP_GRADIENTS clips the full model; the weights are those from
+                before the step. All ranks raise it, naming iteration and images.
         """
         self.iter = iteration
         if self._batches is None:

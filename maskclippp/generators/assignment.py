@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from maskclippp.batching import resize_bilinear
+
 
 def label_by_overlap(
     masks: Tensor, truth: Tensor, classes: Tensor, ignore_index: int, min_share: float = 0.5
@@ -11,7 +13,7 @@ def label_by_overlap(
 
     Args:
         masks: [Q, h, w] generated; bool or probabilities.
-        truth: bool [n, h, w] annotated.
+        truth: bool [n, H, W] annotated; generated masks are resized to them.
         classes: int64 [n] of the annotated masks.
         ignore_index: the label of masks that no annotated mask covers enough.
         min_share: least share of a mask's area inside the annotated one.
@@ -22,7 +24,8 @@ def label_by_overlap(
     labels = torch.full((len(masks),), ignore_index, dtype=torch.int64)
     if len(masks) == 0 or len(truth) == 0:
         return labels
-    found = (masks > 0.5).flatten(1).float()
+    size = (truth.shape[-2], truth.shape[-1])
+    found = (resize_bilinear(masks.float(), size) > 0.5).flatten(1).float()
     inside = found @ truth.to(found.device).flatten(1).float().t()  # [Q, n] pixels
     share, best = (inside / found.sum(dim=1, keepdim=True).clamp(min=1)).max(dim=1)
     chosen = classes[best.cpu()]

@@ -103,7 +103,7 @@ class SuperpixelSegmentor(MaskGenerator):
             if len(ends) == 0:
                 break
             distance = np.linalg.norm(colours[ends[:, 0]] - colours[ends[:, 1]], axis=1)
-            distance[areas[ends].min(axis=1) < smallest] = 0
+            distance[areas[ends].min(axis=1) < smallest] = -1  # always joined
             if distance.min() >= self.merge_threshold:
                 break
             for index in _independent(ends, distance, self.merge_threshold):
