@@ -8,7 +8,6 @@ vocabulary is computed once per (weights, templates, words) and kept on disk.
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from maskclippp.clip.text_tower import TextTower, text_lengths
+from maskclippp.output_files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class TextClassifier:
         self.templates = tuple(templates)
         self.chunk_size = chunk_size
         self.cache = cache
+        self._tokens_of_name: dict[str, Tensor] = {}
 
     def sentences(self, names: Sequence[str]) -> list[str]:
         """Every name in every template, templates fastest: len(names) x T sentences."""
@@ -56,7 +57,7 @@ class TextClassifier:
 
     def embed(self, names: Sequence[str]) -> Tensor:
         """Embed names with gradients, on this process alone -> [len(names), T, D]."""
-        embeddings = self._embed_tokens(self.tower.tokenize(self.sentences(names)))
+        embeddings = self._embed_tokens(self._tokens(names))
         return embeddings.view(len(names), len(self.templates), -1)
 
     @torch.no_grad()
@@ -65,18 +66,26 @@ class TextClassifier:
 
         In a distributed run every process embeds its share; all must call this together.
         """
-        path = _cache_folder() / f"{self._fingerprint(names)}.safetensors" if self.cache else None
+        tokens = self._tokens(names)
+        path = _cache_folder() / f"{self._fingerprint(tokens)}.safetensors" if self.cache else None
         embeddings = _read_cache(path)
         # The processes may see different disks: only when all have the file, none computes.
         if not all(comm.all_gather(embeddings is not None)):
-            embeddings = self._embed_shared(names)
+            embeddings = self._embed_shared(tokens)
             if path is not None and comm.is_main_process():
                 _write_cache(path, embeddings)
         assert embeddings is not None
         return embeddings.to(self.tower.device).view(len(names), len(self.templates), -1)
 
-    def _embed_shared(self, names: Sequence[str]) -> Tensor:
-        tokens = self.tower.tokenize(self.sentences(names))
+    def _tokens(self, names: Sequence[str]) -> Tensor:
+        """Token ids [len(names) x T, L]; names are tokenized once, a tuned tower asks each step."""
+        new = [name for name in dict.fromkeys(names) if name not in self._tokens_of_name]
+        if new:
+            tokens = self.tower.tokenize(self.sentences(new))
+            self._tokens_of_name |= zip(new, tokens.split(len(self.templates)), strict=True)
+        return torch.cat([self._tokens_of_name[name] for name in names])
+
+    def _embed_shared(self, tokens: Tensor) -> Tensor:
         world, rank = comm.get_world_size(), comm.get_rank()
         with torch.autocast(self.tower.device.type, enabled=False):
             if world == 1:
@@ -100,15 +109,14 @@ class TextClassifier:
         back = order.argsort().to(self.tower.device)
         return F.normalize(torch.cat(chunks), dim=-1)[back]
 
-    def _fingerprint(self, names: Sequence[str]) -> str:
+    def _fingerprint(self, tokens: Tensor) -> str:
         """Hash of everything that the embeddings depend on."""
         digest = hashlib.blake2b(digest_size=20)
-        digest.update(type(self.tower).__name__.encode())
+        digest.update(self.tower.architecture.encode())
         for key, value in self.tower.state_dict().items():
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         # Token ids also tell tokenizers apart.
-        tokens = self.tower.tokenize(self.sentences(names))
         digest.update(f"{tokens.dtype} {tuple(tokens.shape)}".encode())
         digest.update(tokens.numpy().tobytes())
         return digest.hexdigest()
@@ -131,14 +139,10 @@ def _read_cache(path: Path | None) -> Tensor | None:
 
 def _write_cache(path: Path, embeddings: Tensor) -> None:
     """Write whole or not at all; a cache that cannot be written is only reported."""
-    partial = None
+    content = safetensors.torch.save({"embeddings": embeddings.cpu().contiguous()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            partial = Path(file.name)
-            file.write(safetensors.torch.save({"embeddings": embeddings.cpu().contiguous()}))
-        partial.replace(path)
+        with atomic_write(path) as file:
+            file.write(content)
     except OSError as error:
         logger.warning("Text embeddings could not be kept in %s: %s", path, error)
-        if partial is not None:
-            partial.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 _EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 # Limits that keep a short expression from filling the memory.
 _MAX_ITEMS = 10_000
 _MAX_LENGTH = 200
@@ -39,7 +40,8 @@ def read_yaml(path: Path) -> Any:
     other tag is refused.
 
     Raises:
-        ValueError: no valid YAML, or a tag; names the file and the line.
+        ValueError: no valid YAML, a tag, a key that stands twice, or an alias within what it stands
+            for; names the file and the line.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -104,7 +106,50 @@ def _number(node: ast.expr, variables: dict[str, Any]) -> int | float:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A SafeLoader of our own: constructors are added to the class, not to yaml's."""
+    """A SafeLoader of our own: constructors are added to the class, not to yaml's.
+
+    It refuses what YAML's own rules forbid and PyYAML lets pass: a key that stands twice in one
+    mapping. And it refuses data without end, which an alias within its own anchor makes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._open_anchors: set[str] = set()
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()
+        anchor = getattr(event, "anchor", None)
+        if self.check_event(yaml.AliasEvent):
+            if anchor in self._open_anchors:
+                raise yaml.composer.ComposerError(
+                    None,
+                    None,
+                    f"the alias *{anchor} stands within what it stands for",
+                    event.start_mark,
+                )
+            return super().compose_node(parent, index)
+        if anchor is None:
+            return super().compose_node(parent, index)
+        self._open_anchors.add(anchor)
+        node = super().compose_node(parent, index)
+        self._open_anchors.discard(anchor)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE_TAG:
+                continue
+            known = first.setdefault((key.tag, key.value), key)
+            if known is not key:
+                raise yaml.composer.ComposerError(
+                    f"the key {key.value!r} stands here",
+                    known.start_mark,
+                    "and again",
+                    key.start_mark,
+                )
+        return node
 
 
 def _construct_expression(loader: yaml.SafeLoader, node: yaml.Node) -> Any:

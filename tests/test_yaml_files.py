@@ -93,3 +93,33 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(ValueError, match=r"config\.yaml"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("A: 1\nB: 2\nA: 3\n", (1, 3)),
+        ("B:\n  A: 1\n  A: 1\n", (2, 3)),
+        ("B: {C: 0,\n A: 1, A: 2}\n", (2, 2)),
+        ('"A": 1\nA: 2\n', (1, 2)),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(
+    tmp_path: Path, text: str, lines: tuple[int, int]
+) -> None:
+    first, second = lines
+    places = rf"(?s)config\.yaml.*key 'A'.*line {first}, .*line {second}, "
+    with pytest.raises(ValueError, match=places):
+        read_yaml(write(tmp_path, text))
+
+
+def test_keys_may_stand_in_several_mappings_and_override_merged_ones(tmp_path: Path) -> None:
+    path = write(tmp_path, "X: &x {A: 1, B: 2}\nY:\n  <<: *x\n  A: 3\nZ: *x\n")
+    plain = {"A": 1, "B": 2}
+    assert read_yaml(path) == {"X": plain, "Y": {"A": 3, "B": 2}, "Z": plain}
+
+
+@pytest.mark.parametrize("text", ["A: 1\nB: &b [1, *b]\n", "A: 1\nB: &b {C: {D: *b}}\n"])
+def test_an_alias_within_its_own_anchor_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"(?s)config\.yaml.*\*b stands within.*line 2"):
+        read_yaml(write(tmp_path, text))

@@ -6,8 +6,9 @@ skipped for free when a run is resumed, and each sample has a position to seed i
 """
 
 import itertools
+import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,9 +20,9 @@ from detectron2.data.samplers import (
     TrainingSampler,
 )
 from detectron2.utils import comm
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from maskclippp.data.files import read_image_size
 from maskclippp.data.mappers import build_train_mapper
 from maskclippp.seeding import derive_seed, sample_seed, seeded_generators
 
@@ -38,6 +39,7 @@ class Records(Protocol):
 
 
 MAX_REPLACEMENTS = 1000
+logger = logging.getLogger(__name__)
 
 
 def build_train_loader(
@@ -51,17 +53,17 @@ def build_train_loader(
         start_batch: so many batches are skipped, without loading them.
 
     Raises:
-        ValueError: DATASETS.TRAIN is empty, IMS_PER_BATCH does not divide by the number of
-            processes, or the sampler is unknown.
+        ValueError: DATASETS.TRAIN is empty, no record is left to train on, IMS_PER_BATCH does not
+            divide by the number of processes, or the sampler is unknown or does not fit the data.
     """
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty: name at least one training dataset")
     batch_size = images_per_process(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
     if mapper is None:
         mapper = build_train_mapper(cfg)
-    records = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
+    records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = _without_empty(records, cfg.DATASETS.TRAIN)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     sampler, eligible = _build_sampler(cfg, records, seed)
     stored_records = DatasetFromList(records, copy=False)
@@ -93,6 +95,31 @@ def images_per_process(images_per_batch: int, world_size: int) -> int:
     return images_per_batch // world_size
 
 
+def _without_empty(records: list[Record], names: Sequence[str]) -> list[Record]:
+    """The records but those whose ``annotations`` hold nothing but crowds, if anything.
+
+    Records without ``annotations`` (panoptic and semantic ones) stay: only the mapper can tell.
+    """
+    kept = [
+        record
+        for record in records
+        if "annotations" not in record
+        or any(not annotation.get("iscrowd", 0) for annotation in record["annotations"])
+    ]
+    if not kept:
+        raise ValueError(
+            f"none of the {len(records)} records of DATASETS.TRAIN {tuple(names)} has an object "
+            "that is no crowd; set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on all"
+        )
+    if len(kept) < len(records):
+        logger.info(
+            "%d of %d records have no object and are left out",
+            len(records) - len(kept),
+            len(records),
+        )
+    return kept
+
+
 def _build_sampler(
     cfg: CfgNode, records: list[Record], seed: int
 ) -> tuple[Sampler[int], list[int]]:
@@ -102,16 +129,26 @@ def _build_sampler(
     if name == "TrainingSampler":
         return TrainingSampler(len(records), seed=seed), everything
     if name == "RepeatFactorTrainingSampler":
+        lacking = [record for record in records if "annotations" not in record]
+        if lacking:
+            raise ValueError(
+                "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler counts categories in the "
+                f"'annotations' of every record, but {len(lacking)} of {len(records)} records of "
+                f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} have none (the first is "
+                f"{lacking[0].get('file_name', '(no file_name)')}); use TrainingSampler or an "
+                "instance dataset"
+            )
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
             records, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
         )
         return RepeatFactorTrainingSampler(factors, seed=seed), everything
     if name == "RandomSubsetTrainingSampler":
         ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
+        subset = random_subset(len(records), ratio, seed)
         sampler = RandomSubsetTrainingSampler(
             len(records), ratio, seed_shuffle=seed, seed_subset=seed
         )
-        return sampler, random_subset(len(records), ratio, seed)
+        return sampler, subset
     raise ValueError(
         f"DATALOADER.SAMPLER_TRAIN: {name!r} is not one of TrainingSampler, "
         "RepeatFactorTrainingSampler, RandomSubsetTrainingSampler"
@@ -119,7 +156,15 @@ def _build_sampler(
 
 
 def random_subset(size: int, ratio: float, seed: int) -> list[int]:
-    """The indices that RandomSubsetTrainingSampler draws from, given its subset seed."""
+    """The indices that RandomSubsetTrainingSampler draws from, given its subset seed.
+
+    A ValueError when there is none.
+    """
+    if int(size * ratio) < 1:
+        raise ValueError(
+            f"DATALOADER.RANDOM_SUBSET_RATIO {ratio} of {size} training records leaves none; "
+            f"choose at least {1 / size:.2g}"
+        )
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return order[: int(size * ratio)].tolist()
 
@@ -136,21 +181,15 @@ class AspectRatioGroups:
 
     def __call__(self, index: int) -> int:
         if self._groups[index] == 0xFF:
-            width, height = self._image_size(self._records[index])
+            height, width = self._image_size(self._records[index])
             self._groups[index] = 0 if width > height else 1
         return self._groups[index]
 
     @staticmethod
     def _image_size(record: Record) -> tuple[int, int]:
         if "width" in record and "height" in record:
-            return record["width"], record["height"]
-        try:
-            with Image.open(record["file_name"]) as image:
-                return image.size
-        except OSError as error:
-            raise OSError(
-                f"cannot read the size of image {record['file_name']}: {error}"
-            ) from error
+            return record["height"], record["width"]
+        return read_image_size(record["file_name"])
 
 
 class PositionedBatchSampler(Sampler[list[tuple[int, int]]]):

@@ -1,18 +1,23 @@
 """Registration of datasets in COCO's panoptic format: a JSON, a folder of PNGs, one of images."""
 
 import functools
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from maskclippp.data.files import read_json
 from maskclippp.data.vocabularies import ClassEntry, load_class_list
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
+_REQUIRED_KEYS = {
+    "images": ("id",),
+    "annotations": ("image_id", "file_name", "segments_info"),
+    "categories": ("id", "isthing"),
+}
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,16 @@ def load_panoptic_records(
         dataset.make_files()
     json_file = root / dataset.panoptic_json
     _require(json_file.is_file(), json_file, dataset, root)
-    content = _read_panoptic_json(json_file)
+    content = read_json(
+        json_file, _REQUIRED_KEYS, f"the COCO panoptic annotation of dataset {dataset.name}"
+    )
     images = {image["id"]: image for image in content["images"]}
     classes = dataset.classes
     positions = {entry.category_id: index for index, entry in enumerate(classes)}
     _check_categories(content["categories"], classes, json_file)
     records = []
     for annotation in content["annotations"]:
+        check_segments(annotation, json_file, ("id", "category_id"), positions)
         stem = Path(annotation["file_name"]).stem
         record: dict[str, Any] = {
             "file_name": str(root / dataset.images / f"{stem}{dataset.image_suffix}"),
@@ -127,17 +135,31 @@ def load_panoptic_records(
     return records
 
 
-def _read_panoptic_json(json_file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(json_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{json_file} is no valid JSON: {error}") from error
-    keys = {"images", "annotations", "categories"}
-    if not isinstance(content, dict) or not keys <= content.keys():
-        raise ValueError(
-            f"{json_file} is no COCO panoptic JSON: it must have the keys {sorted(keys)}"
-        )
-    return content
+def check_segments(
+    annotation: Mapping[str, Any],
+    json_file: str | Path,
+    required_keys: Sequence[str],
+    categories: Container[int] | None = None,
+) -> None:
+    """Check the segments of one image's panoptic annotation.
+
+    Raises ValueError naming file, image and what is wrong: no list of segments, a segment that
+    lacks one of ``required_keys``, or a category that is not in ``categories`` (None: any is).
+    """
+    place = f"{json_file}, image {annotation['image_id']} ({annotation['file_name']})"
+    segments = annotation["segments_info"]
+    if not isinstance(segments, list):
+        raise ValueError(f"{place}: segments_info must be a list, found {segments!r}")
+    for segment in segments:
+        missing = [k for k in required_keys if not isinstance(segment, dict) or k not in segment]
+        if missing:
+            raise ValueError(f"{place}: the segment {segment!r} lacks {', '.join(missing)}")
+        if categories is not None and segment["category_id"] not in categories:
+            raise ValueError(
+                f"{place}: segment {segment['id']} has category {segment['category_id']}, which is "
+                "not in the list of classes: register the dataset with a class list that has it, "
+                "or leave the segment out"
+            )
 
 
 def _check_categories(

@@ -1,6 +1,5 @@
 """What the scripts in ``datasets/`` share: many files in parallel, written whole or not at all."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
+
+from maskclippp.output_files import atomic_write
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,11 +32,7 @@ def map_in_processes(
 
 
 def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write a PNG under a temporary name, then rename: an existing file is always complete."""
+    """Write a PNG, whole or not at all: an interrupted run continues where it stopped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        Image.fromarray(pixels).save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path, durable=False) as file:  # there are a hundred thousand of them
+        Image.fromarray(pixels).save(file, format="PNG")

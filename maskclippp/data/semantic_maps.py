@@ -6,11 +6,18 @@ is ignored. That is also how the files in ``panoptic_semseg_*`` are made, so bot
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from maskclippp.data.files import LabelArray, read_label_map, read_panoptic_ids
+
+
+class SemanticLabels(NamedTuple):
+    """``labels`` int32 [h, w], and ``source``, the file that they were read or derived from."""
+
+    labels: LabelArray
+    source: str
 
 
 def semantic_from_panoptic(
@@ -35,19 +42,20 @@ def semantic_from_panoptic(
     return np.where(listed, segment_classes[position], np.int32(ignore_label))
 
 
-def read_semantic_labels(record: Mapping[str, Any], ignore_label: int) -> LabelArray:
-    """Semantic labels of a dataset record, int32 [h, w].
+def read_semantic_labels(record: Mapping[str, Any], ignore_label: int) -> SemanticLabels:
+    """Semantic labels of a dataset record.
 
     Read from ``sem_seg_file_name`` when that file exists, else derived from ``pan_seg_file_name``
     and ``segments_info``. Raises FileNotFoundError naming what is missing when neither is there.
     """
     semantic_file = record.get("sem_seg_file_name")
     if semantic_file is not None and Path(semantic_file).is_file():
-        return read_label_map(semantic_file)
+        return SemanticLabels(read_label_map(semantic_file), str(semantic_file))
     panoptic_file = record.get("pan_seg_file_name")
     if panoptic_file is not None and "segments_info" in record:
         ids = read_panoptic_ids(panoptic_file)
-        return semantic_from_panoptic(ids, record["segments_info"], ignore_label)
+        labels = semantic_from_panoptic(ids, record["segments_info"], ignore_label)
+        return SemanticLabels(labels, str(panoptic_file))
     if semantic_file is None:
         raise ValueError(
             f"the record of {record.get('file_name')} names neither a semantic label file "
@@ -58,6 +66,23 @@ def read_semantic_labels(record: Mapping[str, Any], ignore_label: int) -> LabelA
         "and the record has no panoptic annotation to derive it from; datasets/README.md says how "
         "to prepare each dataset"
     )
+
+
+def check_label_range(
+    semantic: SemanticLabels, *, num_classes: int, ignore_label: int, dataset_name: str
+) -> None:
+    """Raise ValueError unless all labels are 0..num_classes-1 or ``ignore_label``.
+
+    It names the file, a value that is no class, how often there is such a value, and the range.
+    """
+    labels = semantic.labels
+    invalid = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_label)
+    if invalid.any():
+        raise ValueError(
+            f"label file {semantic.source}: pixel value {int(labels[invalid][0])} (values that are "
+            f"no class at {int(invalid.sum())} pixels); dataset {dataset_name} allows "
+            f"0..{num_classes - 1} and the ignore label {ignore_label}"
+        )
 
 
 def has_semantic_labels(record: Mapping[str, Any]) -> bool:

@@ -1,9 +1,7 @@
 """Evaluation of a model on one dataset, with its results as a file."""
 
-import json
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_
 from detectron2.utils import comm
 from torch import nn
 
-from maskclippp.engine.atomic_file import atomic_write
+from maskclippp.output_files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +42,5 @@ def evaluate(
         logger.info("Evaluation results for %s:", dataset_name)
         print_csv_format(results)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"dataset": dataset_name, "results": _plain(results)}
-        with atomic_write(folder / "results.json") as file:
-            file.write(json.dumps(content, indent=2, allow_nan=False).encode())
+        write_json(folder / "results.json", {"dataset": dataset_name, "results": results})
     return results
-
-
-def _plain(value: Any) -> Any:
-    """The value in JSON's types; numbers that JSON does not know (NaN, infinities) become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, str | bool | None):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    number = float(value)
-    return number if math.isfinite(number) else None

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Instances
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from maskclippp.data.mappers.common import masks_of_labels, masks_to_boxes
+from maskclippp.data.mappers.common import masks_of_labels
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.mask_iou import mask_iou
+from maskclippp.evaluation.model_outputs import check_mask_size, required
 from maskclippp.evaluation.panoptic import PanopticEvaluator
 from maskclippp.evaluation.semantic import SemanticEvaluator
 
@@ -60,7 +61,13 @@ class AssignedMasksEvaluator(DatasetEvaluator):
     ) -> None:
         """Assign and score one batch."""
         for image, output in zip(inputs, outputs, strict=True):
-            masks = torch.as_tensor(output["pred_masks"]).cpu().bool()
+            found = required(
+                output,
+                "pred_masks",
+                image["file_name"],
+                "MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY",
+            )
+            masks = torch.as_tensor(found).cpu().bool()
             if self._semantic is not None:
                 labels = self._label_map(masks, image["file_name"])
                 if labels is not None:
@@ -87,7 +94,9 @@ class AssignedMasksEvaluator(DatasetEvaluator):
 
     def _label_map(self, masks: Tensor, file_name: str) -> Tensor | None:
         """Class ids [H, W]: where masks overlap the lowest class wins, elsewhere it is class 0."""
-        truth = torch.from_numpy(self._truth.semantic_labels(file_name))
+        semantic = self._truth.semantic_labels(file_name)
+        check_mask_size(masks, file_name, semantic.labels.shape, semantic.source)
+        truth = torch.from_numpy(semantic.labels)
         classes = torch.unique(truth)
         classes = classes[classes < self._truth.num_classes]
         if not len(classes):
@@ -103,6 +112,8 @@ class AssignedMasksEvaluator(DatasetEvaluator):
     ) -> tuple[Tensor, list[Mapping[str, Any]]]:
         """The assigned masks [n, H, W] and the true segments they were assigned to."""
         truth = torch.from_numpy(self._truth.panoptic_ids(file_name))
+        panoptic_file = self._truth.record(file_name)["pan_seg_file_name"]
+        check_mask_size(masks, file_name, truth.shape, panoptic_file)
         ids = torch.tensor([segment["id"] for segment in segments], dtype=truth.dtype)
         predicted, true = assign(masks, masks_of_labels(truth, ids))
         return masks[predicted], [segments[position] for position in true]
@@ -133,7 +144,7 @@ def make_detections(masks: Tensor, segments: Sequence[Mapping[str, Any]]) -> dic
     """An ``instances`` output of masks assigned to true instances, each with score 1."""
     instances = Instances((masks.shape[1], masks.shape[2]))
     instances.pred_masks = masks
-    instances.pred_boxes = Boxes(masks_to_boxes(masks))
+    instances.pred_boxes = BitMasks(masks).get_bounding_boxes()
     instances.scores = torch.ones(len(masks))
     instances.pred_classes = torch.tensor(
         [segment["category_id"] for segment in segments], dtype=torch.int64

@@ -8,7 +8,12 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from maskclippp.data.files import LabelArray, read_panoptic_ids
-from maskclippp.data.semantic_maps import read_semantic_labels
+from maskclippp.data.semantic_maps import (
+    SemanticLabels,
+    check_label_range,
+    read_semantic_labels,
+)
+from maskclippp.vocabulary import class_names_of
 
 
 class GroundTruth:
@@ -21,14 +26,7 @@ class GroundTruth:
     @cached_property
     def class_names(self) -> list[str]:
         """All classes in contiguous order, synonyms included ("person, child")."""
-        for key in ("stuff_classes", "thing_classes"):
-            names = self.metadata.get(key, None)
-            if names:
-                return list(names)
-        raise ValueError(
-            f"dataset {self.dataset_name} has no classes: its metadata has neither stuff_classes "
-            "nor thing_classes"
-        )
+        return class_names_of(self.metadata)
 
     @property
     def num_classes(self) -> int:
@@ -42,6 +40,18 @@ class GroundTruth:
         if label is None:
             raise ValueError(f"dataset {self.dataset_name} has no ignore_label in its metadata")
         return int(label)
+
+    def annotation_file(self, key: str, switch: str) -> str:
+        """The file that the metadata name under ``key``.
+
+        A ValueError says that there is none, and which config ``switch`` asked for it.
+        """
+        file: str | None = self.metadata.get(key, None)
+        if file is None:
+            raise ValueError(
+                f"dataset {self.dataset_name} has no {key} in its metadata; set {switch} to False"
+            )
+        return file
 
     def record(self, file_name: str) -> Mapping[str, Any]:
         """The dataset's record of an image; a KeyError names image and dataset."""
@@ -68,23 +78,22 @@ class GroundTruth:
             )
         return read_panoptic_ids(record["pan_seg_file_name"])
 
-    def semantic_labels(self, file_name: str) -> LabelArray:
-        """Class ids [H, W] of an image, ignored pixels as ``num_classes``.
+    def semantic_labels(self, file_name: str) -> SemanticLabels:
+        """Class ids [H, W] of an image, ignored pixels as ``num_classes``, and their file.
 
         A ValueError names the file, the first value that is no class, and the allowed range.
         """
-        record = self.record(file_name)
-        labels = read_semantic_labels(record, self.ignore_label)
-        ignored = labels == self.ignore_label
-        invalid = ((labels < 0) | (labels >= self.num_classes)) & ~ignored
-        if invalid.any():
-            file = record.get("sem_seg_file_name") or record.get("pan_seg_file_name")
-            raise ValueError(
-                f"label file {file}: pixel value {int(labels[invalid][0])} at "
-                f"{int(invalid.sum())} pixels; dataset {self.dataset_name} allows "
-                f"0..{self.num_classes - 1} and the ignore label {self.ignore_label}"
-            )
-        return np.where(ignored, np.int32(self.num_classes), labels)
+        semantic = read_semantic_labels(self.record(file_name), self.ignore_label)
+        check_label_range(
+            semantic,
+            num_classes=self.num_classes,
+            ignore_label=self.ignore_label,
+            dataset_name=self.dataset_name,
+        )
+        ignored = semantic.labels == self.ignore_label
+        return semantic._replace(
+            labels=np.where(ignored, np.int32(self.num_classes), semantic.labels)
+        )
 
     @cached_property
     def _records(self) -> dict[str, Mapping[str, Any]]:

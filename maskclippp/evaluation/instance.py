@@ -3,7 +3,6 @@
 import contextlib
 import io
 import itertools
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,11 @@ from pycocotools import mask as mask_codec
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from maskclippp.data.files import read_json
 from maskclippp.evaluation.ground_truth import GroundTruth
-from maskclippp.evaluation.result_files import log_results, write_json, write_results
+from maskclippp.evaluation.model_outputs import check_mask_size, required
+from maskclippp.evaluation.result_files import write_results
+from maskclippp.output_files import write_json
 
 CONVENTION = (
     "COCO average precision by pycocotools: IoU 0.50:0.05:0.95, at most 100 detections per image "
@@ -28,7 +30,9 @@ CONVENTION = (
 )
 _LOGGER = logging.getLogger(__name__)
 _SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-_IOU_TYPES = ("bbox", "segm")
+_SHAPE_KEYS = {"bbox": ("bbox",), "segm": ("segmentation",)}
+_IOU_TYPES = tuple(_SHAPE_KEYS)
+_SWITCH = "MODEL.MASK_FORMER.TEST.INSTANCE_ON"
 
 
 class InstanceEvaluator(DatasetEvaluator):
@@ -57,19 +61,26 @@ class InstanceEvaluator(DatasetEvaluator):
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
         self._iou_types = tuple(iou_types)
-        self.reset()
+        self._clear()
 
     def reset(self) -> None:
+        """Start anew; errors of the annotation file come here, before the model has run."""
+        self._clear()
+        _ = self._category_names
+
+    def _clear(self) -> None:
         self._images = 0
         self._detections: list[dict[str, Any]] = []
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Take the detections of one batch; a ValueError names image and unknown class."""
+        """Take the detections of one batch; a ValueError names the image that does not fit."""
         for image, output in zip(inputs, outputs, strict=True):
+            instances = required(output, "instances", image["file_name"], _SWITCH)
+            self._check_image(image, instances)
             self._images += 1
-            self._detections.extend(self._encode(output["instances"], image))
+            self._detections.extend(self._encode(instances, image))
 
     def evaluate(self) -> dict[str, Any] | None:
         gathered = comm.gather((self._images, self._detections))
@@ -86,7 +97,6 @@ class InstanceEvaluator(DatasetEvaluator):
         for iou_type in self._iou_types:
             metrics, per_class = self._average_precision(detections, iou_type)
             results[iou_type] = metrics
-            log_results(self._truth.dataset_name, iou_type, metrics)
             if self._folder is not None:
                 write_results(
                     self._folder,
@@ -129,6 +139,21 @@ class InstanceEvaluator(DatasetEvaluator):
                 metrics[f"AP-{row['class']}"] = row["AP"]
         return metrics, per_class
 
+    def _check_image(self, image: Mapping[str, Any], instances: Instances) -> None:
+        annotated = self._coco.imgs.get(image.get("image_id"))
+        if annotated is None:
+            raise ValueError(
+                f"image {image['file_name']} has image_id {image.get('image_id')!r}, which is no "
+                f"image of {self._json_file}: records and annotation belong to different datasets"
+            )
+        if "segm" in self._iou_types and instances.has("pred_masks") and len(instances):
+            check_mask_size(
+                instances.pred_masks,
+                image["file_name"],
+                (annotated["height"], annotated["width"]),
+                self._json_file,
+            )
+
     def _encode(self, instances: Instances, image: Mapping[str, Any]) -> list[dict[str, Any]]:
         scores = instances.scores.tolist()
         detections = [
@@ -142,7 +167,10 @@ class InstanceEvaluator(DatasetEvaluator):
         for key, field in (("bbox", "pred_boxes"), ("segmentation", "pred_masks")):
             if ("segm" if key == "segmentation" else key) in self._iou_types:
                 if not instances.has(field):
-                    raise ValueError(f"the instances of {image['file_name']} have no {field}")
+                    raise ValueError(
+                        f"the predicted instances of {image['file_name']} have no {field}, which "
+                        f"iou_type {'bbox' if key == 'bbox' else 'segm'} needs"
+                    )
                 values = _boxes(instances) if key == "bbox" else _masks(instances)
                 for detection, value in zip(detections, values, strict=True):
                     detection[key] = value
@@ -169,7 +197,7 @@ class InstanceEvaluator(DatasetEvaluator):
         absent = [c["name"] for c in self._coco.dataset["categories"] if c["id"] not in names]
         if absent or len(self._coco.dataset["categories"]) != len(names):
             raise ValueError(
-                f"{self._truth.metadata.json_file} has {len(self._coco.dataset['categories'])} "
+                f"{self._json_file} has {len(self._coco.dataset['categories'])} "
                 f"categories, dataset {self._truth.dataset_name} {len(names)} things"
                 + (f"; not registered: {', '.join(absent[:5])}" if absent else "")
             )
@@ -180,22 +208,25 @@ class InstanceEvaluator(DatasetEvaluator):
         names: list[str] = list(self._truth.metadata.thing_classes)
         return names
 
+    @property
+    def _json_file(self) -> str:
+        return self._truth.annotation_file("json_file", _SWITCH)
+
     @cached_property
     def _coco(self) -> COCO:
-        json_file = self._truth.metadata.get("json_file", None)
-        if json_file is None:
-            raise ValueError(
-                f"dataset {self._truth.dataset_name} has no instance annotation (json_file); set "
-                "MODEL.MASK_FORMER.TEST.INSTANCE_ON to False"
-            )
-        path = Path(json_file)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"instance annotation {path} of dataset {self._truth.dataset_name} does not exist; "
-                "it is needed because MODEL.MASK_FORMER.TEST.INSTANCE_ON is set"
-            )
+        shape_keys = [key for iou_type in self._iou_types for key in _SHAPE_KEYS[iou_type]]
+        content = read_json(
+            self._json_file,
+            {
+                "images": ("id", "height", "width"),
+                "annotations": ("image_id", "category_id", "area", "iscrowd", *shape_keys),
+                "categories": ("id", "name"),
+            },
+            f"the instance annotation of dataset {self._truth.dataset_name}, because {_SWITCH} is "
+            "set",
+        )
         coco = COCO()
-        coco.dataset = json.loads(path.read_text(encoding="utf-8"))
+        coco.dataset = content
         coco.dataset.setdefault("info", {})
         # COCOeval takes id 0 for "unmatched" and merges equal ids; the ids mean nothing else.
         for number, annotation in enumerate(coco.dataset["annotations"], start=1):

@@ -11,7 +11,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from maskclippp.evaluation.ground_truth import GroundTruth
-from maskclippp.evaluation.result_files import log_results, write_results
+from maskclippp.evaluation.model_outputs import required
+from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.seen_classes import SeenClasses, class_means
 
 CONVENTION = (
@@ -52,7 +53,10 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
     ) -> None:
         """Count one batch; a ValueError names the image when the numbers of masks differ."""
         for image, output in zip(inputs, outputs, strict=True):
-            predicted = torch.as_tensor(output["mask_cls"]).cpu().numpy().astype(np.int64)
+            classes = required(
+                output, "mask_cls", image["file_name"], "MODEL.MASKCLIPPP.TEST.MASK_ACC"
+            )
+            predicted = torch.as_tensor(classes).cpu().numpy().astype(np.int64)
             truth = self._true_classes(image["file_name"])
             self._seen.update(output)
             if not len(predicted) or not len(truth):
@@ -83,13 +87,12 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
         metrics = class_means("mMaskAcc", accuracy, seen)
         metrics.update((f"MaskAcc-{name}", float(accuracy[i])) for i, name in enumerate(names))
         metrics = OrderedDict((name, 100 * value) for name, value in metrics.items())
-        log_results(self._truth.dataset_name, "mask_acc", metrics)
         if self._folder is not None:
             per_class = [
                 {
                     "class": name,
                     "seen": None if seen is None else bool(seen[i]),
-                    "MaskAcc": metrics[f"MaskAcc-{name}"],
+                    "MaskAcc": 100 * float(accuracy[i]),
                     "masks": int(masks[i]),
                 }
                 for i, name in enumerate(names)
@@ -107,5 +110,5 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
     def _true_classes(self, file_name: str) -> list[int]:
         if self._panoptic:
             return [int(s["category_id"]) for s in self._truth.segments_info(file_name)]
-        counts = np.bincount(self._truth.semantic_labels(file_name).ravel())
+        counts = np.bincount(self._truth.semantic_labels(file_name).labels.ravel())
         return [int(label) for label in np.flatnonzero(counts) if label < self._truth.num_classes]

@@ -1,6 +1,6 @@
 """Panoptic quality of a model's outputs on a dataset in COCO's panoptic format."""
 
-import json
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,22 +13,31 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from maskclippp.data.files import LabelArray, check_same_size, read_panoptic_ids
+from maskclippp.data.files import LabelArray, check_same_size, read_json, read_panoptic_ids
+from maskclippp.data.panoptic import check_segments
 from maskclippp.evaluation.ground_truth import GroundTruth
+from maskclippp.evaluation.model_outputs import required
 from maskclippp.evaluation.panoptic_quality import (
     ImageCounts,
     count_image,
     panoptic_quality,
     sum_counts,
 )
-from maskclippp.evaluation.result_files import log_results, write_json, write_results
+from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.seen_classes import SeenClasses, class_means
+from maskclippp.output_files import write_json
 
 CONVENTION = (
     "COCO panoptic quality: matches have IoU > 0.5; void pixels leave the union; predictions "
     "mostly on void or on a crowd segment of their category are ignored; means over the categories "
     "that have any true or predicted segment."
 )
+_LOGGER = logging.getLogger(__name__)
+_SWITCH = "MODEL.MASK_FORMER.TEST.PANOPTIC_ON"
+_REQUIRED_KEYS = {
+    "annotations": ("image_id", "file_name", "segments_info"),
+    "categories": ("id", "name", "isthing"),
+}
 
 
 class PanopticEvaluator(DatasetEvaluator):
@@ -49,10 +58,16 @@ class PanopticEvaluator(DatasetEvaluator):
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
         self._seen = SeenClasses()
-        self.reset()
+        self._clear()
 
     def reset(self) -> None:
+        """Start anew; errors of the annotation file come here, before the model has run."""
+        self._clear()
+        _ = self._content
+
+    def _clear(self) -> None:
         self._seen.reset()
+        self._surplus: list[str] = []
         self._counts: dict[Any, ImageCounts] = {}
         self._predictions: dict[Any, dict[str, Any]] = {}
 
@@ -62,11 +77,12 @@ class PanopticEvaluator(DatasetEvaluator):
         """Match the segments of one batch; errors name the image."""
         for image, output in zip(inputs, outputs, strict=True):
             self._seen.update(output)
-            image_id = image["image_id"]
+            image_id = image.get("image_id")
+            panoptic, listed = required(output, "panoptic_seg", image["file_name"], _SWITCH)
             if image_id not in self._annotations:
-                continue  # no ground truth: a surplus prediction
+                self._surplus.append(image["file_name"])
+                continue
             annotation = self._annotations[image_id]
-            panoptic, listed = output["panoptic_seg"]
             ids, segments = self._convert(panoptic, listed, image["file_name"])
             truth_file = Path(self._truth.metadata.panoptic_root) / annotation["file_name"]
             truth_ids = read_panoptic_ids(truth_file)
@@ -91,21 +107,32 @@ class PanopticEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict[str, Any] | None:
         seen = self._seen.gather()
         gathered = comm.gather((self._counts, self._predictions))
+        surplus = [file for files in comm.gather(self._surplus) for file in files]
         if not comm.is_main_process():
             return None
+        if surplus:
+            _LOGGER.warning(
+                "%d predicted images, the first of them %s, have no annotation in %s: they count "
+                "nowhere",
+                len(surplus),
+                surplus[0],
+                self._json_file,
+            )
         counts_of = {image: c for counts, _ in gathered for image, c in counts.items()}
         missing = [str(image_id) for image_id in self._annotations if image_id not in counts_of]
         if missing:
             raise ValueError(
                 f"{len(missing)} images of dataset {self._truth.dataset_name} have no panoptic "
-                f"prediction, the first with image_id {', '.join(missing[:10])}"
+                f"prediction, the first with image_id {', '.join(missing[:10])}; they are listed "
+                f"in {self._json_file}"
             )
         # Summed in the order of the dataset, so that the number of processes changes nothing.
         counts = sum_counts(counts_of[image_id] for image_id in self._annotations)
         is_thing = {i: bool(category["isthing"]) for i, category in self._categories.items()}
         metrics = panoptic_quality(counts, is_thing)
-        metrics |= class_means("PQ", self._quality_per_class(counts), seen)
-        log_results(self._truth.dataset_name, "panoptic_seg", metrics)
+        means = class_means("PQ", self._quality_per_class(counts), seen)
+        # PQ itself is the mean over the JSON's categories, whatever classes are registered.
+        metrics.update((name, means[name]) for name in ("PQ(S)", "PQ(U)") if name in means)
         if self._folder is not None:
             predictions = {i: p for _, part in gathered for i, p in part.items()}
             self._write(self._folder, metrics, counts, predictions)
@@ -120,15 +147,20 @@ class PanopticEvaluator(DatasetEvaluator):
                     quality[contiguous] = 100 * counts[identity].panoptic_quality
         return quality
 
+    @property
+    def _json_file(self) -> str:
+        return self._truth.annotation_file("panoptic_json", _SWITCH)
+
     @cached_property
     def _content(self) -> dict[str, Any]:
-        path = Path(self._truth.metadata.panoptic_json)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"panoptic annotation {path} of dataset {self._truth.dataset_name} does not exist; "
-                "it is needed because MODEL.MASK_FORMER.TEST.PANOPTIC_ON is set"
-            )
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(
+            self._json_file,
+            _REQUIRED_KEYS,
+            f"the panoptic annotation of dataset {self._truth.dataset_name}, because {_SWITCH} is "
+            "set",
+        )
+        for annotation in content["annotations"]:
+            check_segments(annotation, self._json_file, ("id", "category_id", "area"))
         return content
 
     @cached_property
@@ -180,7 +212,7 @@ class PanopticEvaluator(DatasetEvaluator):
         if category not in self._categories:
             raise ValueError(
                 f"panoptic prediction for {file_name}: category {category} is not in "
-                f"{self._truth.metadata.panoptic_json}"
+                f"{self._json_file}"
             )
         return category
 

@@ -25,18 +25,21 @@ from maskclippp.evaluation.confusion import (
     confusion_matrix,
 )
 from maskclippp.evaluation.ground_truth import GroundTruth
-from maskclippp.evaluation.result_files import log_results, write_json, write_results
+from maskclippp.evaluation.model_outputs import required
+from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.seen_classes import (
     BoolArray,
     SeenClasses,
     class_means,
     nan_mean,
 )
+from maskclippp.output_files import write_json
 
 CONVENTION = (
     "Means over the classes that occur in the ground truth; the IoU of a class that is merely "
     "predicted is left out, its pixels count as errors of others; ignored pixels count nowhere."
 )
+_SWITCH = "MODEL.MASK_FORMER.TEST.SEMANTIC_ON"
 
 
 class SemanticEvaluator(DatasetEvaluator):
@@ -68,9 +71,9 @@ class SemanticEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             file_name = image["file_name"]
             prediction = self._predicted_labels(output, file_name)
-            truth = self._truth.semantic_labels(file_name)
+            truth, label_file = self._truth.semantic_labels(file_name)
             check_same_size(
-                prediction.shape, f"prediction for {file_name}", truth.shape, "its labels"
+                prediction.shape, f"prediction for {file_name}", truth.shape, label_file
             )
             self._confusion += confusion_matrix(prediction, truth, self._truth.num_classes)
             if self._has_boundaries:
@@ -91,7 +94,6 @@ class SemanticEvaluator(DatasetEvaluator):
         boundary = np.sum([b for _, b in confusions], axis=0)
         scores = class_scores(confusion)
         metrics = self._metrics(scores, boundary_iou(boundary), seen)
-        log_results(self._truth.dataset_name, "sem_seg", metrics)
         if self._folder is not None:
             self._write(self._folder, metrics, scores, seen)
             write_json(
@@ -137,8 +139,8 @@ class SemanticEvaluator(DatasetEvaluator):
             {
                 "class": name,
                 "seen": None if seen is None else bool(seen[index]),
-                "IoU": metrics[f"IoU-{name}"],
-                "ACC": metrics[f"ACC-{name}"],
+                "IoU": 100 * float(scores.iou[index]),
+                "ACC": 100 * float(scores.accuracy[index]),
                 "truth_pixels": int(scores.truth_pixels[index]),
             }
             for index, name in enumerate(self._truth.class_names)
@@ -153,15 +155,10 @@ class SemanticEvaluator(DatasetEvaluator):
         )
 
     def _predicted_labels(self, output: Mapping[str, Any], file_name: str) -> npt.NDArray[np.int32]:
-        if "sem_seg_labels" in output:
-            labels = torch.as_tensor(output["sem_seg_labels"])
-        elif "sem_seg" in output:
+        if output.get("sem_seg_labels") is None and output.get("sem_seg") is not None:
             labels = output["sem_seg"].argmax(dim=0)
         else:
-            raise KeyError(
-                f"the output for {file_name} has neither sem_seg_labels nor sem_seg; semantic "
-                "evaluation needs MODEL.MASK_FORMER.TEST.SEMANTIC_ON"
-            )
+            labels = torch.as_tensor(required(output, "sem_seg_labels", file_name, _SWITCH))
         prediction = labels.cpu().numpy().astype(np.int32)
         highest = self._truth.num_classes - 1
         if prediction.size and not 0 <= prediction.min() <= prediction.max() <= highest:
@@ -172,17 +169,19 @@ class SemanticEvaluator(DatasetEvaluator):
         return prediction
 
     def _encode(self, prediction: npt.NDArray[np.int32], file_name: str) -> list[dict[str, Any]]:
-        labels = np.flatnonzero(np.bincount(prediction.ravel()))
-        masks = (prediction[..., None] == labels).astype(np.uint8)
-        codes = mask_codec.encode(np.asfortranarray(masks))
-        return [
-            {
-                "file_name": file_name,
-                "category_id": self._dataset_id(int(label)),
-                "segmentation": {"size": code["size"], "counts": code["counts"].decode("ascii")},
-            }
-            for label, code in zip(labels, codes, strict=True)
-        ]
+        columns = np.asfortranarray(prediction)
+        encoded = []
+        # One label at a time: all masks of an image together can fill the memory.
+        for label in np.flatnonzero(np.bincount(prediction.ravel())):
+            code = mask_codec.encode((columns == label).view(np.uint8))
+            encoded.append(
+                {
+                    "file_name": file_name,
+                    "category_id": self._dataset_id(int(label)),
+                    "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
+                }
+            )
+        return encoded
 
     def _dataset_id(self, label: int) -> int:
         if self._dataset_ids is None:

@@ -19,7 +19,8 @@ class GTSegmentor(MaskGenerator):
     """One mask per class in the image's label map, in ascending order of labels.
 
     Args:
-        ignore_label: label of pixels that belong to no class.
+        ignore_label: label of pixels that belong to no class, for records that do not say it
+            themselves: several test sets may have several ignore labels.
     """
 
     needs_ground_truth = True
@@ -40,13 +41,13 @@ class GTSegmentor(MaskGenerator):
     def forward(
         self, batched_inputs: Sequence[dict[str, Any]], encoded: EncodedImages | None
     ) -> GeneratedMasks:
-        """See :class:`MaskGenerator`; reads ``sem_seg`` [h, w] of every record."""
+        """See :class:`MaskGenerator`; reads ``sem_seg`` [h, w] and ``ignore_label``."""
         return _on_encoder_grid([self._masks(record) for record in batched_inputs], encoded)
 
     def _masks(self, record: dict[str, Any]) -> Tensor:
         labels = _annotation(record, "sem_seg", type(self).__name__)
         present = labels.unique()
-        present = present[present != self.ignore_label]
+        present = present[present != record.get("ignore_label", self.ignore_label)]
         return labels[None] == present[:, None, None]
 
 

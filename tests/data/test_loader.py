@@ -2,6 +2,8 @@
 
 import itertools
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +124,17 @@ def test_orientation_is_read_from_the_image_header_when_unknown(tmp_path: Path) 
     assert [groups(index) for index in range(3)] == [0, 1, 1]
 
 
+def test_orientation_is_that_of_the_upright_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned by 90 degrees
+    Image.new("RGB", (5, 3)).save(tmp_path / "turned.jpg", exif=exif)
+    assert AspectRatioGroups([{"file_name": str(tmp_path / "turned.jpg")}])(0) == 1
+
+
 def test_unreadable_image_header_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     path.write_bytes(b"no image")
-    with pytest.raises(OSError, match=r"size of image .*broken\.png"):
+    with pytest.raises(OSError, match=r"image .*broken\.png cannot be read"):
         AspectRatioGroups([{"file_name": str(path)}])(0)
 
 
@@ -212,6 +221,52 @@ def test_random_subset_sampler_draws_from_a_subset() -> None:
     batches = first_batches(20, *options, *ratio, mapper=refuse_odd)
     indices = {record["index"] for batch in batches for record in batch}
     assert indices == {index for index in random_subset(20, 0.25, 3) if index % 2 == 0}
+
+
+@contextmanager
+def dataset(*rows: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Options that train on records with these additions."""
+    name = "loader_test_rows"
+    made = [{**record, **row} for record, row in zip(records(len(rows)), rows, strict=True)]
+    DatasetCatalog.register(name, lambda: made)
+    try:
+        yield "DATASETS.TRAIN", (name,), "DATALOADER.ASPECT_RATIO_GROUPING", False
+    finally:
+        DatasetCatalog.remove(name)
+
+
+CROWD = {"annotations": [{"category_id": 0, "iscrowd": 1}]}
+OBJECT = {"annotations": [{"category_id": 0, "iscrowd": 0}]}
+
+
+@pytest.mark.parametrize("rows", [(CROWD, OBJECT, {}), ({}, OBJECT, CROWD, {"annotations": []})])
+def test_records_without_objects_are_left_out_if_they_have_annotations(rows: tuple) -> None:
+    with dataset(*rows) as options:
+        drawn = {record["index"] for batch in first_batches(10, *options) for record in batch}
+    assert drawn == {i for i, row in enumerate(rows) if row in (OBJECT, {})}
+
+
+def test_dataset_of_crowds_alone_is_refused() -> None:
+    with (
+        dataset(CROWD, CROWD) as options,
+        pytest.raises(ValueError, match=r"none of the 2 records.*loader_test_rows.*FILTER_EMPTY"),
+    ):
+        first_batches(1, *options)
+
+
+def test_repeat_factors_need_annotations_in_every_record() -> None:
+    sampler = ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")
+    with (
+        dataset(OBJECT, {}, {}) as options,
+        pytest.raises(ValueError, match=r"2 of 3 records.*loader_test_rows.*1\.png.*Training"),
+    ):
+        first_batches(1, *options, *sampler)
+
+
+def test_empty_random_subset_is_refused() -> None:
+    options = ("DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler")
+    with pytest.raises(ValueError, match=r"RANDOM_SUBSET_RATIO 0\.04 of 20 training records"):
+        first_batches(1, *options, "DATALOADER.RANDOM_SUBSET_RATIO", 0.04)
 
 
 def test_unknown_sampler_is_refused() -> None:

@@ -1,5 +1,7 @@
 """Train mappers and the test mapper: drawn from a seed, compared to recorded or plain results."""
 
+import functools
+import operator
 import random
 import shutil
 from collections.abc import Callable
@@ -55,14 +57,17 @@ PLAIN_RUNS = [
 
 @dataclass
 class Run:
-    """One mapper call with its expected result."""
+    """One mapper call with its expected result; ``record`` picks from the drawn scene or a file."""
 
     name: str
     mapper: str
     config: dict[str, Any]
     seed: int
-    record: dict[str, Any]
-    expected: Callable[[], Expected]
+    record: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    expected: Callable[[dict[str, Any]], Expected]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def configuration(mapper: str, config: dict[str, Any]) -> Any:
@@ -96,10 +101,6 @@ def recorded_expectation(folder: Path, run: dict[str, Any]) -> Expected:
     )
 
 
-def no_expectation() -> Expected:
-    raise NotImplementedError("this run is compared with nothing")
-
-
 def recorded_record(run: dict[str, Any]) -> dict[str, Any]:
     (record,) = (r for r in sample_records() if r["file_name"].endswith(run["image_file"]))
     return record
@@ -110,30 +111,29 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return records_below(make_coco_panoptic(tmp_path_factory.mktemp("scene")))
 
 
-def all_runs(scene: list[dict[str, Any]]) -> list[Run]:
+def all_runs() -> list[Run]:
+    """Runs on the drawn scene, compared with the plain mappers, and recorded ones, if any."""
     runs = [
         Run(
-            f"plain {mapper} {config} {seed}",
+            f"plain-{mapper}-{number}-{seed}-{image}",
             mapper,
             config,
             seed,
-            record,
-            lambda plain=plain, record=record, config=config, seed=seed: plain(
-                record, config, seed
-            ),
+            operator.itemgetter(image),
+            functools.partial(plain, config=config, seed=seed),
         )
-        for mapper, plain, config in PLAIN_RUNS
+        for number, (mapper, plain, config) in enumerate(PLAIN_RUNS)
         for seed in range(4)
-        for record in scene
+        for image in range(2)
     ]
     runs += [
         Run(
-            name,
+            f"recorded-{name}",
             MAPPERS[run["mapper"]],
             run["config"],
             run["numpy_and_python_seed"],
-            recorded_record(run),
-            lambda folder=folder, run=run: recorded_expectation(folder, run),
+            lambda scene, run=run: recorded_record(run),
+            lambda record, folder=folder, run=run: recorded_expectation(folder, run),
         )
         for name, folder, run in recorded_runs()
         if run["mapper"] in MAPPERS
@@ -141,31 +141,31 @@ def all_runs(scene: list[dict[str, Any]]) -> list[Run]:
     return runs
 
 
-def call(run: Run) -> dict[str, Any]:
-    mapper = build_train_mapper(configuration(run.mapper, run.config))
-    np.random.seed(run.seed)
-    random.seed(run.seed)
-    return mapper(run.record)
+def call(mapper: str, config: dict[str, Any], seed: int, record: dict[str, Any]) -> dict[str, Any]:
+    built = build_train_mapper(configuration(mapper, config))
+    np.random.seed(seed)
+    random.seed(seed)
+    return built(record)
 
 
-def test_outputs_equal_recorded_and_plain_ones(scene: list[dict[str, Any]]) -> None:
-    for run in all_runs(scene):
-        output, expected = call(run), run.expected()
-        image = output["image"].permute(1, 2, 0).numpy()
-        assert image.shape == expected.image.shape, run.name
-        assert np.abs(image.astype(int) - expected.image).max() <= 1, run.name
-        assert output["instances"].gt_classes.tolist() == expected.classes, run.name
-        assert output["instances"].gt_masks.dtype == torch.bool
-        assert (output["instances"].gt_masks.numpy() == expected.masks).all(), run.name
-        if expected.labels is not None:
-            assert (output["sem_seg"].numpy() == expected.labels).all(), run.name
+@pytest.mark.parametrize("run", all_runs(), ids=str)
+def test_outputs_equal_recorded_and_plain_ones(run: Run, scene: list[dict[str, Any]]) -> None:
+    record = run.record(scene)
+    output, expected = call(run.mapper, run.config, run.seed, record), run.expected(record)
+    image = output["image"].permute(1, 2, 0).numpy()
+    assert image.shape == expected.image.shape
+    assert np.abs(image.astype(int) - expected.image).max() <= 1
+    assert output["instances"].gt_classes.tolist() == expected.classes
+    assert output["instances"].gt_masks.dtype == torch.bool
+    assert (output["instances"].gt_masks.numpy() == expected.masks).all()
+    if expected.labels is not None:
+        assert (output["sem_seg"].numpy() == expected.labels).all()
 
 
-def test_boxes_enclose_the_masks(scene: list[dict[str, Any]]) -> None:
-    for run in all_runs(scene):
-        if run.mapper != "coco_panoptic_lsj":
-            continue
-        instances = call(run)["instances"]
+@pytest.mark.parametrize("seed", range(4))
+def test_boxes_enclose_the_masks(seed: int, scene: list[dict[str, Any]]) -> None:
+    for record in scene:
+        instances = call("coco_panoptic_lsj", LSJ, seed, record)["instances"]
         for mask, box in zip(instances.gt_masks, instances.gt_boxes.tensor.tolist(), strict=True):
             rows, columns = mask.numpy().nonzero()
             if len(rows):
@@ -178,8 +178,7 @@ def test_image_is_bytes_in_the_configured_channel_order(scene: list[dict[str, An
     images = {}
     for channels in ("RGB", "BGR"):
         config = {**LSJ, "INPUT.FORMAT": channels}
-        run = Run("", "coco_panoptic_lsj", config, 3, scene[0], no_expectation)
-        images[channels] = call(run)["image"]
+        images[channels] = call("coco_panoptic_lsj", config, 3, scene[0])["image"]
     assert images["RGB"].dtype == torch.uint8
     assert torch.equal(images["RGB"].flip(0), images["BGR"])
 
@@ -187,7 +186,7 @@ def test_image_is_bytes_in_the_configured_channel_order(scene: list[dict[str, An
 def test_original_size_is_kept_and_the_record_untouched(scene: list[dict[str, Any]]) -> None:
     record = {k: v for k, v in scene[0].items() if k not in ("height", "width")}
     before = dict(record)
-    output = call(Run("", "mask_former_semantic", CROP, 1, record, no_expectation))
+    output = call("mask_former_semantic", CROP, 1, record)
     assert (output["height"], output["width"]) == (scene[0]["height"], scene[0]["width"])
     assert record == before
 
@@ -195,7 +194,7 @@ def test_original_size_is_kept_and_the_record_untouched(scene: list[dict[str, An
 def test_image_without_labels_gives_no_mask(scene: list[dict[str, Any]]) -> None:
     record = {**scene[0], "segments_info": []}
     for mapper, config in (("coco_panoptic_lsj", LSJ), ("mask_former_semantic", CROP)):
-        instances = call(Run("", mapper, config, 1, record, no_expectation))["instances"]
+        instances = call(mapper, config, 1, record)["instances"]
         assert instances.gt_masks.shape[0] == len(instances.gt_classes) == 0
 
 
@@ -223,33 +222,91 @@ def test_annotation_of_another_size_names_both_files(scene: list[dict[str, Any]]
         with pytest.raises(ValueError, match="sizes differ") as error:
             build_train_mapper(configuration(mapper, config))(record)
         assert record["file_name"] in str(error.value)
+        assert record["pan_seg_file_name"] in str(error.value)
         assert str(scene[1]["height"]) in str(error.value)
 
 
-def test_mapper_gives_the_size_and_labels_that_were_recorded(scene: list[dict[str, Any]]) -> None:
-    runs = [(f, r, recorded_record(r)) for _, f, r in recorded_runs() if r["transforms"] is None]
-    for folder, run, record in runs:
-        mapper = TestMapper(
-            configuration("coco_panoptic_lsj", run["config"]), DATASET, with_ground_truth=True
+@dataclass
+class TestRun:
+    """One call of the test mapper; the labels are those of the resized image."""
+
+    __test__ = False
+
+    record: dict[str, Any]
+    config: dict[str, Any]
+    image: np.ndarray
+    labels: np.ndarray
+
+
+def drawn_test_runs(scene: list[dict[str, Any]]) -> list[TestRun]:
+    """Sizes by hand: the shorter side at 100, unless the longer one would exceed 130."""
+    runs = []
+    for record, (height, width) in zip(scene, [(88, 130), (130, 85)], strict=True):
+        picture = Image.open(record["file_name"])
+        colors = np.array(Image.open(record["pan_seg_file_name"])).astype(int)
+        classes = {s["id"]: s["category_id"] for s in record["segments_info"]} | {0: 255}
+        labels = np.vectorize(classes.get)(colors @ [1, 256, 65536]).astype(np.uint8)
+        size = (width, height)
+        runs.append(
+            TestRun(
+                record,
+                {"INPUT.MIN_SIZE_TEST": 100, "INPUT.MAX_SIZE_TEST": 130},
+                np.array(picture.resize(size, Image.Resampling.BILINEAR)),
+                np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)),
+            )
         )
-        output = mapper(record)
+    return runs
+
+
+def recorded_test_runs(scene: list[dict[str, Any]]) -> list[TestRun]:
+    return [
+        TestRun(
+            recorded_record(run),
+            run["config"],
+            np.array(Image.open(folder / run["image_png"])),
+            np.array(Image.open(folder / run["sem_seg_png"])),
+        )
+        for _, folder, run in recorded_runs()
+        if run["transforms"] is None
+    ]
+
+
+@pytest.mark.parametrize(
+    "runs", [drawn_test_runs, *([recorded_test_runs] if recorded_runs() else [])]
+)
+def test_mapper_gives_the_expected_image_and_labels(
+    runs: Callable[[list[dict[str, Any]]], list[TestRun]], scene: list[dict[str, Any]]
+) -> None:
+    found = runs(scene)
+    assert found
+    for run in found:
+        cfg = configuration("coco_panoptic_lsj", run.config)
+        output = TestMapper(cfg, DATASET, with_ground_truth=True)(run.record)
         image = output["image"].permute(1, 2, 0).numpy().astype(int)
-        assert np.abs(image - np.array(Image.open(folder / run["image_png"]))).max() <= 1
-        labels = np.array(Image.open(folder / run["sem_seg_png"]))
+        assert np.abs(image - run.image).max() <= 1
         # The published mapper resizes the labels; ours keeps every pixel of them.
-        height, width = output["image"].shape[1:]
-        assert (resize_labels(output["sem_seg"], (height, width), "centre").numpy() == labels).all()
-        assert run["output_keys"] == sorted(output.keys() & set(run["output_keys"]))
-    plain = {"INPUT.MIN_SIZE_TEST": 100, "INPUT.MAX_SIZE_TEST": 130}
-    mapper = TestMapper(configuration("coco_panoptic_lsj", plain), DATASET, with_ground_truth=True)
-    output = mapper(scene[0])
-    resized = Image.open(scene[0]["file_name"]).resize((130, 88), Image.Resampling.BILINEAR)
-    assert (output["image"].permute(1, 2, 0).numpy() == np.array(resized)).all()
+        resized = resize_labels(output["sem_seg"], image.shape[:2], "centre")
+        assert (resized.numpy() == run.labels).all()
+        assert output["ignore_label"] == 255
+        published = {"image", "sem_seg", "height", "width", "pan_seg_file_name", "segments_info"}
+        assert published <= output.keys()
+
+
+def test_panoptic_ids_keep_their_size_and_values(scene: list[dict[str, Any]]) -> None:
+    cfg = configuration("coco_panoptic_lsj", {"INPUT.MIN_SIZE_TEST": 100})
+    output = TestMapper(cfg, DATASET, with_ground_truth=True)(scene[0])
     colors = np.array(Image.open(scene[0]["pan_seg_file_name"])).astype(int)
-    ids = colors @ [1, 256, 65536]
-    assert (output["pan_seg"].numpy() == ids).all()
-    classes = {s["id"]: s["category_id"] for s in scene[0]["segments_info"]} | {0: 255}
-    assert (output["sem_seg"].numpy() == np.vectorize(classes.get)(ids)).all()
+    assert (output["pan_seg"].numpy() == colors @ [1, 256, 65536]).all()
+
+
+def test_test_mapper_names_the_panoptic_map_when_labels_are_derived_from_it(
+    scene: list[dict[str, Any]],
+) -> None:
+    record = {**scene[0], "pan_seg_file_name": scene[1]["pan_seg_file_name"]}
+    mapper = TestMapper(configuration("coco_panoptic_lsj", {}), DATASET, with_ground_truth=True)
+    with pytest.raises(ValueError, match="sizes differ") as error:
+        mapper(record)
+    assert scene[1]["pan_seg_file_name"] in str(error.value)
 
 
 def test_without_ground_truth_no_annotation_file_is_read(scene: list[dict[str, Any]]) -> None:
@@ -291,3 +348,15 @@ def test_broken_image_is_named(scene: list[dict[str, Any]], tmp_path: Path) -> N
 def test_semantic_mapper_takes_the_ignore_label_of_the_training_set() -> None:
     cfg = configuration("mask_former_semantic", CROP)
     assert build_train_mapper(cfg).ignore_label == MetadataCatalog.get(DATASET).ignore_label
+
+
+def test_label_that_is_no_class_of_the_training_set_names_its_file(
+    scene: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    label_file = tmp_path / "labels.png"
+    labels = np.full((scene[0]["height"], scene[0]["width"]), 133, dtype=np.uint8)
+    Image.fromarray(labels).save(label_file)
+    record = {**scene[0], "sem_seg_file_name": str(label_file)}
+    message = rf"label file {label_file}: pixel value 133 .*{DATASET} allows 0\.\.132 "
+    with pytest.raises(ValueError, match=message):
+        call("mask_former_semantic", CROP, 0, record)

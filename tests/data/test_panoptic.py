@@ -118,6 +118,41 @@ def test_malformed_json_is_named(text: str, registered: Path) -> None:
         load_panoptic_records(DATASET, registered, check_files=True)
 
 
+SEGMENT = {"id": 1, "category_id": 1, "area": 1, "iscrowd": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segments_info": None}, r"image 12 \(b\.png\): segments_info must be a list, found None"),
+        ({"segments_info": [None]}, r"image 12 \(b\.png\): the segment None lacks id, category_id"),
+        ({"segments_info": [{"id": 3}]}, r"image 12 \(b\.png\): .* lacks category_id"),
+        (
+            {"segments_info": [SEGMENT, {**SEGMENT, "id": 5, "category_id": 666}]},
+            r"image 12 \(b\.png\): segment 5 has category 666, .* register the dataset",
+        ),
+    ],
+)
+def test_broken_segments_name_file_and_image(
+    changes: dict[str, object], message: str, registered: Path
+) -> None:
+    whole = {"image_id": 7, "file_name": "a.png", "segments_info": [SEGMENT]}
+    broken = {"image_id": 12, "file_name": "b.png", "segments_info": [SEGMENT], **changes}
+    dataset = edited(registered, annotations=[whole, broken])
+    with pytest.raises(ValueError, match=r"panoptic_val2017\.json, " + message):
+        load_panoptic_records(dataset, registered, check_files=True)
+
+
+@pytest.mark.parametrize("key", ["segments_info", "image_id", "file_name"])
+def test_annotation_that_lacks_a_key_is_named(key: str, registered: Path) -> None:
+    annotation = {"image_id": 7, "file_name": "a.png", "segments_info": [SEGMENT]}
+    del annotation[key]
+    with pytest.raises(ValueError, match=rf"val2017\.json: annotations\[0\] lacks {key}"):
+        load_panoptic_records(
+            edited(registered, annotations=[annotation]), registered, check_files=True
+        )
+
+
 def test_root_comes_from_the_environment_in_any_folder(registered: Path, tmp_path: Path) -> None:
     """The variable may be relative; a later change of the working directory does not matter."""
     script = (

@@ -52,7 +52,7 @@ def test_files_hold_what_is_derived_on_the_fly(prepared: list[Path], tmp_path: P
         from_file = np.array(Image.open(record["sem_seg_file_name"]))
         assert from_file.dtype == np.uint8
         del record["sem_seg_file_name"]
-        assert (from_file == read_semantic_labels(record, 255)).all()
+        assert (from_file == read_semantic_labels(record, 255).labels).all()
 
 
 def test_several_processes_make_the_same_files(prepared: list[Path], tmp_path: Path) -> None:

@@ -96,6 +96,27 @@ def test_large_ids_survive_resizing() -> None:
         assert (resized == labels.repeat_interleave(2, 0).repeat_interleave(2, 1)).all()
 
 
+# kind, size, seed, side of a square image -> crop height and width, as detectron2 0.6 draws them;
+# on a side of 10^9 it shows which numbers it holds in single precision.
+RECORDED_CROPS = [
+    ("relative", (0.7, 0.9), 0, 5, (4, 5)),
+    ("relative", (0.7, 0.9), 0, 35, (25, 32)),
+    ("relative", (0.7, 0.1), 3, 10**9, (700000000, 100000000)),
+    ("relative_range", (0.7, 0.7), 3, 10**9, (865239365, 912444343)),
+    ("relative_range", (0.1, 0.1), 3, 10**9, (595718101, 737333025)),
+    ("absolute_range", (10, 30), 0, 50, (22, 25)),
+]
+
+
+@pytest.mark.parametrize(("kind", "size", "seed", "side", "expected"), RECORDED_CROPS)
+def test_crop_sizes_equal_the_recorded_ones(
+    kind: str, size: tuple[float, float], seed: int, side: int, expected: tuple[int, int]
+) -> None:
+    transform = RandomCrop(kind, size)
+    np.random.seed(seed)
+    assert transform._draw_size(side, side) == expected
+
+
 def test_category_limit_is_kept_when_some_crop_keeps_it() -> None:
     labels = torch.zeros(40, 40, dtype=torch.int64)
     labels[:, 20:] = 1
@@ -124,6 +145,7 @@ def test_category_limit_that_nothing_keeps_gives_the_last_crop() -> None:
         (lambda: RandomCrop("square", (1, 1)), "INPUT.CROP.TYPE"),
         (lambda: RandomCrop("relative", (1.5, 1)), "INPUT.CROP.SIZE"),
         (lambda: RandomCrop("absolute", (0.9, 0.9)), "INPUT.CROP.SIZE"),
+        (lambda: RandomCrop("absolute_range", (30, 10)), "INPUT.CROP.SIZE: absolute_range"),
     ],
 )
 def test_bad_configuration_names_its_key(make: object, key: str) -> None:

@@ -9,7 +9,6 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from maskclippp.engine.atomic_file import atomic_write
 from maskclippp.engine.checkpoint import Checkpointer, describe_keys
 from maskclippp.weights import (
     CheckpointError,
@@ -45,29 +44,6 @@ def filled(value: float) -> nn.Linear:
     nn.init.constant_(model.weight, value)
     nn.init.constant_(model.bias, value)
     return model
-
-
-def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    path.write_bytes(b"old")
-
-    def write_half() -> None:
-        with atomic_write(path) as file:
-            file.write(b"half of the new")
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        write_half()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    with atomic_write(path) as file:
-        file.write(b"new")
-        assert not path.exists()
-    assert path.read_bytes() == b"new"
 
 
 def test_checkpoint_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:

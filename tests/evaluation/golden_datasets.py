@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Instances
 from PIL import Image
 from pycocotools import mask as mask_codec
 
 from maskclippp.data.files import read_label_map, read_panoptic_ids
-from maskclippp.data.mappers.common import masks_to_boxes
 from maskclippp.evaluation import GroundTruth
 from tests.data.real_samples import sample_root
 from tests.golden_cases import GoldenCase
 
 Outputs = dict[str, dict[str, Any]]
-ALL_SEEN_MASKS = ("some_seen", "all_seen", "none_seen")
 
 
 class GoldenDataset:
@@ -71,7 +69,7 @@ class GoldenDataset:
                 mask[:] = mask_codec.decode(detection["segmentation"])
             instances = Instances(size)
             instances.pred_masks = torch.from_numpy(masks)
-            instances.pred_boxes = Boxes(masks_to_boxes(instances.pred_masks))
+            instances.pred_boxes = BitMasks(instances.pred_masks).get_bounding_boxes()
             instances.scores = torch.tensor([d["score"] for d in found], dtype=torch.float64)
             instances.pred_classes = torch.tensor([d["class"] for d in found], dtype=torch.int64)
             outputs.append({"instances": instances})
@@ -93,8 +91,22 @@ class GoldenDataset:
             outputs.append({"pred_masks": torch.from_numpy(masks)})
         return outputs
 
+    def uniform_seen_mask(self, *, seen: bool) -> torch.Tensor:
+        """All classes seen, or none."""
+        return torch.full((self.ground_truth.num_classes,), seen)
+
     def seen_mask(self, name: str) -> torch.Tensor:
         return torch.tensor(self.case.info["seen_masks_by_contiguous_id"][name])
+
+
+def recorded_seen_masks(found: list[GoldenCase], prefix: str) -> list[tuple[GoldenCase, str]]:
+    """The cases with the names of the masks for which they record ``<prefix>_<name>``."""
+    return [
+        (case, name)
+        for case in found
+        for name in case.info.get("seen_masks_by_contiguous_id", {})
+        if f"{prefix}_{name}" in case.info["expected"]
+    ]
 
 
 @contextmanager

@@ -69,3 +69,24 @@ def test_covered_segment_leaves_the_list() -> None:
     ids, listed = paint_segments(masks, segments)["panoptic_seg"]
     assert np.array_equal(ids, [[2, 2]])
     assert listed == [{"id": 2, "category_id": 5, "isthing": False}]
+
+
+@pytest.mark.parametrize("task", [SemanticEvaluator, PanopticEvaluator, InstanceEvaluator])
+def test_masks_of_another_size_name_the_image(task: type) -> None:
+    with registered(CASES[-1]) as dataset:
+        names = {SemanticEvaluator: "semantic", PanopticEvaluator: "panoptic"}
+        part = {names.get(task, "instance"): task(dataset.ground_truth)}
+        evaluator = AssignedMasksEvaluator(dataset.ground_truth, **part)
+        output = {"pred_masks": dataset.mask_outputs()[0]["pred_masks"][:, :3, :5]}
+        with pytest.raises(ValueError, match=r"sizes differ: prediction for .* is 3 x 5") as error:
+            evaluator.process(dataset.inputs[:1], [output])
+    assert ".png" in str(error.value)
+
+
+def test_missing_output_names_image_and_switch() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = AssignedMasksEvaluator(
+            dataset.ground_truth, semantic=SemanticEvaluator(dataset.ground_truth)
+        )
+        with pytest.raises(ValueError, match=r"has no pred_masks, only \[\].*SEGMENTOR_ONLY"):
+            evaluator.process(dataset.inputs[:1], [{}])

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,12 +73,59 @@ def test_class_that_is_no_thing_is_refused() -> None:
     ("json_file", "message"),
     [
         ("absent.json", r"absent\.json .*INSTANCE_ON"),
-        (None, r"no instance annotation.*INSTANCE_ON"),
+        (None, r"no json_file in its metadata.*INSTANCE_ON"),
     ],
 )
-def test_missing_annotation_is_explained(json_file: str | None, message: str) -> None:
+def test_missing_annotation_is_explained_before_inference(
+    json_file: str | None, message: str
+) -> None:
     with registered(CASES[-1], json_file=json_file) as dataset:
         evaluator = InstanceEvaluator(dataset.ground_truth)
-        evaluator.process(dataset.inputs, dataset.instance_outputs())
         with pytest.raises((FileNotFoundError, ValueError), match=message):
-            evaluator.evaluate()
+            evaluator.reset()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: None, r"no JSON object"),
+        (lambda content: {**content, "annotations": None}, "'annotations' must be a list"),
+        (lambda content: {**content, "images": [{"id": 1}]}, r"images\[0\] lacks height, width"),
+        (lambda content: {**content, "categories": content["categories"][1:]}, "categories, data"),
+    ],
+)
+def test_broken_annotation_is_named_before_inference(
+    damage: Callable[[Any], Any], message: str, tmp_path: Path
+) -> None:
+    with registered(CASES[-1]) as dataset:
+        whole = json.loads(Path(dataset.ground_truth.metadata.json_file).read_text())
+    file = tmp_path / "broken.json"
+    file.write_text(json.dumps(damage(whole)))
+    with registered(CASES[-1], json_file=str(file)) as dataset:
+        evaluator = InstanceEvaluator(dataset.ground_truth)
+        with pytest.raises(ValueError, match=rf"broken\.json.*{message}"):
+            evaluator.reset()
+
+
+def test_image_that_the_annotation_lacks_is_named() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = InstanceEvaluator(dataset.ground_truth)
+        image = {**dataset.inputs[0], "image_id": 987654}
+        with pytest.raises(ValueError, match=r"image_id 987654, which is no image of .*\.json"):
+            evaluator.process([image], dataset.instance_outputs()[:1])
+
+
+def test_masks_of_another_size_name_the_image() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = InstanceEvaluator(dataset.ground_truth)
+        output = dataset.instance_outputs()[0]
+        output["instances"].pred_masks = output["instances"].pred_masks[:, :3, :5]
+        with pytest.raises(ValueError, match=r"sizes differ: prediction for .* is 3 x 5"):
+            evaluator.process(dataset.inputs[:1], [output])
+
+
+def test_missing_output_names_image_and_switch() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = InstanceEvaluator(dataset.ground_truth)
+        with pytest.raises(ValueError, match=r"has no instances, only .*INSTANCE_ON"):
+            evaluator.process(dataset.inputs[:1], [{"sem_seg_labels": torch.zeros(1)}])

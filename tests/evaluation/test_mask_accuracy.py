@@ -4,11 +4,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from maskclippp.evaluation import MaskAccuracyEvaluator
-from tests.evaluation.golden_datasets import ALL_SEEN_MASKS, assert_metrics, registered
+from tests.evaluation.golden_datasets import assert_metrics, recorded_seen_masks, registered
 from tests.golden_cases import GoldenCase, cases
 
 CASES = [c for c in cases("eval_") if (c.path / "pred" / "mask_cls.json").is_file()]
@@ -26,13 +27,17 @@ def test_metrics_equal_the_published_ones(case: GoldenCase, kind: str, key: str)
     assert all(math.isnan(metrics[name]) for name in metrics.keys() - dataset.expected[key])
 
 
-@pytest.mark.parametrize("name", ALL_SEEN_MASKS)
-@pytest.mark.parametrize(("kind", "key"), VARIANTS)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_seen_and_unseen_means(case: GoldenCase, kind: str, key: str, name: str) -> None:
-    expected = case.info["expected"].get(f"{key}_{name}")
-    if expected is None:  # not every case records every mask
-        name, expected = "some_seen", case.info["expected"][f"{key}_some_seen"]
+@pytest.mark.parametrize(
+    ("case", "name", "kind", "key"),
+    [
+        (case, name, kind, key)
+        for kind, key in VARIANTS
+        for case, name in recorded_seen_masks(CASES, key)
+    ],
+    ids=str,
+)
+def test_seen_and_unseen_means(case: GoldenCase, name: str, kind: str, key: str) -> None:
+    expected = case.info["expected"][f"{key}_{name}"]
     with registered(case) as dataset:
         evaluator = MaskAccuracyEvaluator(dataset.ground_truth, panoptic=kind == "pan")
         outputs = dataset.mask_class_outputs(kind)
@@ -42,6 +47,22 @@ def test_seen_and_unseen_means(case: GoldenCase, kind: str, key: str, name: str)
         metrics = evaluator.evaluate()["mask_acc"]
     assert_metrics(metrics, expected, dataset.tolerance)
     assert ("mMaskAcc(S)" in metrics) == ("mMaskAcc(S)" in expected)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_uniform_mask_leaves_the_plain_metrics(case: GoldenCase, seen: bool) -> None:
+    with registered(case) as dataset:
+        evaluator = MaskAccuracyEvaluator(dataset.ground_truth)
+        mask = dataset.uniform_seen_mask(seen=seen)
+        outputs = dataset.mask_class_outputs("sem")
+        evaluator.process(
+            dataset.inputs, [{**o, "category_overlapping_mask": mask} for o in outputs]
+        )
+        metrics = evaluator.evaluate()["mask_acc"]
+        plain = MaskAccuracyEvaluator(dataset.ground_truth)
+        plain.process(dataset.inputs, outputs)
+    np.testing.assert_equal(metrics, plain.evaluate()["mask_acc"])
 
 
 def test_other_number_of_masks_names_the_image() -> None:
@@ -68,3 +89,29 @@ def test_files_hold_the_numbers(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "mask_acc_evaluation.json").read_text())
     assert content["metrics"]["mMaskAcc"] == metrics["mMaskAcc"]
     assert "Every ground-truth mask counts once" in content["convention"]
+
+
+def test_classes_of_equal_name_have_their_own_rows(tmp_path: Path) -> None:
+    with registered(CASES[-1]) as dataset:
+        names = dataset.ground_truth.class_names
+    with registered(CASES[-1], stuff_classes=["same"] * len(names)) as dataset:
+        evaluator = MaskAccuracyEvaluator(dataset.ground_truth, tmp_path / "same")
+        evaluator.process(dataset.inputs, dataset.mask_class_outputs("sem"))
+        evaluator.evaluate()
+    with registered(CASES[-1]) as dataset:
+        evaluator = MaskAccuracyEvaluator(dataset.ground_truth, tmp_path / "own")
+        evaluator.process(dataset.inputs, dataset.mask_class_outputs("sem"))
+        evaluator.evaluate()
+    same, own = (
+        [row["MaskAcc"] for row in json.loads(file.read_text())["per_class"]]
+        for file in (tmp_path / name / "mask_acc_evaluation.json" for name in ("same", "own"))
+    )
+    assert same == own
+    assert len(set(same)) > 1
+
+
+def test_missing_output_names_image_and_switch() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = MaskAccuracyEvaluator(dataset.ground_truth)
+        with pytest.raises(ValueError, match=r"has no mask_cls, only \['sem_seg'\].*MASK_ACC"):
+            evaluator.process(dataset.inputs[:1], [{"sem_seg": torch.zeros(1)}])

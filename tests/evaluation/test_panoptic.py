@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,8 +128,85 @@ def test_empty_group_is_undefined_and_leaves_the_others() -> None:
     assert math.isnan(metrics["PQ_st"])
 
 
-def test_missing_annotation_is_explained() -> None:
+def test_missing_annotation_is_explained_before_inference() -> None:
     with registered(CASES[-1], panoptic_json="absent.json") as dataset:
         evaluator = PanopticEvaluator(dataset.ground_truth)
         with pytest.raises(FileNotFoundError, match=r"absent\.json .*PANOPTIC_ON"):
-            evaluator.process(dataset.inputs, dataset.panoptic_outputs())
+            evaluator.reset()
+
+
+def without_area(content: dict[str, Any]) -> dict[str, Any]:
+    del content["annotations"][1]["segments_info"][0]["area"]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: [], "no JSON object"),
+        (lambda content: {"annotations": []}, "needs a list 'categories'"),
+        (lambda content: {**content, "annotations": [None]}, r"annotations\[0\] lacks image_id"),
+        (without_area, "lacks area"),
+    ],
+)
+def test_broken_annotation_is_named_before_inference(
+    damage: Callable[[Any], Any], message: str, tmp_path: Path
+) -> None:
+    with registered(CASES[-1]) as dataset:
+        whole = json.loads(Path(dataset.ground_truth.metadata.panoptic_json).read_text())
+    file = tmp_path / "broken.json"
+    file.write_text(json.dumps(damage(whole)))
+    with registered(CASES[-1], panoptic_json=str(file)) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        with pytest.raises(ValueError, match=rf"broken\.json.*{message}"):
+            evaluator.reset()
+
+
+def test_surplus_predictions_count_nowhere_and_are_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        evaluator.process(dataset.inputs, dataset.panoptic_outputs())
+        surplus = {**dataset.inputs[0], "image_id": "other", "file_name": "surplus.jpg"}
+        evaluator.process([surplus], dataset.panoptic_outputs()[:1])
+        metrics = evaluator.evaluate()["panoptic_seg"]
+    assert_metrics(metrics, dataset.expected["panoptic_seg"], dataset.tolerance)
+    assert "1 predicted images, the first of them surplus.jpg" in caplog.text
+
+
+def test_quality_is_the_mean_over_the_annotated_categories() -> None:
+    """Also over one that is annotated, but not among the registered classes."""
+    with registered(CASES[-1]) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        everything = dict(dataset.ground_truth.metadata.stuff_dataset_id_to_contiguous_id)
+        things = dict(dataset.ground_truth.metadata.thing_dataset_id_to_contiguous_id)
+        outputs = []
+        for output in dataset.panoptic_outputs():
+            ids, _ = output["panoptic_seg"]
+            outputs.append({"panoptic_seg": (torch.zeros_like(ids), [])})
+        ids, segments = dataset.panoptic_outputs()[0]["panoptic_seg"]
+        found = segments[0]
+        outputs[0] = {"panoptic_seg": (torch.where(ids == found["id"], ids, 0), [found])}
+        evaluator.process(dataset.inputs, outputs)
+        whole = evaluator.evaluate()["panoptic_seg"]
+    kept = {
+        identity: position
+        for identity, position in everything.items()
+        if position == found["category_id"]
+    }
+    changes = {
+        "stuff_dataset_id_to_contiguous_id": kept,
+        "thing_dataset_id_to_contiguous_id": {k: v for k, v in kept.items() if k in things},
+    }
+    with registered(CASES[-1], **changes) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        evaluator.process(dataset.inputs, outputs)
+        assert evaluator.evaluate()["panoptic_seg"]["PQ"] == whole["PQ"]
+
+
+def test_missing_output_names_image_and_switch() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        with pytest.raises(ValueError, match=r"has no panoptic_seg, only \[\].*PANOPTIC_ON"):
+            evaluator.process(dataset.inputs[:1], [{}])

@@ -2,21 +2,28 @@
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from maskclippp.evaluation.result_files import write_results
 
 METRICS = {"mIoU": 41.5, "IoU-person, child": float("nan")}
 
 
-def write(folder: Path) -> None:
+PER_CLASS: list[Mapping[str, Any]] = [{"class": "person, child", "IoU": float("nan"), "seen": True}]
+
+
+def write(folder: Path, per_class: Sequence[Mapping[str, Any]] = PER_CLASS) -> None:
     write_results(
         folder,
         task="sem_seg",
         dataset_name="world",
         convention="as published",
         metrics=METRICS,
-        per_class=[{"class": "person, child", "IoU": float("nan"), "seen": True}],
+        per_class=per_class,
     )
 
 
@@ -46,3 +53,18 @@ def test_table_per_class_keeps_synonyms_in_one_column(tmp_path: Path) -> None:
 def test_no_temporary_file_stays(tmp_path: Path) -> None:
     write(tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_table_of_an_earlier_evaluation_does_not_stay(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, per_class=())
+    assert not (tmp_path / "sem_seg_per_class.csv").exists()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_table_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = (tmp_path / "sem_seg_per_class.csv").read_bytes()
+    with pytest.raises(ValueError, match="fieldnames"):
+        write(tmp_path, per_class=[PER_CLASS[0], {"unknown column": 1.0}])
+    assert (tmp_path / "sem_seg_per_class.csv").read_bytes() == before

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from maskclippp.evaluation import GroundTruth, SemanticEvaluator
-from tests.evaluation.golden_datasets import ALL_SEEN_MASKS, assert_metrics, registered
+from tests.evaluation.golden_datasets import assert_metrics, recorded_seen_masks, registered
 from tests.golden_cases import GoldenCase, cases
 
 CASES = cases("eval_")
@@ -63,12 +64,9 @@ def test_confusion_matrix_counts_every_pixel(case: GoldenCase) -> None:
         assert [[int(p), int(t), int(counts[p, t])] for p, t in counts.nonzero()] == entries
 
 
-@pytest.mark.parametrize("name", ALL_SEEN_MASKS)
-@pytest.mark.parametrize("case", PANOPTIC_CASES, ids=str)
+@pytest.mark.parametrize(("case", "name"), recorded_seen_masks(PANOPTIC_CASES, "sem_seg"), ids=str)
 def test_seen_and_unseen_means(case: GoldenCase, name: str) -> None:
-    expected = case.info["expected"].get(f"sem_seg_{name}")
-    if expected is None:  # not every case records every mask; the plain numbers must stay
-        name, expected = "some_seen", case.info["expected"]["sem_seg_some_seen"]
+    expected = case.info["expected"][f"sem_seg_{name}"]
     with registered(case) as dataset:
         evaluator = SemanticEvaluator(dataset.ground_truth)
         outputs = dataset.semantic_outputs()
@@ -78,6 +76,22 @@ def test_seen_and_unseen_means(case: GoldenCase, name: str) -> None:
         metrics = evaluator.evaluate()["sem_seg"]
     assert_metrics(metrics, expected, dataset.tolerance)
     assert ("mIoU(S)" in metrics) == ("mIoU(S)" in expected)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("case", PANOPTIC_CASES, ids=str)
+def test_uniform_mask_leaves_the_plain_metrics(case: GoldenCase, seen: bool) -> None:
+    with registered(case) as dataset:
+        evaluator = SemanticEvaluator(dataset.ground_truth)
+        mask = dataset.uniform_seen_mask(seen=seen)
+        outputs = dataset.semantic_outputs()
+        evaluator.process(
+            dataset.inputs, [{**o, "category_overlapping_mask": mask} for o in outputs]
+        )
+        metrics = evaluator.evaluate()["sem_seg"]
+        plain = SemanticEvaluator(dataset.ground_truth)
+        plain.process(dataset.inputs, outputs)
+    np.testing.assert_equal(metrics, plain.evaluate()["sem_seg"])
 
 
 def test_reset_forgets_which_classes_were_seen() -> None:
@@ -158,3 +172,54 @@ def test_prediction_of_another_size_is_refused() -> None:
         output = {"sem_seg_labels": torch.zeros(3, 5, dtype=torch.int64)}
         with pytest.raises(ValueError, match="3 x 5"):
             evaluator.process(dataset.inputs[:1], [output])
+
+
+def test_errors_of_derived_labels_name_the_panoptic_map() -> None:
+    with registered(PANOPTIC_CASES[-1]) as dataset:
+        record = {**dataset.inputs[0], "sem_seg_file_name": "absent.png"}
+        panoptic_file = record["pan_seg_file_name"]
+        with small_dataset([record], dataset.ground_truth.class_names) as truth:
+            output = {"sem_seg_labels": torch.zeros(3, 5, dtype=torch.int64)}
+            with pytest.raises(ValueError, match="sizes differ") as error:
+                SemanticEvaluator(truth).process([record], [output])
+            assert panoptic_file in str(error.value)
+        with small_dataset([record], ["only class"]) as truth:
+            with pytest.raises(ValueError, match=r"allows 0\.\.0 ") as error:
+                SemanticEvaluator(truth).process([record], [output])
+            assert f"label file {panoptic_file}" in str(error.value)
+
+
+def labels_of_many_classes(folder: Path, classes: int) -> tuple[dict[str, Any], torch.Tensor]:
+    """A record whose labels are all classes in turn, and these labels [400, 400]."""
+    labels = np.arange(400 * 400).reshape(400, 400) % classes
+    Image.fromarray(labels.astype(np.uint8)).save(folder / "labels.png")
+    record = {"file_name": "a.jpg", "sem_seg_file_name": str(folder / "labels.png")}
+    return record, torch.from_numpy(labels)
+
+
+def test_memory_does_not_grow_with_the_number_of_predicted_classes(tmp_path: Path) -> None:
+    record, labels = labels_of_many_classes(tmp_path, 200)
+    with small_dataset([record], [str(index) for index in range(200)]) as truth:
+        evaluator = SemanticEvaluator(truth, tmp_path)
+        tracemalloc.start()
+        evaluator._encode(labels.numpy().astype(np.int32), "a.jpg")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 20 * labels.numel()  # all masks at once would take 200 bytes per pixel
+
+
+def test_classes_of_equal_name_have_their_own_rows(tmp_path: Path) -> None:
+    record, labels = labels_of_many_classes(tmp_path, 2)
+    with small_dataset([record], ["same", "same"]) as truth:
+        evaluator = SemanticEvaluator(truth, tmp_path)
+        evaluator.process([record], [{"sem_seg_labels": labels.clone().fill_(1)}])
+        evaluator.evaluate()
+    rows = json.loads((tmp_path / "sem_seg_evaluation.json").read_text())["per_class"]
+    assert [(row["IoU"], row["ACC"]) for row in rows] == [(0, 0), (50, 100)]
+
+
+def test_missing_output_names_image_and_switch() -> None:
+    with registered(PANOPTIC_CASES[-1]) as dataset:
+        evaluator = SemanticEvaluator(dataset.ground_truth)
+        with pytest.raises(ValueError, match=r"has no sem_seg_labels, only \[\].*SEMANTIC_ON"):
+            evaluator.process(dataset.inputs[:1], [{}])

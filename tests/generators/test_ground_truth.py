@@ -1,12 +1,18 @@
 """Annotated masks as a generator: what remains to be judged is classification."""
 
+import functools
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from PIL import Image
 
 from maskclippp.clip import DummyVisualEncoder
+from maskclippp.data.mappers import TestMapper
 from maskclippp.generators import GTSegmentor, PanGTSegmentor, build_generator
 from tests.tiny_models import TEST_SET, labelled_record, random_image, tiny_config
 
@@ -72,3 +78,25 @@ def test_masks_take_the_resolution_of_the_generators_encoder() -> None:
 def test_an_unknown_generator_lists_the_valid_names() -> None:
     with pytest.raises(ValueError, match=r"SEGMENTOR\.NAME: 'Sam' is not one of .*'GTSegmentor'"):
         build_generator(tiny_config(".SEGMENTOR.NAME", "Sam"))
+
+
+def test_every_test_set_has_its_own_ignore_label(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Also the second one, whose ignore label is a class of the first."""
+    Image.new("RGB", (4, 1)).save(tmp_path / "image.png")
+    Image.fromarray(np.array([[0, 1, 2, 255]], dtype=np.uint8)).save(tmp_path / "labels.png")
+    record = {
+        "file_name": str(tmp_path / "image.png"),
+        "sem_seg_file_name": str(tmp_path / "labels.png"),
+    }
+    names = ("two_test_sets_first", "two_test_sets_second")
+    for name, ignore_label in zip(names, (255, 2), strict=True):
+        MetadataCatalog.get(name).set(ignore_label=ignore_label)
+        request.addfinalizer(functools.partial(MetadataCatalog.remove, name))
+    cfg = tiny_config("DATASETS.TEST", names)
+    generator = build_generator(cfg)
+    batch = [TestMapper(cfg, name)(record) for name in names]
+    first, second = generator(batch, None).masks
+    assert first.int().argmax(dim=2).tolist() == [[0], [1], [2]]
+    assert second.int().argmax(dim=2).tolist() == [[0], [1], [3]]

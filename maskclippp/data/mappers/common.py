@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Instances
 from PIL import Image
 from torch import Tensor
 
@@ -46,25 +46,13 @@ def masks_of_labels(label_map: Tensor, labels: Tensor) -> Tensor:
     return label_map[None] == labels[:, None, None]
 
 
-def masks_to_boxes(masks: Tensor) -> Tensor:
-    """Tight boxes x0, y0, x1, y1 (ends exclusive), float32 [n, 4]; zeros for empty masks."""
-    boxes = torch.zeros(len(masks), 4)
-    columns, rows = masks.any(dim=1), masks.any(dim=2)
-    filled = columns.any(dim=1)
-    for occupied, first, last in ((columns, 0, 2), (rows, 1, 3)):
-        length = occupied.shape[1]
-        boxes[:, first] = occupied.int().argmax(dim=1).float()
-        boxes[:, last] = length - occupied.flip(1).int().argmax(dim=1).float()
-    return boxes * filled[:, None]
-
-
 def make_instances(masks: Tensor, classes: Tensor, *, with_boxes: bool) -> Instances:
     """Training targets: ``gt_classes`` int64 [n], ``gt_masks`` bool [n, h, w], ``gt_boxes``."""
     instances = Instances((masks.shape[1], masks.shape[2]))
     instances.gt_classes = classes.long()
     instances.gt_masks = masks
     if with_boxes:
-        instances.gt_boxes = Boxes(masks_to_boxes(masks))
+        instances.gt_boxes = BitMasks(masks).get_bounding_boxes()
     return instances
 
 

@@ -26,7 +26,8 @@ from maskclippp.data.mappers.transforms import (
     ResizeShortestEdge,
     pad_to,
 )
-from maskclippp.data.semantic_maps import read_semantic_labels
+from maskclippp.data.semantic_maps import check_label_range, read_semantic_labels
+from maskclippp.vocabulary import class_names_of
 
 
 class MaskFormerSemantic:
@@ -38,6 +39,8 @@ class MaskFormerSemantic:
 
     Args:
         crop: None, or the crop to apply.
+        num_classes: of ``dataset_name``; a label that is neither below it nor ``ignore_label`` is a
+            ValueError that names the file.
         pad_size: pad image (128) and labels (``ignore_label``) to exactly this height and width,
             cutting what exceeds it; None: no padding.
     """
@@ -53,6 +56,8 @@ class MaskFormerSemantic:
         image_format: str,
         color_jitter: bool,
         ignore_label: int,
+        num_classes: int,
+        dataset_name: str,
         pad_size: int | None,
     ) -> None:
         # The published training samples labels at pixel corners; so do we, to fit its numbers.
@@ -62,6 +67,8 @@ class MaskFormerSemantic:
         self.jitter = SSDColorJitter() if color_jitter else None
         self.image_format = check_image_format(image_format)
         self.ignore_label = ignore_label
+        self.num_classes = num_classes
+        self.dataset_name = dataset_name
         self.pad_size = pad_size
 
     @classmethod
@@ -90,6 +97,8 @@ class MaskFormerSemantic:
             "image_format": cfg.INPUT.FORMAT,
             "color_jitter": cfg.INPUT.COLOR_AUG_SSD,
             "ignore_label": metadata.ignore_label,
+            "num_classes": len(class_names_of(metadata)),
+            "dataset_name": metadata.name,
             "pad_size": cfg.INPUT.SIZE_DIVISIBILITY if cfg.INPUT.SIZE_DIVISIBILITY > 0 else None,
         }
 
@@ -101,9 +110,18 @@ class MaskFormerSemantic:
                 f"record of {out['file_name']} holds instance annotations"
             )
         image = read_record_image(out)
-        labels = torch.from_numpy(read_semantic_labels(out, self.ignore_label)).long()
-        label_file = out.pop("sem_seg_file_name", out.get("pan_seg_file_name"))
-        check_same_size((image.height, image.width), out["file_name"], labels.shape, label_file)
+        semantic = read_semantic_labels(out, self.ignore_label)
+        out.pop("sem_seg_file_name", None)
+        check_same_size(
+            (image.height, image.width), out["file_name"], semantic.labels.shape, semantic.source
+        )
+        check_label_range(
+            semantic,
+            num_classes=self.num_classes,
+            ignore_label=self.ignore_label,
+            dataset_name=self.dataset_name,
+        )
+        labels = torch.from_numpy(semantic.labels).long()
         image, mask = self.resize_and_crop(image, tv_tensors.Mask(labels))
         tensor = image_to_tensor(image, self.image_format, self.jitter)
         tensor, mask = self.flip(tv_tensors.Image(tensor), mask)

@@ -23,9 +23,10 @@ class TestMapper:
 
     A call returns a copy of the record with ``image`` (uint8 [3, h, w], shorter side ``min_size``,
     longer side at most ``max_size``; ``min_size`` 0 keeps the size) and ``height``, ``width`` of
-    the original. With ``with_ground_truth`` also ``sem_seg`` (int64, class ids) and ``pan_seg``
-    (int64, segment ids), as far as the record has them, at the original size, so that no small
-    segment is lost to resizing; otherwise no annotation file is touched.
+    the original. With ``with_ground_truth`` also ``sem_seg`` (int64, class ids) with the dataset's
+    ``ignore_label``, and ``pan_seg`` (int64, segment ids), as far as the record has them, at the
+    original size, so that no small segment is lost to resizing; otherwise no annotation file is
+    touched.
     """
 
     __test__ = False  # no test class, whatever pytest makes of its name
@@ -76,8 +77,8 @@ class TestMapper:
             return torch.from_numpy(labels).long()
 
         if has_semantic_labels(out):
-            file = out.get("sem_seg_file_name") or out["pan_seg_file_name"]
-            out["sem_seg"] = checked(read_semantic_labels(out, self.ignore_label), file)
+            out["sem_seg"] = checked(*read_semantic_labels(out, self.ignore_label))
+            out["ignore_label"] = self.ignore_label
         if "pan_seg_file_name" in out:
             file = out["pan_seg_file_name"]
             out["pan_seg"] = checked(read_panoptic_ids(file), file)

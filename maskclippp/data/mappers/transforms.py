@@ -221,6 +221,11 @@ class RandomCrop(_GeometricTransform):
             raise ValueError(f"INPUT.CROP.SIZE: shares must lie in (0, 1], found {crop_size}")
         if crop_type.startswith("absolute") and not all(side >= 1 for side in crop_size):
             raise ValueError(f"INPUT.CROP.SIZE: sides must be pixels >= 1, found {crop_size}")
+        if crop_type == "absolute_range" and crop_size[0] > crop_size[1]:
+            raise ValueError(
+                "INPUT.CROP.SIZE: absolute_range needs a smallest and a largest side in this "
+                f"order, found {tuple(crop_size)}"
+            )
         self.crop_type = crop_type
         self.crop_size = (crop_size[0], crop_size[1])
         self.max_category_share = max_category_share
@@ -257,10 +262,11 @@ class RandomCrop(_GeometricTransform):
                 for side in (height, width)
             ]
             return sides[0], sides[1]
-        # Rounded to single precision as published, which decides the crop's size on ties.
-        shares = np.array(self.crop_size, dtype=np.float32).astype(np.float64)
+        shares = np.array(self.crop_size)
         if self.crop_type == "relative_range":
-            shares = shares + np.random.rand(2) * (1 - shares)
+            # The published training rounds the smallest shares, and them only, to single precision.
+            least = shares.astype(np.float32)
+            shares = least + np.random.rand(2) * (1 - least)
         return int(height * shares[0] + 0.5), int(width * shares[1] + 0.5)
 
     def _is_varied(self, labels: torch.Tensor) -> bool:

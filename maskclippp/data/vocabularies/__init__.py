@@ -30,7 +30,8 @@ class ClassEntry:
 def load_class_list(name_or_path: str | Path) -> tuple[ClassEntry, ...]:
     """Read a class list: the name of one that ships with the package, or a path to a TSV file.
 
-    Raises FileNotFoundError (listing the shipped names) and ValueError naming file and line for a
+    The file is UTF-8, with or without a byte order mark, its lines end in LF or CRLF. Raises
+    FileNotFoundError (listing the shipped names) and ValueError naming file and line for a
     malformed line or for a category id or word that occurs twice.
     """
     path = _FOLDER / f"{name_or_path}.tsv"
@@ -42,7 +43,7 @@ def load_class_list(name_or_path: str | Path) -> tuple[ClassEntry, ...]:
     entries: list[ClassEntry] = []
     header_seen = False
     first_line_of: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_read_lines(path), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         columns = line.split("\t")
@@ -64,16 +65,29 @@ def load_class_list(name_or_path: str | Path) -> tuple[ClassEntry, ...]:
     return tuple(entries)
 
 
+def _read_lines(path: Path) -> list[str]:
+    try:
+        # Not splitlines(), which takes rare Unicode characters within a word for line ends.
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no UTF-8 text: {error}; save it as UTF-8") from error
+
+
+def _is_number(text: str) -> bool:
+    """Whether int() takes the text for what it looks like: digits 0-9 alone."""
+    return text.isascii() and text.isdigit()
+
+
 def _parse_class(columns: list[str], place: str) -> ClassEntry:
     if len(columns) != len(_HEADER):
         raise ValueError(f"{place}: expected {len(_HEADER)} tab-separated columns, found {columns}")
     category_id, kind, color, words = columns
     channels = color.split(",")
     if (
-        not category_id.isdigit()
+        not _is_number(category_id)
         or kind not in ("thing", "stuff")
         or len(channels) != 3
-        or not all(channel.isdigit() and int(channel) <= 255 for channel in channels)
+        or not all(_is_number(channel) and int(channel) <= 255 for channel in channels)
         or not all(word.strip() for word in words.split(","))
     ):
         raise ValueError(
