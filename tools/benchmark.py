@@ -135,6 +135,7 @@ def build_config(args: argparse.Namespace, num_classes: int) -> CfgNode:
     merge_options(cfg, args.options)
     for tower in (node.VISUAL_ENCODER, node.TEXT_ENCODER):
         tower.PRETRAINED, tower.LOAD_FROM = "random", ""
+    node.SEGMENTOR.NAME = "SuperpixelSegmentor"  # made-up masks are measured: none is generated
     cfg.MODEL.DEVICE = args.device
     dataset = f"benchmark_{num_classes}_classes"
     classes = make_vocabulary(num_classes).classes
