@@ -3,6 +3,7 @@
 A program of its own, because the process of the tests may run on an installed detectron2.
 """
 
+import datetime
 import json
 import os
 import pickle
@@ -16,10 +17,16 @@ import detectron2
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.data import build_detection_test_loader
+from detectron2.data import (
+    DatasetCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.samplers import RandomSubsetTrainingSampler, RepeatFactorTrainingSampler
 from detectron2.engine import create_ddp_model, launch
 from detectron2.evaluation import inference_context
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, JSONWriter
 from torch import nn
 
 from tests.embedded.toy import ToyTrainer, toy_config
@@ -109,6 +116,51 @@ def parallel_gradients(folder: Path) -> dict[str, Any]:
     return {"two": json.loads(file.read_text()), "one": model.weight.grad.tolist()}
 
 
+def empty_subset(folder: Path) -> str:
+    return error_of(lambda: RandomSubsetTrainingSampler(20, 0.04))
+
+
+def repeat_factors_without_annotations(folder: Path) -> str:
+    records = [{"annotations": []}, {"file_name": "bare.jpg"}]
+    compute = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+    return error_of(lambda: compute(records, 0.1))
+
+
+def mixed_records(folder: Path) -> list[int]:
+    crowd, thing = ({"annotations": [{"iscrowd": value}]} for value in (1, 0))
+    rows: list[dict[str, Any]] = [{}, crowd, thing, {"annotations": []}]
+    DatasetCatalog.register("mixed", lambda: [{**row, "n": n} for n, row in enumerate(rows)])
+    return [record["n"] for record in get_detection_dataset_dicts("mixed", filter_empty=True)]
+
+
+def metrics_after_a_kill(folder: Path) -> list[str]:
+    file = folder / "metrics.json"
+    file.write_text('{"a": 1.0, "iteration": 0}\n{"a": 2.0, "iter')
+    with EventStorage(5) as storage:
+        writer = JSONWriter(str(file))
+        storage.put_scalars(a=3.0, b=float("nan"), c=float("inf"))
+        writer.write()
+        writer.close()
+    JSONWriter(str(file)).close()  # a whole last line must not get an empty one behind it
+    return file.read_text().split("\n")
+
+
+def report_timeouts(file: str) -> None:
+    """Timeouts in seconds of the world and of the group beside an NCCL world."""
+    groups = [torch.distributed.group.WORLD, comm._gloo_group()]
+    options = [group._get_backend(torch.device("cpu")).options for group in groups]
+    if comm.is_main_process():
+        Path(file).write_text(json.dumps([o._timeout.total_seconds() for o in options]))
+
+
+def group_timeouts(folder: Path) -> list[float]:
+    file = folder / "timeouts.json"
+    limit = datetime.timedelta(seconds=77)
+    launch(report_timeouts, 2, dist_url="auto", args=(str(file),), timeout=limit)
+    timeouts: list[float] = json.loads(file.read_text())
+    return timeouts
+
+
 CHECKS = (
     python_tag,
     pickled_code,
@@ -117,6 +169,11 @@ CHECKS = (
     missing_mapper,
     precise_batch_norm,
     parallel_gradients,
+    empty_subset,
+    repeat_factors_without_annotations,
+    mixed_records,
+    metrics_after_a_kill,
+    group_timeouts,
 )
 
 

@@ -46,7 +46,6 @@ def place() -> dict[str, Any]:
         "rank": comm.get_rank(),
         "world": comm.get_world_size(),
         "local_rank": comm.get_local_rank(),
-        "local_size": comm.get_local_size(),
         "main": comm.is_main_process(),
         "backend": torch.distributed.get_backend(),
     }
@@ -64,7 +63,6 @@ def do_everything(folder: str) -> None:
     """
     rank = comm.get_rank()
     comm.synchronize()
-    reduced = comm.reduce_dict({"b": torch.tensor(10.0 * rank), "a": torch.tensor(float(rank))})
     loader = build_detection_test_loader([{"index": index} for index in range(10)], mapper=dict)
     results = inference_on_dataset(
         lambda batch: [{"doubled": 2 * item["index"]} for item in batch], loader, Collect()
@@ -77,7 +75,6 @@ def do_everything(folder: str) -> None:
         all_gather=comm.all_gather({"rank": rank, "text": "x" * rank}),
         gather=comm.gather([rank]),
         seed=comm.shared_random_seed(),
-        reduced={name: value.item() for name, value in reduced.items()},
         results=results,
         draws=[random.random(), float(np.random.rand()), float(torch.rand(()))],
     )

@@ -63,3 +63,30 @@ def test_precise_batch_norm_is_refused_instead_of_ignored(report: dict[str, Any]
 def test_two_cpu_processes_compute_the_gradients_of_one(report: dict[str, Any]) -> None:
     gradients = report["parallel_gradients"]
     assert gradients["two"][0] == pytest.approx(gradients["one"][0])
+
+
+def test_an_empty_subset_is_refused_instead_of_drawn_from_for_ever(report: dict[str, Any]) -> None:
+    assert report["empty_subset"].startswith(
+        "ValueError: DATALOADER.RANDOM_SUBSET_RATIO: the share 0.04 of 20 records"
+    )
+
+
+def test_repeat_factors_name_the_record_without_annotations(report: dict[str, Any]) -> None:
+    error = report["repeat_factors_without_annotations"]
+    assert error.startswith("ValueError: DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler")
+    assert error.endswith("1 of 2 have none, the first is bare.jpg")
+
+
+def test_records_without_the_key_annotations_are_no_empty_ones(report: dict[str, Any]) -> None:
+    assert report["mixed_records"] == [0, 2]
+
+
+def test_metrics_stay_readable_after_a_kill(report: dict[str, Any]) -> None:
+    lines = report["metrics_after_a_kill"]
+    assert lines[1] == '{"a": 2.0, "iter'
+    assert json.loads(lines[2]) == {"a": 3.0, "b": None, "c": None, "iteration": 5}
+    assert lines[3:] == [""]
+
+
+def test_every_group_has_the_timeout_of_the_launch(report: dict[str, Any]) -> None:
+    assert report["group_timeouts"] == [77, 77]

@@ -7,7 +7,6 @@ from detectron2.structures import (
     BitMasks,
     Boxes,
     BoxMode,
-    ImageList,
     Instances,
     pairwise_iou,
     polygons_to_bitmask,
@@ -17,16 +16,7 @@ from detectron2.structures import (
 def test_boxes_know_their_geometry() -> None:
     boxes = Boxes(torch.tensor([[1.0, 2.0, 5.0, 8.0], [0.0, 0.0, 0.0, 4.0]]))
     assert boxes.area().tolist() == [24, 0]
-    assert boxes.get_centers().tolist() == [[3, 5], [0, 2]]
     assert boxes.nonempty().tolist() == [True, False]
-
-
-def test_boxes_are_clipped_and_scaled_in_place() -> None:
-    boxes = Boxes(torch.tensor([[-1.0, 2.0, 50.0, 8.0]]))
-    boxes.clip((4, 6))
-    assert boxes.tensor.tolist() == [[0, 2, 6, 4]]
-    boxes.scale(2, 3)
-    assert boxes.tensor.tolist() == [[0, 6, 12, 12]]
 
 
 def test_a_selection_of_boxes_is_boxes() -> None:
@@ -128,12 +118,3 @@ def test_fields_can_be_removed_and_listed() -> None:
     assert list(record.get_fields()) == ["scores"]
     assert record.has("scores")
     assert not record.has("names")
-
-
-def test_image_lists_pad_to_a_common_divisible_size() -> None:
-    images = [torch.ones(3, 4, 5), torch.ones(3, 6, 3)]
-    batch = ImageList.from_tensors(images, 4, pad_value=2.0)
-    assert batch.tensor.shape == (2, 3, 8, 8)
-    assert batch[1].shape == (3, 6, 3)
-    assert (batch.tensor[0, :, 4:] == 2).all()
-    assert len(batch) == 2

@@ -155,15 +155,6 @@ def test_evaluation_results_must_be_numbers() -> None:
         trainer.train(0, 3)
 
 
-def test_callbacks_get_the_trainer() -> None:
-    seen = []
-    trainer = simple_trainer(ToyModel())
-    hook = hooks.CallbackHook(after_step=lambda owner: seen.append(owner.iter))
-    trainer.register_hooks([hook])
-    trainer.train(0, 2)
-    assert seen == [0, 1]
-
-
 def test_state_of_hooks_that_are_gone_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     trainer = simple_trainer(ToyModel())
     state = {**trainer.state_dict(), "hooks": {"GoneHook": {"a": 1}}}

@@ -12,13 +12,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import (
-    create_small_table,
-    log_every_n,
-    log_every_n_seconds,
-    log_first_n,
-    setup_logger,
-)
+from detectron2.utils.logger import create_small_table, setup_logger
 from detectron2.utils.memory import retry_if_cuda_oom
 from detectron2.utils.registry import Registry
 from torch import nn
@@ -59,23 +53,19 @@ def test_a_log_file_is_appended_to(logger_name: str, tmp_path: Path) -> None:
     assert (tmp_path / "log.txt").read_text().startswith("before\n")
 
 
-def test_repeated_messages_are_held_back(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        for _ in range(5):
-            log_first_n(logging.INFO, "first two", 2)
-            log_every_n(logging.INFO, "every third", 3)
-            log_every_n_seconds(logging.INFO, "once an hour", 3600)
-    texts = [record.getMessage() for record in caplog.records]
-    assert texts.count("first two") == 2
-    assert texts.count("every third") == 2
-    assert texts.count("once an hour") == 1
-
-
-def test_messages_may_be_counted_by_their_text(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        for text in ("a", "b", "a"):
-            log_first_n(logging.INFO, f"counted {text}", key="message")
-    assert [record.getMessage() for record in caplog.records] == ["counted a", "counted b"]
+def test_loggers_that_share_a_file_keep_their_own_names(tmp_path: Path) -> None:
+    names = ("shared_file_first", "shared_file_second")
+    try:
+        for name in names:
+            setup_logger(str(tmp_path), name=name, abbrev_name=name[-6:].upper())
+        for name in names:
+            logging.getLogger(f"{name}.part").info("hello")
+        lines = (tmp_path / "log.txt").read_text().splitlines()
+        found = [line.split()[2].rstrip("]:") for line in lines]
+        assert found == ["_FIRST.part", "SECOND.part"]
+    finally:
+        for name in names:
+            logging.getLogger(name).handlers.clear()
 
 
 def test_a_small_table_shows_names_and_numbers() -> None:

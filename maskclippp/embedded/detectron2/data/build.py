@@ -50,9 +50,8 @@ def get_detection_dataset_dicts(
 
     Args:
         names: names in DatasetCatalog.
-        filter_empty: leave out records without annotations, or with nothing but crowds. This
-            concerns only datasets whose records have ``annotations``; panoptic and semantic ones do
-            not.
+        filter_empty: leave out records whose ``annotations`` are empty or nothing but crowds.
+            Records without this key (panoptic and semantic ones) stay.
 
     Raises:
         KeyError: unknown dataset.
@@ -65,7 +64,7 @@ def get_detection_dataset_dicts(
         of_dataset = DatasetCatalog.get(name)
         assert of_dataset, f"Dataset '{name}' is empty!"
         records.extend(of_dataset)
-    if filter_empty and "annotations" in records[0]:
+    if filter_empty and any("annotations" in record for record in records):
         kept = [record for record in records if _has_objects(record)]
         logging.getLogger(__name__).info(
             "Removed %d images with no usable annotations. %d images left.",
@@ -78,7 +77,8 @@ def get_detection_dataset_dicts(
 
 
 def _has_objects(record: Record) -> bool:
-    return any(annotation.get("iscrowd", 0) == 0 for annotation in record["annotations"])
+    annotations = record.get("annotations")
+    return annotations is None or any(entry.get("iscrowd", 0) == 0 for entry in annotations)
 
 
 def build_batch_data_loader(

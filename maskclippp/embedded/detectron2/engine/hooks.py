@@ -11,56 +11,18 @@ import torch
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 from torch.optim.lr_scheduler import LRScheduler as _TorchScheduler
 
-from detectron2.engine.train_loop import HookBase, TrainerBase
+from detectron2.engine.train_loop import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
 __all__ = [
-    "CallbackHook",
     "EvalHook",
     "IterationTimer",
     "LRScheduler",
     "PeriodicCheckpointer",
     "PeriodicWriter",
 ]
-
-_Callback = Callable[[TrainerBase], Any]
-
-
-class CallbackHook(HookBase):
-    """A hook made of functions, each of which gets the trainer."""
-
-    def __init__(
-        self,
-        *,
-        before_train: _Callback | None = None,
-        after_train: _Callback | None = None,
-        before_step: _Callback | None = None,
-        after_step: _Callback | None = None,
-    ) -> None:
-        self._before_train = before_train
-        self._after_train = after_train
-        self._before_step = before_step
-        self._after_step = after_step
-
-    def _call(self, callback: _Callback | None) -> None:
-        if callback is not None:
-            callback(self.trainer)
-
-    def before_train(self) -> None:
-        self._call(self._before_train)
-
-    def after_train(self) -> None:
-        self._call(self._after_train)
-        # The functions may hold the trainer, and it this hook: let both go.
-        self._before_train = self._after_train = self._before_step = self._after_step = None
-
-    def before_step(self) -> None:
-        self._call(self._before_step)
-
-    def after_step(self) -> None:
-        self._call(self._after_step)
 
 
 class IterationTimer(HookBase):

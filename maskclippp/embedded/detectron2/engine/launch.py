@@ -97,7 +97,7 @@ def _run_child(
         rank=machine_rank * processes_per_machine + local_rank,
         timeout=timeout,
     )
-    comm.create_local_process_group(processes_per_machine)
+    comm.set_layout(processes_per_machine, timeout)
     # Ranks that run ahead while others still initialise would time out.
     comm.synchronize()
     main_func(*args)

@@ -106,25 +106,17 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         logger.info("float32 matmul precision set to %s", cfg.FLOAT32_PRECISION)
 
 
-def create_ddp_model(
-    model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any
-) -> nn.Module:
+def create_ddp_model(model: nn.Module, **kwargs: Any) -> nn.Module:
     """The model wrapped for several processes, on GPUs or CPUs; itself in a run of one process.
 
     Args:
-        fp16_compression: send gradients in half precision.
         kwargs: of ``DistributedDataParallel``.
     """
     if comm.get_world_size() == 1:
         return model
     if "device_ids" not in kwargs and next(model.parameters()).device.type == "cuda":
         kwargs["device_ids"] = [comm.get_local_rank()]
-    parallel = DistributedDataParallel(model, **kwargs)
-    if fp16_compression:
-        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
-
-        parallel.register_comm_hook(state=None, hook=fp16_compress_hook)
-    return parallel
+    return DistributedDataParallel(model, **kwargs)
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:

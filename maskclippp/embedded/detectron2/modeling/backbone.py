@@ -30,11 +30,6 @@ class Backbone(nn.Module, metaclass=ABCMeta):
         """What height and width of the input must be divisible by; 0 for nothing."""
         return 0
 
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """Further demands on the padding of the input."""
-        return {}
-
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of every output."""
         return {

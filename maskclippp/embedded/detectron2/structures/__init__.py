@@ -1,7 +1,6 @@
 """Boxes, masks and the records that hold them."""
 
 from detectron2.structures.boxes import Boxes, BoxMode, pairwise_iou
-from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import BitMasks, polygons_to_bitmask
 
@@ -9,7 +8,6 @@ __all__ = [
     "BitMasks",
     "BoxMode",
     "Boxes",
-    "ImageList",
     "Instances",
     "pairwise_iou",
     "polygons_to_bitmask",

@@ -81,23 +81,9 @@ class Boxes:
         width_height = self.tensor[:, 2:] - self.tensor[:, :2]
         return width_height[:, 0] * width_height[:, 1]
 
-    def clip(self, box_size: tuple[int, int]) -> None:
-        """Limit the boxes, in place, to an image of size (height, width)."""
-        height, width = box_size
-        limit = self.tensor.new_tensor([width, height, width, height])
-        self.tensor = torch.minimum(self.tensor.clamp(min=0), limit)
-
     def nonempty(self, threshold: float = 0.0) -> Tensor:
         """Bool [N]: both sides are longer than ``threshold``."""
         return (self.tensor[:, 2:] - self.tensor[:, :2] > threshold).all(dim=1)
-
-    def get_centers(self) -> Tensor:
-        """Centres [N, 2] as (x, y)."""
-        return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
-
-    def scale(self, scale_x: float, scale_y: float) -> None:
-        """Multiply the coordinates in place."""
-        self.tensor = self.tensor * self.tensor.new_tensor([scale_x, scale_y, scale_x, scale_y])
 
     def __getitem__(self, item: int | slice | Tensor) -> "Boxes":
         """A selection, always as :class:`Boxes`, even of one box."""

@@ -1,5 +1,6 @@
 """Communication between the processes of a run. Everything also works without a process group."""
 
+import datetime
 import functools
 import random
 from typing import Any
@@ -9,22 +10,19 @@ import torch.distributed as dist
 
 __all__ = [
     "all_gather",
-    "create_local_process_group",
     "gather",
-    "get_local_process_group",
     "get_local_rank",
-    "get_local_size",
     "get_rank",
     "get_world_size",
     "is_main_process",
-    "reduce_dict",
+    "set_layout",
     "shared_random_seed",
     "synchronize",
 ]
 
-# The processes of this machine: the group object and its ranks in the whole world. Set by launch.
-_local_group: dist.ProcessGroup | None = None
-_local_ranks: tuple[int, ...] | None = None
+# Set by launch: how many processes each machine runs, and how long to wait for the others.
+_processes_per_machine: int | None = None
+_timeout: datetime.timedelta | None = None
 
 
 def _is_distributed() -> bool:
@@ -46,49 +44,33 @@ def is_main_process() -> bool:
     return get_rank() == 0
 
 
-def create_local_process_group(num_workers_per_machine: int) -> None:
-    """Create one group per machine; every process of the run must call this once.
+def set_layout(processes_per_machine: int, timeout: datetime.timedelta) -> None:
+    """Tell this module how the run is laid out; every process of the run calls this once.
+
+    Args:
+        processes_per_machine: ranks are counted machine by machine.
+        timeout: of every communication, whatever its group.
 
     Raises:
-        RuntimeError: called twice.
         ValueError: the world is no multiple of the machine size.
     """
-    global _local_group, _local_ranks
-    if _local_ranks is not None:
-        raise RuntimeError("the local process group exists already")
-    world = get_world_size()
-    if world % num_workers_per_machine:
-        raise ValueError(f"{world} processes do not fill machines of {num_workers_per_machine}")
-    for start in range(0, world, num_workers_per_machine):
-        ranks = tuple(range(start, start + num_workers_per_machine))
-        group = dist.new_group(list(ranks))
-        if get_rank() in ranks:
-            _local_group, _local_ranks = group, ranks
-
-
-def get_local_process_group() -> dist.ProcessGroup | None:
-    """The group of this machine's processes, or None in a run of one process."""
-    if _is_distributed() and _local_ranks is None:
-        raise RuntimeError("no local process group: start processes by detectron2.engine.launch")
-    return _local_group
+    global _processes_per_machine, _timeout
+    if get_world_size() % processes_per_machine:
+        raise ValueError(
+            f"{get_world_size()} processes do not fill machines of {processes_per_machine}"
+        )
+    _processes_per_machine, _timeout = processes_per_machine, timeout
 
 
 def get_local_rank() -> int:
     """Number of this process among those of this machine."""
     if not _is_distributed():
         return 0
-    return get_rank() - _ranks_of_this_machine()[0]
-
-
-def get_local_size() -> int:
-    """Number of processes on this machine."""
-    return len(_ranks_of_this_machine()) if _is_distributed() else 1
-
-
-def _ranks_of_this_machine() -> tuple[int, ...]:
-    if _local_ranks is None:
-        raise RuntimeError("no local process group: start processes by detectron2.engine.launch")
-    return _local_ranks
+    if _processes_per_machine is None:
+        raise RuntimeError(
+            "the layout of the run is unknown: start processes by detectron2.engine.launch"
+        )
+    return get_rank() % _processes_per_machine
 
 
 def synchronize() -> None:
@@ -102,12 +84,15 @@ def synchronize() -> None:
         dist.barrier()
 
 
-@functools.lru_cache(maxsize=1)
 def _cpu_group() -> dist.ProcessGroup | None:
     """A group that carries CPU objects: a gloo one beside an NCCL world."""
-    if dist.get_backend() == dist.Backend.NCCL:
-        return dist.new_group(backend="gloo")
-    return dist.group.WORLD
+    return _gloo_group() if dist.get_backend() == dist.Backend.NCCL else dist.group.WORLD
+
+
+@functools.lru_cache(maxsize=1)
+def _gloo_group() -> dist.ProcessGroup:
+    # A new group does not inherit the world's timeout.
+    return dist.new_group(backend="gloo", timeout=_timeout)
 
 
 def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
@@ -134,23 +119,3 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
 def shared_random_seed() -> int:
     """A random number that is the same on every process. All processes must call it."""
     return all_gather(random.SystemRandom().randrange(2**31))[0]
-
-
-def reduce_dict(
-    input_dict: dict[str, torch.Tensor], average: bool = True
-) -> dict[str, torch.Tensor]:
-    """Sum (or average) scalar tensors of equal keys over the processes; the result is on rank 0.
-
-    Other ranks get values without meaning, as in ``torch.distributed.reduce``.
-    """
-    world = get_world_size()
-    if world == 1:
-        return input_dict
-    with torch.no_grad():
-        # Sorted: the processes must stack in the same order.
-        names = sorted(input_dict)
-        values = torch.stack([input_dict[name] for name in names])
-        dist.reduce(values, dst=0)
-        if average and is_main_process():
-            values /= world
-        return dict(zip(names, values, strict=True))

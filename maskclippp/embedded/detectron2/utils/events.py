@@ -3,6 +3,8 @@
 import datetime
 import json
 import logging
+import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,7 +23,6 @@ __all__ = [
     "JSONWriter",
     "TensorboardXWriter",
     "get_event_storage",
-    "has_event_storage",
 ]
 
 _storages: list["EventStorage"] = []
@@ -35,13 +36,8 @@ def get_event_storage() -> "EventStorage":
     return _storages[-1]
 
 
-def has_event_storage() -> bool:
-    """Whether this runs inside a ``with EventStorage(...)``."""
-    return bool(_storages)
-
-
 class EventStorage:
-    """Scalars by name over iterations, plus images and histograms that wait for a writer.
+    """Scalars by name over iterations.
 
     Args:
         start_iter: number of the first iteration.
@@ -53,8 +49,6 @@ class EventStorage:
         self._histories: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
         self._hints: dict[str, bool] = {}
         self._latest: dict[str, tuple[float, int]] = {}
-        self._images: list[tuple[str, torch.Tensor, int]] = []
-        self._histograms: list[dict[str, Any]] = []
 
     @property
     def iteration(self) -> int:
@@ -88,30 +82,6 @@ class EventStorage:
         """Record several values: ``put_scalars(loss=1.0, accuracy=0.5)``."""
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
-
-    def put_image(self, img_name: str, img_tensor: Any) -> None:
-        """Keep an image [C, H, W] (uint8, or float in 0..1) for writers that show images."""
-        self._images.append((img_name, img_tensor, self.iter))
-
-    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
-        """Keep the histogram of a tensor's values for writers that show histograms."""
-        values = hist_tensor.detach().float().flatten().cpu()
-        low, high = values.min().item(), values.max().item()
-        counts = torch.histc(values, bins=bins)
-        edges = torch.linspace(low, high, steps=bins + 1)
-        self._histograms.append(
-            {
-                "tag": hist_name,
-                "min": low,
-                "max": high,
-                "num": values.numel(),
-                "sum": values.sum().item(),
-                "sum_squares": values.square().sum().item(),
-                "bucket_limits": edges[1:].tolist(),
-                "bucket_counts": counts.tolist(),
-                "global_step": self.iter,
-            }
-        )
 
     def history(self, name: str) -> HistoryBuffer:
         """All values of one scalar; KeyError when it was never put."""
@@ -162,14 +132,6 @@ class EventStorage:
         finally:
             self._prefix = previous
 
-    def clear_images(self) -> None:
-        """Forget the images (a writer has written them)."""
-        self._images = []
-
-    def clear_histograms(self) -> None:
-        """Forget the histograms (a writer has written them)."""
-        self._histograms = []
-
     def __enter__(self) -> "EventStorage":
         _storages.append(self)
         return self
@@ -212,20 +174,25 @@ class _NewScalars:
 class JSONWriter(EventWriter):
     """Appends one JSON object per iteration with new scalars, keys sorted, to a file.
 
+    Values that are no finite number, which JSON does not know, become null.
+
     Args:
-        json_file: the file, which is appended to.
+        json_file: the file, which is appended to; where a killed run left half a line, that line is
+            ended first.
         window_size: iterations over which hinted scalars are smoothed.
     """
 
     def __init__(self, json_file: str, window_size: int = 20) -> None:
         # Held open until close(): a line is written every few steps.
         self._file: IO[str] = Path(json_file).open("a", encoding="utf-8")  # noqa: SIM115
+        if _ends_within_a_line(Path(json_file)):
+            self._file.write("\n")
         self._scalars = _NewScalars(window_size)
 
     def write(self) -> None:
-        lines: dict[int, dict[str, float]] = defaultdict(dict)
+        lines: dict[int, dict[str, float | None]] = defaultdict(dict)
         for name, value, iteration in self._scalars.take(get_event_storage()):
-            lines[iteration][name] = value
+            lines[iteration][name] = value if math.isfinite(value) else None
         for iteration, line in lines.items():
             self._file.write(json.dumps({**line, "iteration": iteration}, sort_keys=True) + "\n")
         self._file.flush()
@@ -234,8 +201,16 @@ class JSONWriter(EventWriter):
         self._file.close()
 
 
+def _ends_within_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
 class TensorboardXWriter(EventWriter):
-    """Writes scalars, images and histograms as TensorBoard events.
+    """Writes scalars as TensorBoard events.
 
     Args:
         log_dir: folder of the event file; made by the first write.
@@ -256,15 +231,8 @@ class TensorboardXWriter(EventWriter):
         return SummaryWriter(self._log_dir, **self._arguments)
 
     def write(self) -> None:
-        storage = get_event_storage()
-        for name, value, iteration in self._scalars.take(storage):
+        for name, value, iteration in self._scalars.take(get_event_storage()):
             self._writer.add_scalar(name, value, iteration)
-        for name, image, iteration in storage._images:
-            self._writer.add_image(name, image, iteration)
-        storage.clear_images()
-        for histogram in storage._histograms:
-            self._writer.add_histogram_raw(**histogram)
-        storage.clear_histograms()
 
     def close(self) -> None:
         if "_writer" in self.__dict__:

@@ -1,22 +1,17 @@
-"""Logging: one set-up per run, and messages that do not repeat themselves."""
+"""Logging: one set-up per run, and tables."""
 
 import functools
 import logging
 import sys
-import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from tabulate import tabulate
 from termcolor import colored
 
 __all__ = [
     "create_small_table",
-    "log_every_n",
-    "log_every_n_seconds",
-    "log_first_n",
     "setup_logger",
 ]
 
@@ -83,7 +78,8 @@ def setup_logger(
         stream.setLevel(logging.DEBUG)
         logger.addHandler(stream)
     if output is not None:
-        handler = _file_handler(_log_file(output, distributed_rank))
+        # Of its own, because its format names the logger; only the open file is shared.
+        handler = logging.StreamHandler(_open_log(_log_file(output, distributed_rank)))
         handler.setFormatter(_ColorFormatter(color=False, name=name, abbreviation=abbrev_name))
         handler.setLevel(logging.DEBUG)
         logger.addHandler(handler)
@@ -99,64 +95,9 @@ def _log_file(output: str, rank: int) -> str:
 
 
 @functools.lru_cache
-def _file_handler(file_name: str) -> logging.FileHandler:
-    # Several loggers (detectron2, fvcore, maskclippp) share one handler, hence one open file.
-    return logging.FileHandler(file_name, mode="a", encoding="utf-8")
-
-
-_message_counts: Counter[tuple[Any, ...]] = Counter()
-_message_times: dict[tuple[Any, ...], float] = {}
-
-
-def _caller(depth: int = 2) -> tuple[tuple[str, int, str], str]:
-    """Identity of the calling line outside this module, and its module's name."""
-    frame = sys._getframe(depth)
-    code = frame.f_code
-    return (code.co_filename, frame.f_lineno, code.co_name), frame.f_globals["__name__"]
-
-
-def log_first_n(
-    lvl: int,
-    msg: str,
-    n: int = 1,
-    *,
-    name: str | None = None,
-    key: str | tuple[str, ...] = "caller",
-) -> None:
-    """Log only the first ``n`` times.
-
-    ``key`` says what counts as the same message: ``"caller"`` (the calling line), ``"message"``
-    (the text), or a tuple of both.
-    """
-    line, module = _caller()
-    keys = (key,) if isinstance(key, str) else key
-    identity: tuple[Any, ...] = ()
-    if "caller" in keys:
-        identity += line
-    if "message" in keys:
-        identity += (msg,)
-    _message_counts[identity] += 1
-    if _message_counts[identity] <= n:
-        logging.getLogger(name or module).log(lvl, msg)
-
-
-def log_every_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
-    """Log the first of every ``n`` calls from one line of code."""
-    line, module = _caller()
-    identity = ("every", *line)
-    _message_counts[identity] += 1
-    if n == 1 or _message_counts[identity] % n == 1:
-        logging.getLogger(name or module).log(lvl, msg)
-
-
-def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = None) -> None:
-    """Log at most once in ``n`` seconds from one line of code."""
-    line, module = _caller()
-    now = time.monotonic()
-    last = _message_times.get(line)
-    if last is None or now - last >= n:
-        _message_times[line] = now
-        logging.getLogger(name or module).log(lvl, msg)
+def _open_log(file_name: str) -> TextIO:
+    """A log file, opened once for all loggers (detectron2, fvcore, maskclippp) of this process."""
+    return Path(file_name).open("a", encoding="utf-8")
 
 
 def create_small_table(small_dict: Mapping[str, Any]) -> str:

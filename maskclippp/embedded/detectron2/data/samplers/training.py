@@ -90,6 +90,11 @@ class RandomSubsetTrainingSampler(TrainingSampler):
     ) -> None:
         if not 0 < subset_ratio <= 1:
             raise ValueError(f"subset_ratio must lie in (0, 1], got {subset_ratio}")
+        if int(size * subset_ratio) < 1:
+            raise ValueError(
+                f"DATALOADER.RANDOM_SUBSET_RATIO: the share {subset_ratio} of {size} records is "
+                "less than one record, so there is nothing to draw"
+            )
         super().__init__(size, shuffle, seed_shuffle)
         generator = torch.Generator()
         generator.manual_seed(
@@ -122,8 +127,18 @@ class RepeatFactorTrainingSampler(_EndlessSampler):
         """Repeat factors float [n] from how rare the categories of each record are.
 
         A category in the share f of all records gets max(1, sqrt(repeat_thresh / f)) (or without
-        the root); a record the largest value of its categories; one without annotations 1.
+        the root); a record the largest value of its categories; one with empty annotations 1.
+
+        Raises:
+            ValueError: a record has no ``annotations``.
         """
+        lacking = [record for record in dataset_dicts if "annotations" not in record]
+        if lacking:
+            raise ValueError(
+                "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler needs 'annotations' in every "
+                f"record; {len(lacking)} of {len(dataset_dicts)} have none, the first is "
+                f"{lacking[0].get('file_name', '(no file_name)')}"
+            )
         categories_of_records = [
             {annotation["category_id"] for annotation in record["annotations"]}
             for record in dataset_dicts
