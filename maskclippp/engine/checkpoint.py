@@ -124,7 +124,9 @@ class Checkpointer(DetectionCheckpointer):
         return self._apply(read_checkpoint(local_path), local_path, checkpointables)
 
     def _resume(self, candidates: list[Path]) -> dict[str, Any]:
-        path, content, problem = None, {}, ""
+        path: Path | None = None
+        content: dict[str, Any] = {}
+        problem = ""
         try:
             path, content = self._newest_whole(candidates)
         except CheckpointError as error:
