@@ -14,6 +14,7 @@ from maskclippp.meta_arch import MaskCLIPpp
 from tests.tiny_models import (
     TEST_CLASSES,
     labelled_record,
+    random_image,
     striped_record,
     tiny_config,
     tiny_model,
@@ -159,6 +160,11 @@ class TestLogitScale:
         assert "text_encoder" in model.checkpoint_prefixes
         assert "logit_scale" not in model.checkpoint_prefixes
 
+    def test_a_partly_tuned_text_tower_does_not_train_its_own(self) -> None:
+        model = tiny_model(".USE_LOGIT_SCALE", True, ".TEXT_ENCODER.FINETUNE_TYPE", "attention")
+        assert model.logit_scale is not model.text_encoder.logit_scale
+        assert {"text_encoder", "logit_scale"} <= set(model.checkpoint_prefixes)
+
     def test_unused_it_is_not_trained(self) -> None:
         model = tiny_model(".TEXT_ENCODER.FINETUNE_TYPE", "all")
         assert "text_encoder.logit_scale" not in trained(model)
@@ -175,7 +181,7 @@ class TestEvaluation:
         assert result["sem_seg_labels"].shape == (100, 130)
         ids, segments = result["panoptic_seg"]
         assert ids.shape == (100, 130)
-        assert {segment["isthing"] for segment in segments} <= {True, False}
+        assert segments
         assert all(segment["isthing"] == (segment["category_id"] == 1) for segment in segments)
         assert result["instances"].pred_masks.shape[1:] == (100, 130)
         assert set(result["instances"].pred_classes.tolist()) <= {1}
@@ -238,6 +244,26 @@ class TestEvaluation:
         expected, found = exact([record])[0]["sem_seg"], rough([record])[0]["sem_seg"]
         assert found.dtype == torch.float32
         assert (found - expected).abs().max() < 0.02
+
+    def test_bfloat16_tells_hundreds_of_words_apart(self) -> None:
+        """Similarities of many words lie closer together than bfloat16 can tell."""
+        torch.manual_seed(0)
+        model = tiny_model(".TEST.DTYPE", "bfloat16", ".PSM.NAME", "DummyPSM").eval()
+        model.set_test_vocabulary([f"word number {number}" for number in range(300)])
+        encoded = model.visual_encoder([random_image(64, 64)], [torch.ones(1, 64, 64)])
+        exact = model._align(encoded, model._get_test_text())
+        logits = []
+        model._with_generator = lambda found, *_: logits.append(found) or found
+        model([labelled_record((64, 80), 0, 1)])
+        assert len(logits[0][0].unique()) > 0.9 * len(exact[0].unique())
+
+    def test_a_missing_generator_is_an_error_before_training(self) -> None:
+        with pytest.raises(ValueError, match=r"SEGMENTOR\.NAME: 'FCCLIP' is not one of"):
+            tiny_model(".SEGMENTOR.NAME", "FCCLIP")
+
+    def test_thing_classes_must_exist(self) -> None:
+        with pytest.raises(ValueError, match=r"thing classes \[5\] are not in 0\.\.1"):
+            tiny_model().set_test_vocabulary(["a", "b"], thing_classes=[5])
 
     def test_evaluation_keeps_no_graph(self) -> None:
         (result,) = tiny_model(*ALL_OUTPUTS).eval()([labelled_record((64, 80), 0, 1)])

@@ -106,7 +106,7 @@ class TestCache:
         classifier(cache=False).embed_frozen(NAMES)
         assert not folder.exists()
 
-    @pytest.mark.parametrize("change", ["weights", "templates", "names", "order"])
+    @pytest.mark.parametrize("change", ["weights", "activation", "templates", "names", "order"])
     def test_a_change_is_noticed(self, change: str) -> None:
         names = list(NAMES)
         classifier().embed_frozen(names)
@@ -114,6 +114,9 @@ class TestCache:
         if change == "weights":
             with torch.no_grad():
                 changed.tower.transformer.resblocks[0].ln_1.weight[3] += 1e-3
+        elif change == "activation":
+            for block in changed.tower.transformer.resblocks:
+                block.mlp.gelu = torch.nn.ReLU()
         elif change == "templates":
             changed.templates = tuple(reversed(changed.templates))
         elif change == "names":

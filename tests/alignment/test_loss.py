@@ -93,6 +93,17 @@ def test_a_nan_loss_becomes_zero_only_when_asked() -> None:
     assert ReweightCELoss(ignore_nan=True)(logits, labels, images, 1) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_counted_in_full(dtype: torch.dtype) -> None:
+    """Counts of hundreds of masks saturate in bfloat16; weights of empty groups vanish in half."""
+    labels = torch.arange(400) % 4
+    image = torch.zeros(400, dtype=torch.int64)
+    criterion = ReweightCELoss(balance_cls=True, ignore_empty=True)
+    areas = (labels != 3).float()  # one label's masks are all empty
+    loss = criterion(torch.zeros(400, 4, dtype=dtype), labels, image, 1, areas)
+    assert_close(loss, torch.tensor(4.0).log())
+
+
 def test_temperature_must_be_positive() -> None:
     with pytest.raises(ValueError, match=r"CRITERION\.TEMPERATURE: expected > 0, found 0"):
         build_criterion(tiny_config(".CRITERION.TEMPERATURE", 0.0))

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
 
+from maskclippp.engine.evaluate import evaluate
 from tests.engine import toy
 from tests.engine.processes import run_in_processes, train_in_processes
+from tests.tiny_models import TEST_SET, labelled_record, tiny_model
 
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -63,3 +67,34 @@ def test_non_finite_loss_on_one_rank_stops_all_ranks_with_its_images(errors: lis
         assert "iteration 2" in text
         assert "rank 1: bad.png" in text
         assert "rank 0: " not in text
+
+
+class CountImages(DatasetEvaluator):
+    """Gathers the number of images over ranks."""
+
+    def reset(self) -> None:
+        self.count = 0
+
+    def process(self, inputs: list[Any], outputs: list[Any]) -> None:
+        self.count += len(outputs)
+
+    def evaluate(self) -> dict[str, Any]:
+        return {"count": {"images": sum(comm.gather(self.count))}}
+
+
+def _evaluate_tuned_words(folder: Path, *, rank: int, world_size: int) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
+    )
+    model = tiny_model(".TEXT_ENCODER.FINETUNE_TYPE", "all").train()
+    loader = [[labelled_record((64, 64), 0, 1)]] if rank == 0 else []
+    results = evaluate(model, TEST_SET, loader, CountImages(), folder)
+    if rank == 0:
+        assert results == {"count": {"images": 1}}
+    torch.distributed.destroy_process_group()
+
+
+def test_a_rank_without_images_does_not_stop_the_others(tmp_path: Path) -> None:
+    """Embedding the words of a tuned text tower takes all ranks, also those without images."""
+    assert run_in_processes(_evaluate_tuned_words, tmp_path, world_size=2) == [0, 0]

@@ -22,6 +22,12 @@ def test_the_mask_that_covers_most_gives_the_label() -> None:
     assert label_by_overlap(found, truth, CLASSES, IGNORED).tolist() == [7, 3, 7]
 
 
+def test_masks_may_have_another_resolution() -> None:
+    truth = columns((0, 5), (5, 10)).repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
+    found = columns((0, 4), (6, 10))
+    assert label_by_overlap(found, truth, CLASSES, IGNORED).tolist() == [7, 3]
+
+
 def test_masks_mostly_on_void_are_ignored() -> None:
     truth = columns((0, 2), (2, 4))
     found = columns((2, 10), (1, 4), (9, 10))

@@ -6,7 +6,7 @@ Only the pre-training of the world's CLIP reads them; no caption says where anyt
 import numpy as np
 
 from maskclippp.data.shapes.scenes import Scene, Segment
-from maskclippp.data.shapes.vocabulary import COLOURS, GROUNDS, PATTERNS, SHAPES, TINTS
+from maskclippp.data.shapes.vocabulary import COLOURS, GROUNDS, SHAPES, TINTS
 
 OPENINGS = (
     "{}",
@@ -34,8 +34,6 @@ def phrase(segment: Segment, generator: np.random.Generator) -> str:
         _choose(colours[category.colour].words, generator),
         _choose(forms[category.form], generator),
     ]
-    if category.is_thing and generator.random() < 0.4:
-        words.insert(0, _choose(PATTERNS[segment.pattern], generator))
     if generator.random() < 0.3:
         words.insert(0, ("small", "medium", "large")[np.searchsorted(SIZE_LIMITS, segment.area)])
     return " ".join(["the" if generator.random() < 0.1 else "a", *words])

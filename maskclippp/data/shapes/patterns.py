@@ -49,6 +49,19 @@ def checkered(x: FloatArray, y: FloatArray, generator: np.random.Generator) -> F
     return (((x % period) < period / 2) ^ ((y % period) < period / 2)).astype(np.float32)
 
 
+def zigzag(x: FloatArray, y: FloatArray, generator: np.random.Generator) -> FloatArray:
+    """Chevrons: stripes that turn every half length."""
+    period, length = generator.uniform(9, 14), generator.uniform(14, 20)
+    bend = np.abs(x % length - length / 2)
+    return (((y + bend) % period) < period / 2).astype(np.float32)
+
+
+def gridded(x: FloatArray, y: FloatArray, generator: np.random.Generator) -> FloatArray:
+    """Thin crossing lines."""
+    period = generator.uniform(9, 13)
+    return ((x % period < 2.5) | (y % period < 2.5)).astype(np.float32)
+
+
 def bricks(x: FloatArray, y: FloatArray, generator: np.random.Generator) -> FloatArray:
     """Mortar lines of a brick wall, every other row shifted by half a brick."""
     height = generator.uniform(11, 18)
@@ -84,6 +97,8 @@ OBJECT_PATTERNS: dict[str, Pattern] = {
     "striped": striped,
     "dotted": dotted,
     "checkered": checkered,
+    "zigzag": zigzag,
+    "gridded": gridded,
 }
 GROUND_PATTERNS: dict[str, Pattern] = {
     "brick wall": bricks,

@@ -17,7 +17,7 @@ from maskclippp.data.shapes.vocabulary import (
     CLASS_BY_PARTS,
     COLOURS,
     GROUNDS,
-    PATTERNS,
+    PATTERN_OF_SHAPE,
     SHAPES,
     TINTS,
     Colour,
@@ -27,26 +27,34 @@ from maskclippp.data.shapes.vocabulary import (
 MIN_VISIBLE_SHARE = 0.4  # of the area that an object would show if nothing lay over it
 MIN_OBJECT_AREA = 500  # pixels inside the scene
 PLACING_ATTEMPTS = 8
+# How far a pattern's second colour goes from the paint towards black or white.
+GROUND_CONTRAST = (0.2, 0.4)
+OBJECT_CONTRAST = (0.4, 0.65)
 
 
 @dataclass(frozen=True)
 class SceneStyle:
-    """Size of a scene and radius of its objects in pixels, numbers of objects and specks."""
+    """Size of a scene and radius of its objects in pixels, numbers of objects and specks.
+
+    The centres of objects keep `margin` (a share of the sides) from the border; `colours` are the
+    colour words of objects.
+    """
 
     height: int = 192
     width: int = 256
     objects: tuple[int, int] = (3, 6)
     radius: tuple[float, float] = (24.0, 50.0)
     specks: tuple[int, int] = (4, 12)
+    margin: float = 0.06
+    colours: tuple[str, ...] = tuple(COLOURS)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One region: its value in the scene's map (from 1), class, pattern word, area in pixels."""
+    """One region: its value in the scene's map (from 1), class, area in pixels."""
 
     id: int
     category: ShapesClass
-    pattern: str
     area: int
 
 
@@ -67,11 +75,14 @@ def _paint(colour: Colour, generator: np.random.Generator) -> NDArray[np.float32
 
 
 def _textured(
-    paint: NDArray[np.float32], weight: NDArray[np.float32], generator: np.random.Generator
+    paint: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    contrast: tuple[float, float],
+    generator: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Colours [P, 3] of P pixels: a paint and, as the pattern says, its dark or pale variant."""
     target = np.float32(255 if generator.random() < 0.5 else 0)
-    difference = (target - paint) * np.float32(generator.uniform(0.2, 0.4))
+    difference = (target - paint) * np.float32(generator.uniform(*contrast))
     return paint + weight[..., None] * difference
 
 
@@ -83,7 +94,7 @@ class _Canvas:
         self.generator = generator
         self.image = np.empty((style.height, style.width, 3), dtype=np.float32)
         self.owner = np.zeros((style.height, style.width), dtype=np.int32)
-        self.parts: list[tuple[ShapesClass, str]] = []
+        self.parts: list[ShapesClass] = []
         self.full_areas: list[int] = []  # of objects without what covers them; 0 for grounds
         self.visible_areas: list[int] = []
 
@@ -109,23 +120,24 @@ class _Canvas:
             inside = mask[band]
             columns, rows = np.meshgrid(x, y[band])
             weight = GROUND_PATTERNS[ground](columns, rows, generator)
-            colours = _textured(_paint(TINTS[tint], generator), weight[inside], generator)
+            paint = _paint(TINTS[tint], generator)
+            colours = _textured(paint, weight[inside], GROUND_CONTRAST, generator)
             self.image[band][inside] = colours
             self.owner[band][inside] = len(self.parts)
-            self.parts.append((CLASS_BY_PARTS[tint, ground], ground))
+            self.parts.append(CLASS_BY_PARTS[tint, ground])
             self.full_areas.append(0)
             self.visible_areas.append(int(inside.sum()))
 
     def draw_object(self) -> None:
         """Draw one object where it hides no other too much; nothing if there is no such place."""
         style, generator = self.style, self.generator
-        colour, shape, pattern = (
-            list(words)[generator.integers(len(words))] for words in (COLOURS, SHAPES, PATTERNS)
+        colour, shape = (
+            list(words)[generator.integers(len(words))] for words in (style.colours, SHAPES)
         )
         for _ in range(PLACING_ATTEMPTS):
             centre = (
-                generator.uniform(0.06, 0.94) * style.width,
-                generator.uniform(0.06, 0.94) * style.height,
+                generator.uniform(style.margin, 1 - style.margin) * style.width,
+                generator.uniform(style.margin, 1 - style.margin) * style.height,
             )
             radius = generator.uniform(*style.radius)
             raster = rasterise(shape, centre, radius, self.owner.shape, generator)
@@ -138,11 +150,12 @@ class _Canvas:
                 break
         else:
             return
-        weight = OBJECT_PATTERNS[pattern](raster.x, raster.y, generator)
-        colours = _textured(_paint(COLOURS[colour], generator), weight[raster.inside], generator)
+        weight = OBJECT_PATTERNS[PATTERN_OF_SHAPE[shape]](raster.x, raster.y, generator)
+        paint = _paint(COLOURS[colour], generator)
+        colours = _textured(paint, weight[raster.inside], OBJECT_CONTRAST, generator)
         self.image[raster.rows, raster.columns][raster.inside] = colours
         self.owner[raster.rows, raster.columns][raster.inside] = len(self.parts)
-        self.parts.append((CLASS_BY_PARTS[colour, shape], pattern))
+        self.parts.append(CLASS_BY_PARTS[colour, shape])
         self.full_areas.append(area)
         self.visible_areas = [*left.tolist(), area]
 
@@ -164,8 +177,7 @@ class _Canvas:
         segments: list[Segment] = []
         for part, area in enumerate(self.visible_areas):
             if area:
-                category, pattern = self.parts[part]
-                segments.append(Segment(len(segments) + 1, category, pattern, area))
+                segments.append(Segment(len(segments) + 1, self.parts[part], area))
                 segment_ids[part] = len(segments)
         image = np.clip(np.rint(self.image), 0, 255).astype(np.uint8)
         return Scene(image, segment_ids[self.owner], tuple(segments))

@@ -1,7 +1,7 @@
 """The words of the shapes world: colours, patterns and shapes, and the classes made of them.
 
-A *thing* class is a colour and a shape ("red circle"); the pattern on it is free. A *stuff* class
-is a tint and a ground ("grey brick wall"). A third of the combinations is *unseen*: no training
+A *thing* class is a colour and a patterned shape ("red dotted circle"). A *stuff* class is a tint
+and a ground ("grey brick wall"). A third of the combinations is *unseen*: no training
 mask has them, but each of their words occurs in several seen classes, so that an encoder which
 understands words can name them and one which memorises classes cannot.
 """
@@ -45,24 +45,27 @@ TINTS: dict[str, Colour] = {
     "pink": Colour(("pink", "rosy"), (325, 350), (0.2, 0.45), (0.75, 1.0)),
 }
 SHAPES: dict[str, tuple[str, ...]] = {
-    "circle": ("circle", "disc"),
-    "square": ("square", "box"),
-    "triangle": ("triangle", "wedge"),
-    "star": ("star", "pentagram"),
-    "cross": ("cross", "plus sign"),
-    "ring": ("ring", "hoop"),
+    "circle": ("dotted circle", "spotted disc"),
+    "square": ("striped square", "lined box"),
+    "triangle": ("zigzag triangle", "chevron wedge"),
+    "star": ("checkered star", "chequered pentagram"),
+    "cross": ("gridded cross", "latticed plus sign"),
+    "ring": ("plain ring", "smooth hoop"),
+}
+# Each shape has a pattern of its own: a small encoder learns textures long before outlines.
+PATTERN_OF_SHAPE: dict[str, str] = {
+    "circle": "dotted",
+    "square": "striped",
+    "triangle": "zigzag",
+    "star": "checkered",
+    "cross": "gridded",
+    "ring": "plain",
 }
 GROUNDS: dict[str, tuple[str, ...]] = {
     "brick wall": ("brick wall", "masonry"),
     "wavy water": ("wavy water", "rippled lake"),
     "grassy meadow": ("grassy meadow", "lawn"),
     "cloudy sky": ("cloudy sky", "clouds"),
-}
-PATTERNS: dict[str, tuple[str, ...]] = {
-    "plain": ("plain", "smooth"),
-    "striped": ("striped", "lined"),
-    "dotted": ("dotted", "spotted"),
-    "checkered": ("checkered", "chequered"),
 }
 
 

@@ -1,0 +1,155 @@
+"""The quickstart's web page: the table, and pictures of image, truth, before and after."""
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog, build_detection_test_loader
+from PIL import Image
+
+import maskclippp  # noqa: F401  makes detectron2 importable where it is not installed
+from maskclippp.config import get_cfg
+from maskclippp.config_files import merge_config_file, merge_options
+from maskclippp.data.mappers import TestMapper
+from maskclippp.engine import Trainer
+from maskclippp.engine.checkpoint import Checkpointer
+from maskclippp.visualization import draw_labels
+
+DATASET = "shapes_val"
+Model = tuple[Path, Path | None]  # config and checkpoint
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def write(
+    path: Path,
+    *,
+    rows: Sequence[tuple[str, str, float, float, float]],
+    headers: Sequence[str],
+    before: Model,
+    after: Model,
+    options: Sequence[str],
+    num_pictures: int,
+) -> None:
+    """Write the page as one file with everything in it."""
+    pictures = zip(
+        _predictions(*before, options, num_pictures),
+        _predictions(*after, options, num_pictures),
+        strict=True,
+    )
+    names = MetadataCatalog.get(DATASET).stuff_classes
+    scenes = "\n".join(
+        _scene(record, first, second, names) for (record, first), (_, second) in pictures
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_PAGE.format(table=_table(rows, headers), scenes=scenes))
+
+
+def _predictions(
+    config: Path, weights: Path | None, options: Sequence[str], count: int
+) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.int64]]]:
+    """(record, label map) of the first scenes, segmented with true masks."""
+    cfg: CfgNode = get_cfg()
+    merge_config_file(cfg, str(config))
+    merge_options(cfg, list(options))
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME = "GTSegmentor"
+    cfg.DATALOADER.NUM_WORKERS = 0
+    model = Trainer.build_model(cfg).eval()
+    if weights is not None:
+        Checkpointer(model).load(str(weights))
+    model.set_test_dataset(DATASET)
+    loader = build_detection_test_loader(cfg, DATASET, mapper=TestMapper(cfg, DATASET))
+    for _, (record,) in zip(range(count), loader, strict=False):
+        (result,) = model([record])
+        yield record, result["sem_seg_labels"].cpu().numpy()
+
+
+def _scene(
+    record: dict[str, Any],
+    before: npt.NDArray[np.int64],
+    after: npt.NDArray[np.int64],
+    names: Sequence[str],
+) -> str:
+    image = np.asarray(Image.open(record["file_name"]).convert("RGB"))
+    truth = record["sem_seg"].numpy()
+    inside = truth != MetadataCatalog.get(DATASET).ignore_label
+    cells = [_figure(Image.fromarray(image).resize((image.shape[1] * 2, image.shape[0] * 2)), "")]
+    cells.append(_figure(draw_labels(image, truth, names), "truth"))
+    for labels, title in ((before, "plain CLIP"), (after, "fine-tuned")):
+        share = float((labels == truth)[inside].mean())
+        picture = draw_labels(image, np.where(inside, labels, -1), names)
+        cells.append(_figure(picture, f"{title}: {100 * share:.0f} % of the pixels right"))
+    return f'<section>{"".join(cells)}</section>'
+
+
+def _figure(picture: Image.Image, caption: str) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    text = html.escape(caption or "image")
+    return (
+        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _table(
+    rows: Sequence[tuple[str, str, float, float, float]], headers: Sequence[str]
+) -> str:
+    head = "".join(f"<th>{html.escape(header)}</th>" for header in headers)
+    body = []
+    for group, metric, before, after, gain in rows:
+        kind = "better" if gain > 0 else "worse"
+        body.append(
+            f"<tr><td>{group}</td><td>{html.escape(metric)}</td><td>{before:.1f}</td>"
+            f'<td>{after:.1f}</td><td class="{kind}">{gain:+.1f}</td></tr>'
+        )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>MaskCLIP++ quickstart</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem;
+  color: #1c1c1c; background: #fff; }}
+h1, h2 {{ line-height: 1.2; }}
+table {{ border-collapse: collapse; margin: 1rem 0; }}
+th, td {{ padding: .3rem .9rem; border-bottom: 1px solid #ddd; text-align: right;
+  font-variant-numeric: tabular-nums; }}
+th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
+td.better {{ color: #10702c; font-weight: 600; }}
+td.worse {{ color: #a02020; font-weight: 600; }}
+section {{ display: grid; grid-template-columns: repeat(4, 1fr); gap: .8rem; margin: 1rem 0; }}
+figure {{ margin: 0; }}
+img {{ width: 100%; image-rendering: auto; border-radius: 4px; }}
+figcaption {{ font-size: .85rem; color: #444; }}
+@media (max-width: 60rem) {{ section {{ grid-template-columns: repeat(2, 1fr); }} }}
+</style>
+</head>
+<body>
+<h1>MaskCLIP++ quickstart</h1>
+<p>CLIP knows many words but classifies regions badly. Here a small CLIP, pre-trained on captioned
+scenes of a drawn world, was fine-tuned on the <em>true masks</em> of two thirds of the classes
+(seen). The other classes (unseen) were never labelled in training.</p>
+<h2>What fine-tuning changed</h2>
+{table}
+<p>Percent on validation scenes. Mask accuracy: share of true masks that get the right class, mean
+over classes. mIoU with true masks: only the words can be wrong. With superpixels the masks come
+from the image alone, by merging superpixels of similar colour.</p>
+<h2>Scenes</h2>
+<p>True masks, named by the model before and after fine-tuning.</p>
+{scenes}
+</body>
+</html>
+"""

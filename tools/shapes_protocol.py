@@ -1,0 +1,119 @@
+"""How models are judged on the built-in world: three evaluations, one row of numbers.
+
+Every training and evaluation is a run of ``train_maskclippp.py``, as a user would start it.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DATASET = "shapes_val"
+GROUPS = {"all": "", "seen": "(S)", "unseen": "(U)"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation run: options that select it, and the metrics read from its results.
+
+    ``metrics`` maps our column name to (task, metric) in ``results.json``.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    metrics: Mapping[str, tuple[str, str]]
+
+
+_GENERATOR = "MODEL.MASKCLIPPP.SEGMENTOR.NAME"
+EVALUATIONS = (
+    Evaluation(
+        "classify true masks",
+        (_GENERATOR, "PanGTSegmentor", "MODEL.MASKCLIPPP.TEST.MASK_ACC", "True"),
+        {"mask accuracy": ("mask_acc", "mMaskAcc")},
+    ),
+    Evaluation(
+        "segment with true masks",
+        (_GENERATOR, "GTSegmentor", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "False"),
+        {"mIoU, true masks": ("sem_seg", "mIoU")},
+    ),
+    Evaluation(
+        "segment with superpixels",
+        (_GENERATOR, "SuperpixelSegmentor", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True"),
+        {
+            "mIoU, superpixels": ("sem_seg", "mIoU"),
+            "PQ, superpixels": ("panoptic_seg", "PQ"),
+        },
+    ),
+)
+COLUMNS = tuple(column for evaluation in EVALUATIONS for column in evaluation.metrics)
+
+# column -> group ("all", "seen", "unseen") -> percentage
+Scores = dict[str, dict[str, float]]
+
+
+def run(arguments: Sequence[str], log_file: Path, on_line: Callable[[str], None]) -> None:
+    """Run ``train_maskclippp.py`` with its output in a file, each line shown to ``on_line``.
+
+    Raises:
+        RuntimeError: it failed; the message has the end of its output.
+    """
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(REPOSITORY / "train_maskclippp.py"), *arguments]
+    lines = []
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.write(line)
+            lines.append(line)
+            on_line(line)
+    if process.wait() != 0:
+        end = "".join(lines[-15:])
+        raise RuntimeError(f"{' '.join(command)} failed (all of it in {log_file}):\n{end}")
+
+
+def device_arguments() -> list[str]:
+    """``--num-gpus`` for this machine."""
+    import torch  # late: listing the protocol must not wait for torch
+
+    return ["--num-gpus", "1" if torch.cuda.is_available() else "0"]
+
+
+def train(
+    config: Path, output: Path, options: Sequence[str], on_line: Callable[[str], None]
+) -> Path:
+    """Fine-tune as ``config`` says, without evaluation -> the last checkpoint."""
+    arguments = ["--config-file", str(config), *device_arguments(), "OUTPUT_DIR", str(output)]
+    run([*arguments, "DATASETS.TEST", "()", *options], output / "terminal.txt", on_line)
+    return output / (output / "last_checkpoint").read_text().strip()
+
+
+def evaluate(
+    config: Path,
+    evaluation: Evaluation,
+    weights: Path | None,
+    output: Path,
+    options: Sequence[str],
+    on_line: Callable[[str], None],
+) -> Scores:
+    """One evaluation of plain CLIP (``weights`` None) or of a checkpoint."""
+    folder = output / evaluation.name.replace(" ", "_")
+    arguments = ["--config-file", str(config), "--eval-only", *device_arguments()]
+    arguments += ["OUTPUT_DIR", str(folder), *evaluation.options, *options]
+    if weights is not None:
+        arguments += ["MODEL.WEIGHTS", str(weights)]
+    run(arguments, folder / "terminal.txt", on_line)
+    results = json.loads((folder / "inference" / DATASET / "results.json").read_text())["results"]
+    return {
+        column: {
+            group: float(results[task][metric + suffix])
+            for group, suffix in GROUPS.items()
+            if metric + suffix in results[task]
+        }
+        for column, (task, metric) in evaluation.metrics.items()
+    }
