@@ -178,6 +178,13 @@ def test_killed_and_resumed_run_equals_uninterrupted_one(
     assert_same_final_checkpoint(whole, parts)
 
 
+def test_every_evaluation_is_logged_in_one_table(whole_run: Path) -> None:
+    log = (whole_run / "log.txt").read_text()
+    tables = log.count("Evaluation results for shapes_val")
+    assert tables == log.count("Start inference on") > 0
+    assert tables == sum("mMaskAcc" in line for line in log.splitlines())
+
+
 @pytest.mark.parametrize("how", ["--resume", "MODEL.WEIGHTS"])
 def test_evaluation_alone_gives_the_results_of_the_run(
     cache: Path, whole_run: Path, tmp_path: Path, how: str
