@@ -22,7 +22,7 @@ import quickstart_report  # noqa: E402
 from shapes_protocol import COLUMNS, EVALUATIONS, GROUPS, Scores, evaluate, train  # noqa: E402
 
 CONFIGS = REPOSITORY / "configs" / "shapes"
-BEFORE, AFTER = CONFIGS / "plain_clip.yaml", CONFIGS / "pseudotext_psm.yaml"
+BEFORE, AFTER = CONFIGS / "plain_clip.yaml", CONFIGS / "linear_psm.yaml"
 _ITERATION = re.compile(r"\biter: (\d+)")
 _INFERENCE = re.compile(r"Inference done (\d+)/(\d+)")
 
@@ -56,7 +56,7 @@ def main() -> None:
         options=args.options,
         num_pictures=args.pictures,
     )
-    say("\n" + tabulate(table, headers=HEADERS, tablefmt="simple", floatfmt=".1f", numalign="right"))
+    say("\n" + tabulate(table, headers=HEADERS, floatfmt=".1f", numalign="right"))
     say(f"\nPercent on the built-in world's validation scenes. Pictures: {report}")
 
 
@@ -116,8 +116,13 @@ HEADERS = ("classes", "metric", "plain CLIP", "fine-tuned", "gain")
 def comparison(before: Scores, after: Scores) -> list[tuple[str, str, float, float, float]]:
     """Rows of the table: group of classes, metric, before, after, difference."""
     return [
-        (group, column, before[column][group], after[column][group],
-         after[column][group] - before[column][group])
+        (
+            group,
+            column,
+            before[column][group],
+            after[column][group],
+            after[column][group] - before[column][group],
+        )
         for group in GROUPS
         for column in COLUMNS
     ]

@@ -86,7 +86,7 @@ def _scene(
         share = float((labels == truth)[inside].mean())
         picture = draw_labels(image, np.where(inside, labels, -1), names)
         cells.append(_figure(picture, f"{title}: {100 * share:.0f} % of the pixels right"))
-    return f'<section>{"".join(cells)}</section>'
+    return f"<section>{''.join(cells)}</section>"
 
 
 def _figure(picture: Image.Image, caption: str) -> str:
@@ -100,9 +100,7 @@ def _figure(picture: Image.Image, caption: str) -> str:
     )
 
 
-def _table(
-    rows: Sequence[tuple[str, str, float, float, float]], headers: Sequence[str]
-) -> str:
+def _table(rows: Sequence[tuple[str, str, float, float, float]], headers: Sequence[str]) -> str:
     head = "".join(f"<th>{html.escape(header)}</th>" for header in headers)
     body = []
     for group, metric, before, after, gain in rows:

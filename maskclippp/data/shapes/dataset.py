@@ -26,7 +26,7 @@ from maskclippp.data.shapes.vocabulary import CLASSES, COLOURS, TINTS, ShapesCla
 from maskclippp.data.vocabularies import ClassEntry
 
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
-SPLIT_SIZES = {"train": 1200, "val": 200}
+SPLIT_SIZES = {"train": 1200, "val": 130}
 VOID = 255
 _SPLIT_SEEDS = {"train": 1, "val": 2}
 
