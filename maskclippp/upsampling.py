@@ -269,6 +269,19 @@ def solid_parts(
         size: output height and width.
         is_solid: comparison of mask values with a threshold.
     """
+    # A few masks at a time: floats of all of them could fill the memory.
+    portions = masks.split(max(1, _BUDGET // (masks.shape[-2] * masks.shape[-1])))
+    parts = [_solid_parts(portion, size, is_solid) for portion in portions]
+    return SolidParts(
+        binary=torch.cat([part.binary for part in parts]),
+        area=torch.cat([part.area for part in parts]),
+        mass=torch.cat([part.mass for part in parts]),
+    )
+
+
+def _solid_parts(
+    masks: Tensor, size: tuple[int, int], is_solid: Callable[[Tensor], Tensor]
+) -> SolidParts:
     masks = shrink(masks, size).float()
     grid = Upsampling((masks.shape[-2], masks.shape[-1]), size, masks.device)
     one, *others = grid.corners(is_solid(masks))

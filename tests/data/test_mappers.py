@@ -318,7 +318,9 @@ def test_without_ground_truth_no_annotation_file_is_read(scene: list[dict[str, A
     assert output["image"].shape[1:] == (800, 1180)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("GTSegmentor", True), ("FCCLIPSegmentor", False)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("GTSegmentor", True), ("SuperpixelSegmentor", False)]
+)
 def test_ground_truth_is_read_for_the_segmentors_that_need_it(name: str, expected: bool) -> None:
     cfg = configuration("coco_panoptic_lsj", {"MODEL.MASKCLIPPP.SEGMENTOR.NAME": name})
     assert TestMapper(cfg, DATASET).with_ground_truth is expected

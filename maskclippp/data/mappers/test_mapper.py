@@ -14,8 +14,7 @@ from maskclippp.data.files import LabelArray, check_same_size, read_panoptic_ids
 from maskclippp.data.mappers.common import check_image_format, image_to_tensor, read_record_image
 from maskclippp.data.mappers.transforms import shortest_edge_size
 from maskclippp.data.semantic_maps import has_semantic_labels, read_semantic_labels
-
-_GROUND_TRUTH_SEGMENTORS = ("GTSegmentor", "PanGTSegmentor")
+from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
 
 
 class TestMapper:
@@ -53,7 +52,9 @@ class TestMapper:
     ) -> dict[str, Any]:
         """``with_ground_truth`` None: yes when the configured segmentor takes its masks from it."""
         if with_ground_truth is None:
-            with_ground_truth = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME in _GROUND_TRUTH_SEGMENTORS
+            name = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME
+            generator = get_part(SEGMENTOR_REGISTRY, name, "MODEL.MASKCLIPPP.SEGMENTOR.NAME")
+            with_ground_truth = generator.needs_ground_truth
         return {
             "min_size": cfg.INPUT.MIN_SIZE_TEST,
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
