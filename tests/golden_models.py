@@ -13,10 +13,15 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor
 
 
-def register_convnext(name: str, depths: list[int], dims: list[int], norm_eps: float) -> None:
-    """Make ``timm.create_model(name)`` build a ConvNeXt of that size."""
+def register_convnext(depths: list[int], dims: list[int], norm_eps: float) -> str:
+    """A name by which ``timm.create_model`` builds a ConvNeXt of that size.
+
+    The name tells the size: cases may call models of different sizes the same.
+    """
+    name = "_".join(["golden_convnext", *map(str, depths + dims), f"{norm_eps:g}"])
+    name = name.replace("-", "m")
     if timm.is_model(name):
-        return
+        return name
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
         kwargs = {k: v for k, v in kwargs.items() if not k.startswith(("pretrained", "cache"))}
@@ -27,6 +32,7 @@ def register_convnext(name: str, depths: list[int], dims: list[int], norm_eps: f
     entrypoint.__name__ = name
     entrypoint.__module__ = __name__
     register_model(entrypoint)
+    return name
 
 
 def register_open_clip(name: str, config: Mapping[str, Any], folder: Path) -> None:
@@ -38,10 +44,14 @@ def register_open_clip(name: str, config: Mapping[str, Any], folder: Path) -> No
 
 def register_models(config: Mapping[str, Any], folder: Path) -> None:
     """Register the timm and open_clip models that a meta-architecture case lists."""
-    for name, size in config["timm_models"].items():
-        register_convnext(name, size["depths"], size["dims"], norm_eps=1e-6)
+    trunks = {
+        name: register_convnext(size["depths"], size["dims"], norm_eps=1e-6)
+        for name, size in config["timm_models"].items()
+    }
     for name, model in config["open_clip_models"].items():
-        register_open_clip(name, model, folder)
+        trunk = trunks[model["vision_cfg"]["timm_model_name"]]
+        vision = {**model["vision_cfg"], "timm_model_name": trunk}
+        register_open_clip(name, {**model, "vision_cfg": vision}, folder)
 
 
 def dense_rows(

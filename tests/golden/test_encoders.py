@@ -31,8 +31,7 @@ def indexed(tensors: dict[str, torch.Tensor], prefix: str) -> list[torch.Tensor]
 def build_convnext(case: GoldenCase, variant: str) -> CLIPConvNeXt:
     trunk, config = case.info["trunk"], case.info["config"]
     model = case.info["open_clip_model_config"]
-    name = f"golden_{case}"
-    register_convnext(name, trunk["depths"], trunk["dims"], trunk["norm_eps"])
+    name = register_convnext(trunk["depths"], trunk["dims"], trunk["norm_eps"])
     vision = {**model["vision_cfg"], "timm_model_name": name}
     encoder = CLIPConvNeXt(
         proxy=_build_vision_tower(model["embed_dim"], vision),
