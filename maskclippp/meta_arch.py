@@ -176,8 +176,6 @@ class MaskCLIPpp(nn.Module):
         """The device that the model computes on."""
         return self.visual_encoder.device
 
-    # ------------------------------------------------------------------ words
-
     def set_test_dataset(self, name: str) -> None:
         """Ask for the words of a registered dataset from now on.
 
@@ -250,8 +248,6 @@ class MaskCLIPpp(nn.Module):
         if self._train_text is None:
             self._train_text = self.text_classifier.embed_frozen(vocabulary.synonyms)
         return self._train_text[rows]
-
-    # --------------------------------------------------------------- forward
 
     def forward(self, batched_inputs: Records) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Losses in training, results per image in evaluation.
