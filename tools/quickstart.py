@@ -18,6 +18,9 @@ from tqdm import tqdm
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
 
+import maskclippp  # noqa: E402, F401  makes detectron2 importable, before the report needs it
+
+# isort: split
 import quickstart_report  # noqa: E402
 from shapes_protocol import COLUMNS, EVALUATIONS, GROUPS, Scores, evaluate, train  # noqa: E402
 

@@ -108,6 +108,12 @@ def evaluate(
     if weights is not None:
         arguments += ["MODEL.WEIGHTS", str(weights)]
     run(arguments, folder / "terminal.txt", on_line)
+    return read_scores(evaluation, output)
+
+
+def read_scores(evaluation: Evaluation, output: Path) -> Scores:
+    """The numbers that an evaluation left in ``output``."""
+    folder = output / evaluation.name.replace(" ", "_")
     results = json.loads((folder / "inference" / DATASET / "results.json").read_text())["results"]
     return {
         column: {

@@ -6,6 +6,7 @@
 
 Every training and evaluation is a run of ``train_maskclippp.py``. The table shows mean and spread
 (standard deviation) over seeds; each claim is then judged on paired differences, and may fail.
+A study that was stopped goes on behind its finished runs.
 
     python tools/shapes_study.py [--output output/shapes_study] [--seeds 3] [KEY VALUE ...]
 """
@@ -61,11 +62,23 @@ def measure(output: Path, seeds: Iterable[int], options: list[str]) -> Study:
     for name, seed in tqdm(runs, desc="trainings", unit="run"):
         folder = output / name / f"seed_{seed}"
         seeded = [*options, "SEED", str(seed)]
-        config = CONFIGS / f"{name}.yaml"
-        weights = train(config, folder / "training", seeded, _ignore)
-        scores = _evaluate_all(name, weights, folder, seeded)
-        study.setdefault(name, []).append(scores)
+        study.setdefault(name, []).append(_run_once(name, folder, seeded))
     return study
+
+
+def _run_once(name: str, folder: Path, options: list[str]) -> Scores:
+    """Train and evaluate, unless that was done with the same options before a study stopped."""
+    record = folder / "scores.json"
+    if record.is_file():
+        content = json.loads(record.read_text(encoding="utf-8"))
+        if content["options"] == options:
+            scores: Scores = content["scores"]
+            return scores
+    weights = train(CONFIGS / f"{name}.yaml", folder / "training", options, _ignore)
+    scores = _evaluate_all(name, weights, folder, options)
+    content = {"options": options, "scores": scores}
+    record.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return scores
 
 
 def _evaluate_all(name: str, weights: Path | None, output: Path, options: list[str]) -> Scores:
