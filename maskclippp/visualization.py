@@ -58,7 +58,7 @@ def draw_labels(
     picture = Image.fromarray(blended.astype(np.uint8))
     picture = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=6 * scale + 1)
+    font = ImageFont.load_default(size=8 * scale)
     for index in present:
         regions, count = ndimage.label(labels == index)
         sizes = ndimage.sum_labels(np.ones_like(regions), regions, range(1, count + 1))
