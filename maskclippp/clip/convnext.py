@@ -15,13 +15,13 @@ from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
-# Which parameters of the tower each FINETUNE_TYPE trains, by the start of their name.
-_FINETUNED_PREFIXES: dict[str, tuple[str, ...]] = {
+# Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
+_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
     "none": (),
-    "all": ("",),
-    "before_proj": ("trunk.",),
-    "before_s4": ("trunk.stem.", "trunk.stages.0.", "trunk.stages.1.", "trunk.stages.2."),
-    "after_s4": ("trunk.stages.3.", "trunk.norm_pre.", "trunk.head.", "head."),
+    "all": ("*",),
+    "before_proj": ("trunk.*",),
+    "before_s4": ("trunk.stem.*", "trunk.stages.0.*", "trunk.stages.1.*", "trunk.stages.2.*"),
+    "after_s4": ("trunk.stages.3.*", "trunk.norm_pre.*", "trunk.head.*", "head.*"),
 }
 
 
@@ -70,7 +70,7 @@ class CLIPConvNeXt(VisualEncoder):
             )
         self.proxy: TimmModel = proxy
         self.downsample_method = downsample_method
-        set_trainable(proxy, finetune_type, _FINETUNED_PREFIXES, "CLIPConvNeXt")
+        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "CLIPConvNeXt")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from detectron2.config import CfgNode, configurable
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
+from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.open_clip_models import load_text_tower, load_tokenizer
 from maskclippp.registry import TEXT_ENCODER_REGISTRY, get_part
 
@@ -99,7 +99,7 @@ class CLIPTextEncoder(TextTower):
         self.logit_scale = nn.Parameter(logit_scale.detach().clone())
         self.register_buffer("attn_mask", tower.attn_mask, persistent=False)
         self._tokenizer = tokenizer
-        self._set_trainable(finetune_type)
+        set_trainable(self, finetune_type, _FINETUNED_PATTERNS, "CLIPTextEncoder")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -112,16 +112,6 @@ class CLIPTextEncoder(TextTower):
             "finetune_type": cfg.FINETUNE_TYPE,
             "skip_ln_final": cfg.SKIP_LN_FINAL,
         }
-
-    def _set_trainable(self, finetune_type: str) -> None:
-        if finetune_type not in _FINETUNED_PATTERNS:
-            raise ValueError(
-                f"CLIPTextEncoder: FINETUNE_TYPE {finetune_type!r} is not one of "
-                f"{sorted(_FINETUNED_PATTERNS)}"
-            )
-        patterns = _FINETUNED_PATTERNS[finetune_type]
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in patterns))
 
     @property
     def architecture(self) -> str:
