@@ -95,6 +95,10 @@ def _visual_encoder_keys(feature_suffix: str) -> dict[str, Any]:
         "MASK_BIAS": 0.0,  # part of the published configs; has no effect
         "MASK_LOGIT_SCALE": 0.0,  # mask tokens: initial log scale of the attention bias
         "LEARNABLE_MASK_LOGIT_SCALE": False,
+        # (new) recompute activations in the backward pass: less memory, more time
+        "GRADIENT_CHECKPOINTING": False,
+        "CHANNELS_LAST": False,  # (new) memory format of convolutions; fast on GPUs
+        "COMPILE": "",  # (new) backend of torch.compile for the blocks, such as inductor
     }
 
 
@@ -107,6 +111,8 @@ def _text_encoder_keys() -> dict[str, Any]:
         "LOAD_BEG_KEY": "",
         "FINETUNE_TYPE": "none",  # none | all | attention | proj
         "SKIP_LN_FINAL": False,
+        # (new) recompute activations in the backward pass: less memory, more time
+        "GRADIENT_CHECKPOINTING": False,
     }
 
 

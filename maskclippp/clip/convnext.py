@@ -1,12 +1,12 @@
 """CLIP ConvNeXt of OpenCLIP as a mask classifier: masks pool the last stage's feature map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from open_clip.timm_model import TimmModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskclippp.batching import InputFormat, PaddedBatch
 from maskclippp.clip.finetuning import set_trainable
@@ -48,6 +48,7 @@ class CLIPConvNeXt(VisualEncoder):
         out_features: Sequence[str],
         feature_suffix: str = "",
         frozen: bool = True,
+        gradient_checkpointing: bool = False,
         finetune_type: str = "none",
         downsample_method: str = "bilinear",
         mask_prior_beg: int = 5,
@@ -57,6 +58,7 @@ class CLIPConvNeXt(VisualEncoder):
             out_features=out_features,
             feature_suffix=feature_suffix,
             frozen=frozen,
+            gradient_checkpointing=gradient_checkpointing,
         )
         if mask_prior_beg != 5:
             raise ValueError(
@@ -89,7 +91,7 @@ class CLIPConvNeXt(VisualEncoder):
         trunk = self.proxy.trunk
         features = trunk.stem(batch.images)
         for number, stage in enumerate(trunk.stages, start=1):
-            features = stage(features)
+            features = self._run_block(stage, features)
             self._keep(encoded, f"stage{number}", lambda stage_map=features: stage_map)
         features = trunk.norm_pre(features)
         self._keep(encoded, "p_embs", lambda: self._embed_cells(features))
@@ -102,9 +104,9 @@ class CLIPConvNeXt(VisualEncoder):
             encoded.mask_areas = masks.sum(dim=(1, 2))
         return encoded
 
-    def _keep(self, encoded: EncodedImages, name: str, compute: Any) -> None:
-        if name in self.out_features:
-            encoded.maps[name + self.feature_suffix] = compute()
+    def blocks(self) -> Iterator[nn.Module]:
+        """See :class:`VisualEncoder`."""
+        return iter(self.proxy.trunk.stages)
 
     def _embed(self, maps: Tensor) -> Tensor:
         """Pretrained pooling head and projection: [N, C, h, w] -> [N, D]."""

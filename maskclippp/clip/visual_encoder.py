@@ -1,13 +1,14 @@
 """The interface of visual encoders: images and masks in, one embedding per mask out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from maskclippp.batching import InputFormat, PaddedBatch, Resize, pad_batch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY, get_part
@@ -48,6 +49,8 @@ class VisualEncoder(nn.Module, ABC):
         out_features: names of the outputs to compute, without suffix.
         feature_suffix: appended to the names of ``EncodedImages.maps``.
         frozen: no parameter is trained; the test-time resizing is then used in training too.
+        gradient_checkpointing: keep no activations of blocks for the backward pass, compute them
+            again there.
     """
 
     valid_features: tuple[str, ...] = ()
@@ -59,6 +62,7 @@ class VisualEncoder(nn.Module, ABC):
         out_features: Sequence[str],
         feature_suffix: str = "",
         frozen: bool = True,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         unknown = sorted(set(out_features) - set(self.valid_features))
@@ -71,6 +75,7 @@ class VisualEncoder(nn.Module, ABC):
         self.out_features = tuple(out_features)
         self.feature_suffix = feature_suffix
         self.frozen = frozen
+        self.gradient_checkpointing = gradient_checkpointing
 
     def train(self, mode: bool = True) -> "VisualEncoder":
         """See ``nn.Module``; a frozen encoder stays in evaluation mode: no stochastic depth."""
@@ -89,6 +94,21 @@ class VisualEncoder(nn.Module, ABC):
     @abstractmethod
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
         """Run the network on a padded batch."""
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """The modules in which most of the time goes: ``COMPILE`` compiles each of them."""
+        return iter(())
+
+    def _run_block(self, block: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a part of the network, with gradient checkpointing if it is asked for."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, *arguments, use_reentrant=False)
+        return block(*arguments)
+
+    def _keep(self, encoded: EncodedImages, name: str, compute: Callable[[], Tensor]) -> None:
+        """Compute an output if OUT_FEATURES asks for it."""
+        if name in self.out_features:
+            encoded.maps[name + self.feature_suffix] = compute()
 
     @property
     def device(self) -> torch.device:
@@ -110,6 +130,7 @@ def input_arguments(node: CfgNode) -> dict[str, Any]:
         "out_features": [name.removesuffix(suffix) for name in node.OUT_FEATURES],
         "feature_suffix": suffix,
         "frozen": node.FINETUNE_TYPE == "none",
+        "gradient_checkpointing": node.GRADIENT_CHECKPOINTING,
     }
 
 
@@ -118,4 +139,16 @@ def build_visual_encoder(node: CfgNode, key: str = "VISUAL_ENCODER") -> VisualEn
     name_key = f"MODEL.MASKCLIPPP.{key}.NAME"
     encoder_class = get_part(VISUAL_ENCODER_REGISTRY, node.NAME, name_key)
     encoder: VisualEncoder = encoder_class(node)
+    if node.CHANNELS_LAST:
+        encoder.to(memory_format=torch.channels_last)
+    if node.COMPILE:
+        _check_backend(node.COMPILE, f"MODEL.MASKCLIPPP.{key}.COMPILE")
+        for block in encoder.blocks():
+            block.compile(backend=node.COMPILE)
     return encoder
+
+
+def _check_backend(name: str, key: str) -> None:
+    backends = torch._dynamo.list_backends(exclude_tags=())
+    if name not in backends:
+        raise ValueError(f"{key}: {name!r} is no backend of torch.compile; there are {backends}")
