@@ -1,0 +1,95 @@
+"""Parameter names of EVA-CLIP files and checkpoints, and of timm's ``Eva``: one network.
+
+Models compute with timm's names; files are read and written with EVA-CLIP's, which published
+checkpoints have.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import nn
+
+_Value = TypeVar("_Value")
+
+# (EVA-CLIP, timm) parts of names that differ in every model that has them.
+_NORMS = (("attn.inner_attn_ln.", "attn.norm."), ("mlp.ffn_ln.", "mlp.norm."))
+# The gated MLP; the plain one of EVA-01 is called fc1, fc2 by both.
+_GATED_MLP = (("mlp.w1.", "mlp.fc1_g."), ("mlp.w2.", "mlp.fc1_x."), ("mlp.w3.", "mlp.fc2."))
+# Biases of separate projections; those of a fused one are called q_bias, v_bias by both.
+_SPLIT_BIASES = (("attn.q_bias", "attn.q_proj.bias"), ("attn.v_bias", "attn.v_proj.bias"))
+
+
+@dataclass(frozen=True)
+class EvaKeys:
+    """Translates names for one kind of model.
+
+    Attributes:
+        split: query, key and value have projections of their own (EVA-02), not a fused one.
+        gated: the MLP is gated (EVA-02).
+    """
+
+    split: bool
+    gated: bool
+
+    @classmethod
+    def of_names(cls, names: Collection[str]) -> "EvaKeys":
+        """For the model that has parameters of these names, by either convention."""
+        return cls(
+            split=any(".attn.q_proj.weight" in name for name in names),
+            gated=any(".mlp.w1." in name or ".mlp.fc1_g." in name for name in names),
+        )
+
+    @property
+    def _pairs(self) -> tuple[tuple[str, str], ...]:
+        return _NORMS + self.gated * _GATED_MLP + self.split * _SPLIT_BIASES
+
+    def to_timm(self, name: str) -> str:
+        """EVA-CLIP's name of a parameter -> timm's."""
+        for published, timm in self._pairs:
+            name = name.replace(published, timm)
+        return name
+
+    def to_published(self, name: str) -> str:
+        """timm's name of a parameter -> EVA-CLIP's."""
+        for published, timm in self._pairs:
+            name = name.replace(timm, published)
+        return name
+
+
+def to_timm_keys(state: dict[str, _Value]) -> dict[str, _Value]:
+    """State dict of an EVA-CLIP image tower -> the same by timm's names."""
+    keys = EvaKeys.of_names(state)
+    return {keys.to_timm(name): value for name, value in state.items()}
+
+
+def to_published_keys(state: dict[str, _Value]) -> dict[str, _Value]:
+    """State dict of timm's ``Eva`` -> the same by EVA-CLIP's names."""
+    keys = EvaKeys.of_names(state)
+    return {keys.to_published(name): value for name, value in state.items()}
+
+
+def store_by_published_keys(trunk: nn.Module) -> None:
+    """Make the state dict of a timm ``Eva`` have EVA-CLIP's names, in saving and in loading."""
+    keys = EvaKeys.of_names([name for name, _ in trunk.named_parameters()])
+
+    def rename_saved(
+        module: nn.Module, state: dict[str, _Value], prefix: str, metadata: object
+    ) -> None:
+        for name in [name for name in state if name.startswith(prefix)]:
+            # Taken out and put back in turn, which keeps their order.
+            state[prefix + keys.to_published(name.removeprefix(prefix))] = state.pop(name)
+
+    def rename_loaded(
+        module: nn.Module, state: dict[str, _Value], prefix: str, *reports: object
+    ) -> None:
+        for name in [name for name in state if name.startswith(prefix)]:
+            state[prefix + keys.to_timm(name.removeprefix(prefix))] = state.pop(name)
+
+    def rename_reported(module: nn.Module, incompatible: tuple[list[str], list[str]]) -> None:
+        for names in incompatible:
+            names[:] = [keys.to_published(name) for name in names]
+
+    trunk.register_state_dict_post_hook(rename_saved)
+    trunk.register_load_state_dict_pre_hook(rename_loaded)
+    trunk.register_load_state_dict_post_hook(rename_reported)
