@@ -1,13 +1,17 @@
 """CLIP towers: visual encoders with masks, text towers, and where their weights come from."""
 
 from maskclippp.clip.convnext import CLIPConvNeXt, DummyVisualEncoder
+from maskclippp.clip.eva import EVACLIPViT
 from maskclippp.clip.text_tower import CLIPTextEncoder, TextTower, build_text_tower
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, build_visual_encoder
+from maskclippp.clip.vit import CLIPViT
 
 __all__ = [
     "CLIPConvNeXt",
     "CLIPTextEncoder",
+    "CLIPViT",
     "DummyVisualEncoder",
+    "EVACLIPViT",
     "EncodedImages",
     "TextTower",
     "VisualEncoder",

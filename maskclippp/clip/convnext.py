@@ -92,9 +92,9 @@ class CLIPConvNeXt(VisualEncoder):
         features = trunk.stem(batch.images)
         for number, stage in enumerate(trunk.stages, start=1):
             features = self._run_block(stage, features)
-            self._keep(encoded, f"stage{number}", lambda stage_map=features: stage_map)
+            self._keep(encoded, f"stage{number}", lambda stage_map: stage_map, features)
         features = trunk.norm_pre(features)
-        self._keep(encoded, "p_embs", lambda: self._embed_cells(features))
+        self._keep(encoded, "p_embs", self._embed_cells, features)
         self._keep(encoded, "i_embs", lambda: self._embed(features)[:, :, None, None])
         if with_masks:
             grid = (features.shape[-2], features.shape[-1])

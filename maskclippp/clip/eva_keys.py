@@ -72,6 +72,7 @@ def to_published_keys(state: dict[str, _Value]) -> dict[str, _Value]:
 def store_by_published_keys(trunk: nn.Module) -> None:
     """Make the state dict of a timm ``Eva`` have EVA-CLIP's names, in saving and in loading."""
     keys = EvaKeys.of_names([name for name, _ in trunk.named_parameters()])
+    place = ""  # of the module in the model that was loaded last
 
     def rename_saved(
         module: nn.Module, state: dict[str, _Value], prefix: str, metadata: object
@@ -83,12 +84,16 @@ def store_by_published_keys(trunk: nn.Module) -> None:
     def rename_loaded(
         module: nn.Module, state: dict[str, _Value], prefix: str, *reports: object
     ) -> None:
+        nonlocal place
+        place = prefix
         for name in [name for name in state if name.startswith(prefix)]:
             state[prefix + keys.to_timm(name.removeprefix(prefix))] = state.pop(name)
 
     def rename_reported(module: nn.Module, incompatible: tuple[list[str], list[str]]) -> None:
         for names in incompatible:
-            names[:] = [keys.to_published(name) for name in names]
+            names[:] = [
+                keys.to_published(name) if name.startswith(place) else name for name in names
+            ]
 
     trunk.register_state_dict_post_hook(rename_saved)
     trunk.register_load_state_dict_pre_hook(rename_loaded)

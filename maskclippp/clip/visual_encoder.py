@@ -22,8 +22,9 @@ class EncodedImages:
         batch: the padded input.
         mask_embeddings: [N, D], or None when no masks were given.
         mask_areas: [N] area of every mask on the feature grid, in cells.
-        maps: feature maps [B, C, h, w] by the names asked for in OUT_FEATURES, suffix included:
-            ``p_embs`` (patch embeddings), ``i_embs`` (image embedding, 1 x 1), ``stageN``.
+        maps: other outputs by the names asked for in OUT_FEATURES, suffix included: ``p_embs``
+            (patch embeddings [B, D, h, w]), ``i_embs`` (image embedding [B, D, 1, 1]), and those
+            of each encoder.
     """
 
     batch: PaddedBatch
@@ -51,6 +52,7 @@ class VisualEncoder(nn.Module, ABC):
         frozen: no parameter is trained; the test-time resizing is then used in training too.
         gradient_checkpointing: keep no activations of blocks for the backward pass, compute them
             again there.
+        valid_features: what ``out_features`` may hold; default: what all models of the class have.
     """
 
     valid_features: tuple[str, ...] = ()
@@ -63,8 +65,11 @@ class VisualEncoder(nn.Module, ABC):
         feature_suffix: str = "",
         frozen: bool = True,
         gradient_checkpointing: bool = False,
+        valid_features: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if valid_features is not None:
+            self.valid_features = tuple(valid_features)
         unknown = sorted(set(out_features) - set(self.valid_features))
         if unknown:
             raise ValueError(
@@ -105,10 +110,12 @@ class VisualEncoder(nn.Module, ABC):
             return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
 
-    def _keep(self, encoded: EncodedImages, name: str, compute: Callable[[], Tensor]) -> None:
+    def _keep(
+        self, encoded: EncodedImages, name: str, compute: Callable[..., Tensor], *arguments: Any
+    ) -> None:
         """Compute an output if OUT_FEATURES asks for it."""
         if name in self.out_features:
-            encoded.maps[name + self.feature_suffix] = compute()
+            encoded.maps[name + self.feature_suffix] = compute(*arguments)
 
     @property
     def device(self) -> torch.device:
@@ -140,7 +147,7 @@ def build_visual_encoder(node: CfgNode, key: str = "VISUAL_ENCODER") -> VisualEn
     encoder_class = get_part(VISUAL_ENCODER_REGISTRY, node.NAME, name_key)
     encoder: VisualEncoder = encoder_class(node)
     if node.CHANNELS_LAST:
-        encoder.to(memory_format=torch.channels_last)
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if node.COMPILE:
         _check_backend(node.COMPILE, f"MODEL.MASKCLIPPP.{key}.COMPILE")
         for block in encoder.blocks():

@@ -1,0 +1,154 @@
+"""The image towers of EVA-CLIP (EVA-02 B/16, L/14, L/14-336; EVA-01 g/14) as mask classifiers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from timm.layers import apply_rot_embed_cat
+from timm.models.eva import Eva, EvaBlock
+from torch import Tensor, nn
+
+from maskclippp.batching import InputFormat
+from maskclippp.clip.eva_keys import store_by_published_keys
+from maskclippp.clip.finetuning import set_trainable
+from maskclippp.clip.mask_tokens import (
+    MaskTokenEncoder,
+    MaskTokenSettings,
+    join_heads,
+    mask_token_arguments,
+    project_fused,
+    split_heads,
+)
+from maskclippp.clip.open_clip_models import load_visual_tower
+from maskclippp.clip.position_embedding import resize_position_embedding
+from maskclippp.registry import VISUAL_ENCODER_REGISTRY
+
+# Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
+_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "all": ("*",),
+    "before_proj": ("cls_token", "pos_embed", "patch_embed.*", "blocks.*"),
+    "attention": (
+        "pos_embed",
+        "blocks.*.attn.q_proj.weight",
+        "blocks.*.attn.v_proj.weight",
+        "blocks.*.attn.qkv.weight",
+    ),
+}
+
+
+@VISUAL_ENCODER_REGISTRY.register()
+class EVACLIPViT(MaskTokenEncoder):
+    """An EVA-CLIP image tower that embeds masks.
+
+    Its state dict has the key names of EVA-CLIP, as in published checkpoints.
+
+    Args:
+        proxy: timm ``Eva`` whose ``head`` is the projection; blocks normalise before attention.
+        mask_tokens: when and how mask tokens attend.
+        input_format: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
+        out_features: see :class:`MaskTokenEncoder`.
+        finetune_type: none | all | before_proj (all but the final norm and the projection) |
+            attention (query and value, or fused, projection weights and position embedding).
+    """
+
+    proxy: Eva
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        proxy: Eva,
+        mask_tokens: MaskTokenSettings,
+        input_format: InputFormat,
+        out_features: Sequence[str],
+        feature_suffix: str = "",
+        frozen: bool = True,
+        gradient_checkpointing: bool = False,
+        finetune_type: str = "none",
+    ) -> None:
+        if not isinstance(proxy, Eva) or not isinstance(proxy.blocks[0], EvaBlock):
+            raise ValueError(
+                "EVACLIPViT needs an EVA-CLIP model whose blocks normalise before attention "
+                f"(EVA01-g-14*, EVA02-B-16, EVA02-L-14*), found a {type(proxy).__name__}; check "
+                "VISUAL_ENCODER.MODEL_NAME"
+            )
+        super().__init__(
+            proxy=proxy,
+            depth=len(proxy.blocks),
+            num_heads=proxy.blocks[0].attn.num_heads,
+            patch_size=proxy.patch_embed.patch_size[0],
+            mask_tokens=mask_tokens,
+            input_format=input_format,
+            out_features=out_features,
+            feature_suffix=feature_suffix,
+            frozen=frozen,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "EVACLIPViT")
+        store_by_published_keys(proxy)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from a VISUAL_ENCODER config node; loads the pretrained weights."""
+        tower = load_visual_tower(cfg)
+        return {
+            **mask_token_arguments(cfg),
+            "proxy": getattr(tower, "trunk", tower),
+            "finetune_type": cfg.FINETUNE_TYPE,
+        }
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """See :class:`VisualEncoder`."""
+        return iter(self.proxy.blocks)
+
+    def _embed_patches(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens, and the rotary embedding of the patches (EVA-02)."""
+        trunk: Any = self.proxy  # its optional parts are not typed
+        maps = trunk.patch_embed.proj(images)
+        grid = (maps.shape[-2], maps.shape[-1])
+        patches = maps.flatten(2).transpose(1, 2)
+        tokens = torch.cat([trunk.cls_token.expand(len(images), -1, -1), patches], dim=1)
+        tokens = tokens + resize_position_embedding(trunk.pos_embed[0], grid)
+        if trunk.rope is None:
+            return tokens, None
+        trunk.rope.update_feat_shape(list(grid))
+        return tokens, trunk.rope.get_embed()
+
+    def _run_image_block(self, block: Any, tokens: Tensor, context: Any) -> Tensor:
+        updated: Tensor = block(tokens, rope=context)
+        return updated
+
+    def _project(
+        self, block: Any, tokens: Tensor, parts: str, context: Any
+    ) -> tuple[Tensor, ...]:
+        attention = block.attn
+        normed = block.norm1(tokens)
+        if attention.qkv is None:
+            projections = {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj}
+            projected = tuple(projections[part](normed) for part in parts)
+        else:
+            bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+            projected = project_fused(normed, attention.qkv.weight, bias, parts)
+        heads = (split_heads(part, self.num_heads) for part in projected)
+        return tuple(
+            _rotate_patches(part, context) if context is not None and letter != "v" else part
+            for letter, part in zip(parts, heads, strict=True)
+        )
+
+    def _finish_block(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
+        attended = block.attn.proj(block.attn.norm(join_heads(attended)))
+        tokens = tokens + block.drop_path1(attended)
+        finished: Tensor = tokens + block.drop_path2(block.mlp(block.norm2(tokens)))
+        return finished
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        embeddings: Tensor = self.proxy.head(self.proxy.norm(tokens))
+        return embeddings
+
+
+def _rotate_patches(tokens: Tensor, rotary: Tensor) -> Tensor:
+    """Rotary embedding of all tokens [B, heads, 1 + h*w, d] but the first, the class token."""
+    rotated = apply_rot_embed_cat(tokens[:, :, 1:], rotary).type_as(tokens)
+    return torch.cat([tokens[:, :, :1], rotated], dim=2)

@@ -1,0 +1,175 @@
+"""Vision transformers and their mask tokens compute what the published implementation computes."""
+
+from typing import Any
+
+import pytest
+import torch
+from open_clip.model import _build_vision_tower
+from timm.models.eva import Eva
+from torch import Tensor
+from torch.testing import assert_close
+
+from maskclippp.batching import InputFormat, Resize
+from maskclippp.clip import CLIPViT, EVACLIPViT
+from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
+from maskclippp.clip.position_embedding import resize_position_embedding
+from tests.golden_cases import GoldenCase, cases
+
+CASES = [
+    case for family in ("eva02_encoder", "eva01_encoder", "vit_encoder") for case in cases(family)
+]
+
+
+def tolerance(case: GoldenCase) -> dict[str, float]:
+    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
+
+
+def eva_trunk(model: dict[str, Any]) -> Eva:
+    """timm's form of a model that the EVA-CLIP package describes."""
+    vision = model["vision_cfg"]
+    second = vision.get("rope", False)
+    return Eva(
+        img_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+        embed_dim=vision["width"],
+        depth=vision["layers"],
+        num_heads=vision["width"] // vision["head_width"],
+        mlp_ratio=vision["mlp_ratio"],
+        num_classes=model["embed_dim"],
+        global_pool="token",
+        qkv_fused=not second,
+        swiglu_mlp=vision.get("naiveswiglu", False),
+        scale_mlp=vision.get("subln", False),
+        scale_attn_inner=vision.get("subln", False),
+        use_rot_pos_emb=second,
+        ref_feat_shape=(vision.get("pt_hw_seq_len", 16),) * 2 if second else None,
+    )
+
+
+def build(case: GoldenCase, variant: str) -> MaskTokenEncoder:
+    """The encoder of a case, in the mode of a variant ``<mode>_<resize>[_thresh<value>]``."""
+    config = case.info["config"]
+    mode, resize, *rest = variant.split("_")
+    threshold = config["DOWN_MASK_THRESH"]
+    for option in rest:
+        threshold = float(option.removeprefix("thresh"))
+    arguments: dict[str, Any] = {
+        "mask_tokens": MaskTokenSettings(
+            first_block=config["MASK_PRIOR_BEG"],
+            threshold=threshold,
+            log_scale=config["MASK_LOGIT_SCALE"],
+            learnable=config["LEARNABLE_MASK_LOGIT_SCALE"],
+            downsample_method=config["DOWNSAMPLE_METHOD"],
+        ),
+        "input_format": InputFormat(
+            config["PIXEL_MEAN"],
+            config["PIXEL_STD"],
+            config["SIZE_DIVISIBILITY"],
+            Resize(config.get("RESIZE_TYPE", "none")),
+            Resize(resize, config["TEST_IMAGE_SIZE"]),
+        ),
+        "out_features": config["OUT_FEATURES"],
+        "feature_suffix": config["FEATURE_SUFFIX"],
+        "frozen": False,
+        "finetune_type": config["FINETUNE_TYPE"],
+    }
+    encoder: MaskTokenEncoder
+    if "eva_clip_model_config" in case.info:
+        encoder = EVACLIPViT(proxy=eva_trunk(case.info["eva_clip_model_config"]), **arguments)
+    else:
+        model = case.info["open_clip_model_config"]
+        tower = _build_vision_tower(model["embed_dim"], model["vision_cfg"])
+        encoder = CLIPViT(proxy=tower, **arguments)
+    encoder.load_state_dict(case.tensors("weights"))
+    return encoder.train(mode == "train")
+
+
+def outputs_of(case: GoldenCase, variant: str) -> dict[str, Tensor]:
+    """The outputs of a variant; those of all images of one kind are joined under one name."""
+    images = len([name for name in case.tensors("inputs") if name.startswith("image_")])
+    found: dict[str, Tensor] = {}
+    for key, value in case.tensors("outputs").items():
+        if key.startswith(f"{variant}/"):
+            found[key.removeprefix(f"{variant}/")] = value
+    for name in {name.removesuffix("_0") for name in found if name.endswith("_0")}:
+        found[name] = torch.cat([found.pop(f"{name}_{index}") for index in range(images)])
+    return found
+
+
+def run(encoder: MaskTokenEncoder, case: GoldenCase) -> dict[str, Tensor]:
+    """All outputs for the images and masks of a case, by the names of the case."""
+    inputs = case.tensors("inputs")
+    count = sum(name.startswith("image_") for name in inputs)
+    with torch.no_grad():
+        encoded = encoder(
+            [inputs[f"image_{index}"] for index in range(count)],
+            [inputs[f"masks_{index}"] for index in range(count)],
+        )
+    assert encoded.mask_embeddings is not None
+    assert encoded.mask_areas is not None
+    return {
+        "input.images": encoded.batch.images,
+        "input.masks": encoded.batch.padded_masks(),
+        "m_embs": encoded.mask_embeddings,
+        "areas": encoded.mask_areas,
+        **encoded.maps,
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "variant"),
+    [(case, variant) for case in CASES for variant in case.info["variants"] if variant != "plain"],
+    ids=str,
+)
+def test_outputs(case: GoldenCase, variant: str) -> None:
+    expected = outputs_of(case, variant)
+    assert "m_embs" in expected
+    own = run(build(case, variant), case)
+    for name, value in expected.items():
+        assert_close(own[name], value, **tolerance(case), msg=lambda text, at=name: f"{at}: {text}")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_mask_embeddings_do_not_depend_on_what_else_is_asked_for(case: GoldenCase) -> None:
+    """Asked for alone, the image's tokens are left out of the last block."""
+    variant = next(iter(case.info["variants"]))
+    encoder = build(case, variant)
+    encoder.out_features = ("m_embs",)
+    assert_close(
+        run(encoder, case)["m_embs"], outputs_of(case, variant)["m_embs"], **tolerance(case)
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_tower_without_masks(case: GoldenCase) -> None:
+    images, outputs = case.tensors("inputs")["plain_image"], case.tensors("outputs")
+    encoder = build(case, "test_none")
+    with torch.no_grad():
+        tokens, context = encoder._embed_patches(images)
+        for block in encoder.blocks():
+            tokens = encoder._run_image_block(block, tokens, context)
+        embedding = encoder._embed(tokens[:, 0])
+    assert_close(embedding, outputs["plain/embedding"], **tolerance(case))
+    if "plain/tokens_before_norm" in outputs:
+        assert_close(tokens, outputs["plain/tokens_before_norm"], **tolerance(case))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_position_embedding(case: GoldenCase) -> None:
+    weights = case.tensors("weights")
+    name = "proxy.pos_embed" if "proxy.pos_embed" in weights else "proxy.positional_embedding"
+    table = weights[name].flatten(0, -2)
+    for key, expected in case.tensors("outputs").items():
+        if key.startswith("pos_embed_at_"):
+            height, width = map(int, key.removeprefix("pos_embed_at_").split("x"))
+            own = resize_position_embedding(table, (height, width))
+            assert_close(own, expected.flatten(0, -2), **tolerance(case))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_weights_are_saved_by_their_published_names(case: GoldenCase) -> None:
+    weights = case.tensors("weights")
+    saved = build(case, "test_none").state_dict()
+    assert set(saved) == set(weights)
+    for name, value in weights.items():
+        assert torch.equal(saved[name], value), name
