@@ -9,9 +9,7 @@ _TEMPERATURE = 10000.0
 _EPSILON = 1e-6
 
 
-def sine_position_encoding(
-    size: tuple[int, int], channels: int, *, device: torch.device
-) -> Tensor:
+def sine_position_encoding(size: tuple[int, int], channels: int, *, device: torch.device) -> Tensor:
     """Encoding of every cell of a grid: float32 [channels, h, w].
 
     The first half of the channels tells the row, the second the column. A coordinate 1..n becomes
@@ -24,7 +22,9 @@ def sine_position_encoding(
         device: where the encoding is made.
     """
     if channels % 4:
-        raise ValueError(f"a sine position encoding needs channels divisible by 4, found {channels}")
+        raise ValueError(
+            f"a sine position encoding needs channels divisible by 4, found {channels}"
+        )
     height, width = size
     rows = _encode_axis(height, channels // 2, device)[:, :, None].expand(-1, -1, width)
     columns = _encode_axis(width, channels // 2, device)[:, None, :].expand(-1, height, -1)
