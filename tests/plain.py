@@ -5,7 +5,7 @@ classes, masks and images, score maps of every class at the output size. Nothing
 sparing of memory; that is its purpose.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from maskclippp.alignment import LinearPSM
 from maskclippp.clip import TextTower
+from maskclippp.clip.mask_tokens import MaskTokenEncoder
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.vocabulary import Vocabulary
 
@@ -161,6 +162,77 @@ def box(mask: Tensor) -> list[int]:
         int(columns.max()) + 1,
         int(rows.max()) + 1,
     ]
+
+
+def mask_token_bias(masks: Tensor, log_scale: Tensor, threshold: float | None) -> Tensor:
+    """Attention bias of the sequence [Q mask tokens, class token, patches] -> [heads, L, L].
+
+    Args:
+        masks: of one image, on the feature grid: [Q, h, w].
+        log_scale: [heads].
+        threshold: a cell is inside a mask above it; None: half of the mask's maximum.
+    """
+    count, values = len(masks), masks.flatten(1)
+    length = count + 1 + values.shape[1]
+    limit = values.amax(dim=1, keepdim=True) / 2 if threshold is None else threshold
+    bias = torch.zeros(len(log_scale), length, length, device=masks.device)
+    bias[:, :, :count] = -torch.inf  # nothing looks at a mask token,
+    bias[:, :count, count] = -torch.inf  # which does not look at the class token
+    bias[:, :count, count + 1 :] = torch.where(
+        values > limit, values * log_scale.exp()[:, None, None], -100.0
+    )
+    return bias
+
+
+def softmax_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """[B, heads, L, d] with an additive bias [heads, L, L]; all weights are held at once."""
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + bias
+    return logits.softmax(dim=-1) @ value
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """The same by PyTorch's kernel, which holds the bias but not the weights."""
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias.to(query.dtype).expand(len(query), -1, -1, -1)
+    )
+
+
+def dense_mask_token_blocks(
+    encoder: MaskTokenEncoder,
+    tokens: Tensor,
+    masks: Sequence[Tensor],
+    context: Any,
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = softmax_attention,
+) -> tuple[Tensor, Tensor]:
+    """All blocks with mask tokens, on one dense sequence per image.
+
+    Args:
+        encoder: its weights and settings.
+        tokens: [B, 1 + h*w, C], class token first, as they enter block MASK_PRIOR_BEG.
+        masks: per image [Q, h, w] on the feature grid; Q may be 0.
+        context: what the encoder's ``_embed_patches`` returned beside the tokens.
+        attention: query, key, value, bias -> attended values.
+
+    Returns:
+        Mask tokens [N, C] and image tokens [B, 1 + h*w, C] after the last block.
+    """
+    blocks = list(encoder.blocks())[encoder.settings.first_block - 1 :]
+    finished = []
+    for image, image_masks in zip(tokens, masks, strict=True):
+        count = len(image_masks)
+        states = torch.cat([image[:1].expand(count, -1), image])[None]
+        for after, block in zip(reversed(range(len(blocks))), blocks, strict=True):
+            scale = encoder.mask_logit_scale[after]
+            bias = mask_token_bias(image_masks, scale, encoder.settings.threshold)
+            # Only the image's tokens have a position.
+            of_masks = encoder._project(block, states[:, :count], "qkv", None)
+            of_image = encoder._project(block, states[:, count:], "qkv", context)
+            pairs = zip(of_masks, of_image, strict=True)
+            query, key, value = (torch.cat(pair, dim=2) for pair in pairs)
+            states = encoder._finish_block(block, states, attention(query, key, value, bias))
+        finished.append(states[0].split([count, len(image)]))
+    mask_tokens, image_tokens = zip(*finished, strict=True)
+    return torch.cat(mask_tokens), torch.stack(image_tokens)
 
 
 def linear_psm(correlation: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
