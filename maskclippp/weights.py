@@ -10,6 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from maskclippp.pickles import DAMAGE, ForbiddenPickleError, read_numpy_pickle
+from maskclippp.torchscript import is_torchscript, read_torchscript
+
 # Entries under which a state dict of other projects may sit, in the order in which they are tried.
 _WRAPPERS = ("state_dict", "model", "module")
 
@@ -25,7 +28,8 @@ class UnreadableCheckpointError(CheckpointError):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU, with the model's tensors under ``"model"``.
 
-    Accepts torch files (a state dict, or a dictionary with ``model`` and more) and safetensors.
+    Accepts torch files (a state dict, or a dictionary with ``model`` and more), TorchScript
+    archives, safetensors, and pickles of numpy arrays (``.pkl``, as of Detectron).
 
     Raises:
         FileNotFoundError: no such file.
@@ -79,12 +83,7 @@ def _read_dictionary(path: Path) -> dict[str, Any]:
         )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    if path.suffix == ".pkl":
-        raise CheckpointError(
-            f"checkpoint {path} is a pickle (.pkl), which could execute code when it is read: "
-            "convert it to .safetensors or to a .pth state dict"
-        )
-    content = _read_torch_file(path)
+    content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch_file(path)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"checkpoint {path}: expected a dictionary, found {type(content).__name__}"
@@ -99,7 +98,22 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
 
+def _read_pickle(path: Path) -> Any:
+    try:
+        return read_numpy_pickle(path)
+    except ForbiddenPickleError as error:
+        raise CheckpointError(
+            f"checkpoint {path} is a pickle that holds more than numpy arrays and plain "
+            f"containers: {error}. Reading that could execute code, so it is refused: convert it "
+            "to .safetensors or to a .pth state dict"
+        ) from error
+    except DAMAGE as error:
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+
+
 def _read_torch_file(path: Path) -> Any:
+    if is_torchscript(path):
+        return _read_torchscript(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -118,6 +132,18 @@ def _read_torch_file(path: Path) -> Any:
         raise UnreadableCheckpointError(
             f"checkpoint {path} is damaged, probably cut short: {reason}"
         ) from error
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_torchscript(path)
+    except ForbiddenPickleError as error:
+        raise CheckpointError(
+            f"checkpoint {path} is a TorchScript archive that holds more than modules and "
+            f"tensors: {error}. It is refused: save a state dict of tensors only"
+        ) from error
+    except (zipfile.BadZipFile, *DAMAGE) as error:
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
 
 def _first_line_about_code(message: str) -> str:

@@ -1,0 +1,174 @@
+"""Reads pickles as data: a file may name only what stands in a table, and gets stand-ins for it.
+
+Nothing that a pickle names is imported, called or altered. Numpy arrays become tensors.
+"""
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+import torch
+
+# numpy's element types that torch has too, as pickles spell them.
+_ELEMENT_TYPES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8"})
+
+# What a broken or hostile stream can raise inside the unpickler.
+DAMAGE = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class ForbiddenPickleError(pickle.UnpicklingError):
+    """The pickle asks for something that is neither an array nor a plain container."""
+
+
+class Permitted:
+    """What a global of the table becomes in a file: can be called, but not altered."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setstate__(self, state: Any) -> NoReturn:
+        raise ForbiddenPickleError("it alters a function")
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickles plain containers and the globals of a table.
+
+    Args:
+        file: the stream.
+        permitted: the globals, ``module.name``, with the functions that are called instead.
+    """
+
+    def __init__(self, file: BinaryIO, permitted: Mapping[str, Callable[..., Any]]) -> None:
+        # Python 2 wrote text and bytes alike; latin1 keeps every byte.
+        super().__init__(file, encoding="latin1")
+        self._permitted = permitted
+
+    def find_class(self, module: str, name: str) -> Any:
+        """See ``pickle.Unpickler``.
+
+        Raises:
+            ForbiddenPickleError: the global is not in the table.
+        """
+        if f"{module}.{name}" not in self._permitted:
+            raise ForbiddenPickleError(f"it asks for {module}.{name}")
+        return Permitted(self._permitted[f"{module}.{name}"])
+
+
+def read_numpy_pickle(path: Path) -> Any:
+    """The content of a pickle of numpy arrays and plain containers; arrays become tensors.
+
+    Raises:
+        ForbiddenPickleError: it holds something else; names it. Nothing of it was executed.
+        Exception: one of ``DAMAGE`` if the stream is broken.
+    """
+    with path.open("rb") as file:
+        return _with_tensors(RestrictedUnpickler(file, _NUMPY_GLOBALS).load())
+
+
+class _PickledType:
+    """Stands in for ``numpy.dtype``; its state adds the byte order."""
+
+    def __init__(self, code: str, align: object = False, copy: object = False) -> None:
+        if code not in _ELEMENT_TYPES:
+            raise ForbiddenPickleError(f"it holds arrays of type {code!r}, which are no numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _PickledArray:
+    """Stands in for an array that is still to receive its content."""
+
+    array: np.ndarray
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, element, fortran, content = state
+        if isinstance(content, str):  # bytes of Python 2
+            content = content.encode("latin1")
+        self.array = _to_array(content, element, shape, "F" if fortran else "C")
+
+
+def _to_array(
+    content: bytes | bytearray, element: _PickledType, shape: tuple[int, ...], order: Any
+) -> np.ndarray:
+    if not isinstance(content, bytes | bytearray) or not isinstance(element, _PickledType):
+        raise ForbiddenPickleError("it holds an array of something else than numbers")
+    return np.frombuffer(content, element.dtype).reshape(shape, order=order)
+
+
+def _reconstruct(subtype: object, shape: object, element: object) -> _PickledArray:
+    return _PickledArray()
+
+
+def _from_buffer(content: Any, element: Any, shape: Any, order: Any) -> _PickledArray:
+    pickled = _PickledArray()
+    pickled.array = _to_array(content, element, shape, order)
+    return pickled
+
+
+def _scalar(element: _PickledType, content: bytes | str) -> Any:
+    data = content.encode("latin1") if isinstance(content, str) else content
+    return _to_array(data, element, (), "C").item()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ForbiddenPickleError(f"it encodes text as {encoding!r}")
+    return text.encode("latin1")
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
+def _refuse_array_type(*arguments: object) -> NoReturn:
+    raise ForbiddenPickleError("it calls numpy.ndarray")
+
+
+_NUMPY_GLOBALS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": OrderedDict,
+    # Bytes in protocol 2; the empty ones have a spelling of their own.
+    "_codecs.encode": _encode,
+    "__builtin__.bytes": _empty_bytes,
+    "numpy.ndarray": _refuse_array_type,
+    "numpy.dtype": _PickledType,
+    # numpy 2 renamed its modules; the two last come with pickle protocol 5.
+    "numpy.core.multiarray._reconstruct": _reconstruct,
+    "numpy._core.multiarray._reconstruct": _reconstruct,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy._core.numeric._frombuffer": _from_buffer,
+}
+
+
+def _with_tensors(content: Any) -> Any:
+    """Plain containers with their arrays as tensors that own their memory."""
+    if isinstance(content, _PickledArray):
+        native = content.array.dtype.newbyteorder("=")
+        return torch.from_numpy(np.array(content.array, native, order="C"))
+    if isinstance(content, dict):
+        return {key: _with_tensors(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_with_tensors(value) for value in content)
+    return content
