@@ -2,12 +2,14 @@
 
 from maskclippp.clip.convnext import CLIPConvNeXt, DummyVisualEncoder
 from maskclippp.clip.eva import EVACLIPViT
+from maskclippp.clip.resnet import CLIPResNet
 from maskclippp.clip.text_tower import CLIPTextEncoder, TextTower, build_text_tower
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, build_visual_encoder
 from maskclippp.clip.vit import CLIPViT
 
 __all__ = [
     "CLIPConvNeXt",
+    "CLIPResNet",
     "CLIPTextEncoder",
     "CLIPViT",
     "DummyVisualEncoder",

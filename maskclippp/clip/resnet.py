@@ -1,0 +1,222 @@
+"""CLIP ResNet as a mask classifier: every mask is a query of the pretrained attention pool.
+
+The pool's own query is the mean of the feature map; it attends to the cells of a mask by the bias
+of :mod:`maskclippp.clip.mask_attention` (method: arXiv 2412.11464, section 3).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from open_clip.modified_resnet import ModifiedResNet
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from maskclippp.batching import InputFormat, PaddedBatch, unpad_ragged
+from maskclippp.clip.finetuning import set_trainable
+from maskclippp.clip.mask_attention import OUTSIDE, attend_to_masks, mask_attention_bias
+from maskclippp.clip.open_clip_models import load_visual_tower
+from maskclippp.clip.position_embedding import resize_position_embedding
+from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
+from maskclippp.registry import VISUAL_ENCODER_REGISTRY
+
+_STRIDE = 32  # pixels per side of a cell of the last feature map
+
+_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+
+# Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
+_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "all": ("*",),
+    "before_proj": ("conv*", "bn*", "layer*", "attnpool.pos*", "attnpool.[kqv]_proj.*"),
+    "attention": ("attnpool.positional_embedding", "attnpool.[qv]_proj.weight"),
+}
+
+
+@VISUAL_ENCODER_REGISTRY.register()
+class CLIPResNet(VisualEncoder):
+    """An open_clip ``ModifiedResNet`` image tower (``proxy``) that embeds masks.
+
+    Args:
+        proxy: stem, four layers, attention pool.
+        finetune_type: none | all | before_proj (everything but the final projection) | attention
+            (query and value weights and position embedding of the pool).
+        downsample_method: how masks are brought to the feature grid.
+        down_mask_thresh: a cell is inside a mask when the mask exceeds this there; None: half of
+            the mask's maximum.
+        mask_logit_scale: initial log of the weight of mask values, one per head.
+        learnable_mask_logit_scale: train it, unless the encoder is frozen.
+        input_format: see :class:`VisualEncoder`, as the other arguments.
+    """
+
+    valid_features = ("m_embs", "p_embs", "i_embs", *_LAYERS)
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        proxy: ModifiedResNet,
+        input_format: InputFormat,
+        out_features: Sequence[str],
+        feature_suffix: str = "",
+        frozen: bool = True,
+        gradient_checkpointing: bool = False,
+        finetune_type: str = "none",
+        downsample_method: str = "bilinear",
+        down_mask_thresh: float | None = None,
+        mask_logit_scale: float = -5.0,
+        learnable_mask_logit_scale: bool = True,
+    ) -> None:
+        super().__init__(
+            input_format=input_format,
+            out_features=out_features,
+            feature_suffix=feature_suffix,
+            frozen=frozen,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        if not isinstance(proxy, ModifiedResNet):
+            raise ValueError(
+                "CLIPResNet needs an open_clip model with CLIP's own ResNet as image tower (RN50, "
+                f"RN101, RN50x4, RN50x16, RN50x64), found a {type(proxy).__name__}; check "
+                "VISUAL_ENCODER.MODEL_NAME"
+            )
+        self.proxy: ModifiedResNet = proxy
+        self.downsample_method = downsample_method
+        self.down_mask_thresh = down_mask_thresh
+        scales = torch.full((proxy.attnpool.num_heads,), float(mask_logit_scale))
+        self.mask_logit_scale = nn.Parameter(
+            scales, requires_grad=learnable_mask_logit_scale and not frozen
+        )
+        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "CLIPResNet")
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from a VISUAL_ENCODER config node; loads the pretrained weights."""
+        return {
+            **input_arguments(cfg),
+            "proxy": load_visual_tower(cfg),
+            "finetune_type": cfg.FINETUNE_TYPE,
+            "downsample_method": cfg.DOWNSAMPLE_METHOD,
+            "down_mask_thresh": cfg.DOWN_MASK_THRESH,
+            "mask_logit_scale": cfg.MASK_LOGIT_SCALE,
+            "learnable_mask_logit_scale": cfg.LEARNABLE_MASK_LOGIT_SCALE,
+        }
+
+    def train(self, mode: bool = True) -> "CLIPResNet":
+        """See :class:`VisualEncoder`; a BatchNorm that is not trained keeps its statistics too."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """See :class:`VisualEncoder`."""
+        return (getattr(self.proxy, name) for name in _LAYERS)
+
+    def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
+        """Run the trunk, then the pool as far as it is asked for. See :class:`VisualEncoder`.
+
+        Raises:
+            ValueError: the padded images are smaller than one cell of the feature map.
+        """
+        height, width = batch.images.shape[-2:]
+        if min(height, width) < _STRIDE:
+            raise ValueError(
+                f"CLIPResNet: padded images of {height} x {width} pixels are smaller than the "
+                f"stride of {_STRIDE}; set VISUAL_ENCODER.SIZE_DIVISIBILITY to {_STRIDE}"
+            )
+        encoded = EncodedImages(batch)
+        features = self.proxy.stem(batch.images)
+        for name, layer in zip(_LAYERS, self.blocks(), strict=True):
+            features = self._run_block(_counting_once(layer), features)
+            self._keep(encoded, name, lambda layer_map: layer_map, features)
+        if with_masks or {"p_embs", "i_embs"} & set(self.out_features):
+            self._pool(encoded, features, with_masks=with_masks)
+        return encoded
+
+    def _pool(self, encoded: EncodedImages, features: Tensor, *, with_masks: bool) -> None:
+        """The attention pool: of the image, of every cell, of every mask."""
+        pool = self.proxy.attnpool
+        grid = (features.shape[-2], features.shape[-1])
+        tokens = self._tokens(features)
+        query, key, value = (
+            self._heads(pool.q_proj, tokens[:, :1]),
+            self._heads(pool.k_proj, tokens),
+            self._heads(pool.v_proj, tokens),
+        )
+        self._keep(encoded, "i_embs", lambda: _to_map(self._attend(query, key, value), (1, 1)))
+        # Cells and masks do not look at the mean token, which comes first.
+        key, value = key[:, :, 1:], value[:, :, 1:]
+        self._keep(
+            encoded,
+            "p_embs",
+            lambda: _to_map(self._attend_to_own_cell(tokens[:, 1:], key, value), grid),
+        )
+        if with_masks:
+            counts = encoded.batch.masks_per_image
+            masks = encoded.batch.downsampled_masks(grid, self.downsample_method)
+            bias = mask_attention_bias(masks, self.mask_logit_scale, self.down_mask_thresh)
+            # All masks of an image have the same query; they differ in their bias alone.
+            queries = query.expand(-1, -1, max(counts), -1)
+            attended = attend_to_masks(queries, key, value, bias, counts)
+            encoded.mask_embeddings = unpad_ragged(self._embed(attended), counts)
+            encoded.mask_areas = masks.sum(dim=(1, 2))
+
+    def _tokens(self, features: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, 1 + h*w, C]: the mean of the cells, the cells; with positions."""
+        cells = features.flatten(2).transpose(1, 2)
+        tokens = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
+        grid = (features.shape[-2], features.shape[-1])
+        return tokens + resize_position_embedding(self.proxy.attnpool.positional_embedding, grid)
+
+    def _heads(self, projection: nn.Linear, tokens: Tensor) -> Tensor:
+        """Project tokens [B, L, C] -> [B, heads, L, C / heads]."""
+        heads = self.proxy.attnpool.num_heads
+        return projection(tokens).unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """The pool's attention: [B, heads, L, C / heads] each -> [B, L, D]."""
+        return self._embed(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+
+    def _attend_to_own_cell(self, cells: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Every cell [B, h*w, C] looks at itself, at others with the bias ``OUTSIDE``.
+
+        Not at its own value alone: the weights of others do not vanish where logits differ by as
+        much as ``OUTSIDE``, and nothing bounds the logits of a trained pool.
+        """
+        count = cells.shape[1]
+        # One table for all images and heads.
+        bias = key.new_full((count, count), OUTSIDE).fill_diagonal_(0)
+        return self._attend(self._heads(self.proxy.attnpool.q_proj, cells), key, value, bias)
+
+    def _embed(self, attended: Tensor) -> Tensor:
+        """Join heads and project: [B, heads, L, C / heads] -> [B, L, D]."""
+        embeddings: Tensor = self.proxy.attnpool.c_proj(attended.transpose(1, 2).flatten(2))
+        return embeddings
+
+
+def _to_map(rows: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, h*w, D] -> [B, D, h, w]."""
+    return rows.transpose(1, 2).unflatten(2, grid)
+
+
+def _counting_once(block: nn.Module) -> Callable[..., Any]:
+    """``block`` for gradient checkpointing: only its first call changes its buffers.
+
+    Otherwise running statistics would count every batch again when activations are recomputed.
+    """
+    calls = count()
+
+    def run(*arguments: Any) -> Any:
+        if next(calls) == 0:
+            return block(*arguments)
+        copies = {name: buffer.clone() for name, buffer in block.named_buffers()}
+        return functional_call(block, copies, arguments)
+
+    return run
