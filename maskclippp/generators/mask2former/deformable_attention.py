@@ -1,0 +1,190 @@
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159) in plain PyTorch.
+
+Bilinear sampling followed by a weighted sum over points is one weighted sum of table rows: four
+cells per point, weighted by bilinear share times attention. ``embedding_bag`` computes such sums
+without storing the samples; on a CPU it takes a sixth of the time of ``grid_sample`` (800 x 1216
+pixels, three levels, one thread).
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GridSizes = Sequence[tuple[int, int]]
+
+
+def sample_multi_scale(
+    value: Tensor,
+    spatial_shapes: GridSizes,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Weighted sum of bilinear samples of several feature maps.
+
+    Cell (row i, column j) of an h x w map has its centre at ((j + 0.5) / w, (i + 0.5) / h); maps
+    are zero outside.
+
+    Args:
+        value: [B, S, heads, D], the cells of all maps, row by row, one map after the other.
+        spatial_shapes: h and w of every level; their products add up to S.
+        sampling_locations: [B, Q, heads, levels, points, 2], x and y in units of the map, at least
+            float32: half precision is too coarse for positions.
+        attention_weights: [B, Q, heads, levels, points].
+
+    Returns:
+        [B, Q, heads * D] in the type of ``value``, heads one after the other.
+    """
+    batch, cells, heads, width = value.shape
+    expected = sum(h * w for h, w in spatial_shapes)
+    if cells != expected or sampling_locations.shape[3] != len(spatial_shapes):
+        raise ValueError(
+            f"deformable attention: maps of the sizes {list(spatial_shapes)} hold {expected} cells "
+            f"on {len(spatial_shapes)} levels, found {cells} cells in value and "
+            f"{sampling_locations.shape[3]} levels in sampling_locations"
+        )
+    table = value.reshape(-1, width)
+    image = torch.arange(batch, device=value.device)[:, None, None, None] * cells * heads
+    origin = image + torch.arange(heads, device=value.device)[:, None]  # [B, 1, heads, 1]
+    x, y = sampling_locations.unbind(-1)
+    output = value.new_zeros(attention_weights.shape[:3].numel(), width)
+    for level, (h, w) in enumerate(spatial_shapes):
+        columns, column_weights = _neighbours(x[..., level, :], w)
+        rows, row_weights = _neighbours(y[..., level, :], h)
+        row_weights = row_weights * attention_weights[..., level, :]
+        index = (rows * (w * heads) + origin)[:, None] + columns * heads
+        weights = row_weights[:, None] * column_weights  # [2 rows, 2 columns, B, Q, heads, points]
+        output += F.embedding_bag(
+            _bags(index), table, per_sample_weights=_bags(weights.to(value.dtype)), mode="sum"
+        )
+        origin = origin + h * w * heads
+    return output.view(batch, -1, heads * width)
+
+
+def _neighbours(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The two cells around each position on an axis of ``size`` cells, and their bilinear weights.
+
+    Both [2, *positions.shape]. A cell outside has weight 0 and the index of a cell inside. The
+    weights are 1 - f and f, not a hat function of the distance: at a cell centre, where a fresh
+    model samples its own level, their gradient is the slope to the next cell.
+    """
+    positions = positions * size - 0.5
+    low = positions.floor()
+    fraction = positions - low
+    first = low.long()
+    cells = torch.stack([first, first + 1])
+    inside = (cells >= 0) & (cells < size)
+    return cells.clamp(0, size - 1), torch.stack([1 - fraction, fraction]) * inside
+
+
+def _bags(corners: Tensor) -> Tensor:
+    """[2, 2, B, Q, heads, points] -> [B * Q * heads, 4 * points]."""
+    # Corners come first until here because elementwise work on an inner dimension of 2 is slow.
+    corners = corners.flatten(0, 1).movedim(0, -2)
+    return corners.reshape(-1, corners.shape[-2] * corners.shape[-1])
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Attention of each query to a few learnt positions around a reference, on every level.
+
+    Args:
+        channels: width of queries and source; a multiple of ``num_heads``.
+        num_levels: number of feature maps.
+        num_heads: attention heads.
+        num_points: positions per head and level.
+    """
+
+    def __init__(
+        self, *, channels: int, num_levels: int, num_heads: int = 8, num_points: int = 4
+    ) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(
+                f"deformable attention: {channels} channels cannot be shared by {num_heads} heads; "
+                "choose a number of heads that divides the channels"
+            )
+        self.num_levels = num_levels
+        self.num_heads = num_heads
+        self.num_points = num_points
+        positions = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(channels, positions * 2)
+        self.attention_weights = nn.Linear(channels, positions)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start with uniform attention; heads look in different directions, points reach out."""
+        for projection in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        directions = directions / directions.abs().amax(dim=-1, keepdim=True)
+        distances = torch.arange(1, self.num_points + 1)[:, None]
+        shape = self.num_heads, self.num_levels, self.num_points, 2
+        offsets = (directions[:, None, None] * distances).expand(shape)
+        self.sampling_offsets.bias.copy_(offsets.flatten())
+
+    def forward(
+        self,
+        query: Tensor,
+        reference: Tensor,
+        source: Tensor,
+        spatial_shapes: GridSizes,
+        padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend from ``query`` to ``source``.
+
+        Args:
+            query: [B, Q, C].
+            reference: [B or 1, Q, levels or 1, 2], points (x, y) in units of the map, or
+                [..., 4], boxes (centre x, y, width, height). At least float32.
+            source: [B, S, C], the cells of all maps as in :func:`sample_multi_scale`.
+            spatial_shapes: h and w of every level.
+            padding_mask: [B, S] bool, true for cells that do not count; None when all do.
+
+        Returns:
+            [B, Q, C].
+        """
+        value = self.value_proj(source)
+        if padding_mask is not None:
+            value = value.masked_fill(padding_mask[..., None], 0)
+        value = value.unflatten(-1, (self.num_heads, -1))
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1)
+        weights = weights.unflatten(-1, (self.num_levels, self.num_points))
+        locations = self._locations(query, reference, tuple(spatial_shapes))
+        output: Tensor = self.output_proj(
+            sample_multi_scale(value, spatial_shapes, locations, weights)
+        )
+        return output
+
+    def _locations(
+        self, query: Tensor, reference: Tensor, spatial_shapes: tuple[tuple[int, int], ...]
+    ) -> Tensor:
+        """Where to sample: [B, Q, heads, levels, points, 2]."""
+        shape = self.num_heads, self.num_levels, self.num_points, 2
+        offsets = self.sampling_offsets(query).unflatten(-1, shape)
+        offsets = offsets.to(torch.promote_types(offsets.dtype, reference.dtype))
+        centres, extents = reference[:, :, None, :, None].tensor_split([2], dim=-1)
+        if extents.shape[-1]:
+            return centres + offsets * (extents * (0.5 / self.num_points))
+        return centres + offsets * _cell_sizes(spatial_shapes, offsets.device, offsets.dtype)
+
+
+# Kept because a copy from the host would make every layer wait for the device.
+@lru_cache(maxsize=64)
+def _cell_sizes(
+    spatial_shapes: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Width and height of a cell in units of its map: [levels, 1, 2]."""
+    with torch.inference_mode(False):  # may be needed in training after an evaluation
+        sizes = [[[1 / width, 1 / height]] for height, width in spatial_shapes]
+        return torch.tensor(sizes, dtype=dtype, device=device)
