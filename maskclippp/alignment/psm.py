@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from maskclippp.batching import pad_ragged, unpad_ragged
-from maskclippp.clip.open_clip_models import embedding_width
+from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.registry import PSM_REGISTRY, get_part
 from maskclippp.vocabulary import get_templates

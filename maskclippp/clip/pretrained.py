@@ -1,0 +1,145 @@
+"""Where pretrained CLIP weights come from: ``PRETRAINED`` and ``LOAD_FROM`` of a config.
+
+``PRETRAINED`` is one of: a tag that open_clip knows for the model (downloaded once), the path of a
+file, ``eva_clip`` | ``eva01_clip`` | ``eva02_clip`` for the one set of weights of an EVA model,
+``shapes`` for the model that ships with the package, or ``random``.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from detectron2.config import CfgNode
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.pretrained import list_pretrained_tags_by_model as list_tags
+
+from maskclippp.clip.model_names import nearest, open_clip_name
+from maskclippp.clip.weight_layouts import ClipWeights, split_clip_state
+from maskclippp.weights import read_weights
+
+logger = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SHIPPED_WEIGHTS = {"shapes": _PACKAGE / "data" / "shapes" / "weights" / "shapes_clip.safetensors"}
+
+# Names of published configs, and how the names of the models start that they are for.
+_EVA_ALIASES = {"eva_clip": "EVA0", "eva01_clip": "EVA01-", "eva02_clip": "EVA02-"}
+# The files that the EVA-CLIP project published, used where published configs expect them.
+_EVA_FOLDER = Path("pretrained", "eva_clip")
+_EVA_FILES = {
+    "EVA01-g-14": "EVA01_CLIP_g_14_psz14_s11B.pt",
+    "EVA01-g-14-plus": "EVA01_CLIP_g_14_plus_psz14_s11B.pt",
+    "EVA02-B-16": "EVA02_CLIP_B_psz16_s8B.pt",
+    "EVA02-L-14": "EVA02_CLIP_L_psz14_s4B.pt",
+    "EVA02-L-14-336": "EVA02_CLIP_L_336_psz14_s6B.pt",
+}
+
+
+@dataclass(frozen=True)
+class PretrainedFile:
+    """A file of CLIP weights; ``quick_gelu``: it is known that they need QuickGELU."""
+
+    path: Path
+    quick_gelu: bool = False
+
+
+def read_pretrained(node: CfgNode) -> ClipWeights | None:
+    """The CLIP weights that a config node names; None for random ones.
+
+    ``LOAD_FROM`` is laid over ``PRETRAINED``: those of its keys that start with ``LOAD_BEG_KEY``.
+
+    Raises:
+        FileNotFoundError: no such file, and no network to download it.
+        ValueError: unknown names, or files that cannot be used.
+    """
+    weights = None
+    if node.PRETRAINED != "random":
+        file = find_pretrained(node.MODEL_NAME, node.PRETRAINED)
+        logger.info("Loading %s from %s", node.MODEL_NAME, file.path)
+        weights = split_clip_state(read_weights(file.path), source=node.PRETRAINED)
+        weights.quick_gelu |= file.quick_gelu
+    if node.LOAD_FROM:
+        later = _read_later(node)
+        weights = later if weights is None else weights.overlaid(later)
+    return weights
+
+
+def find_pretrained(model_name: str, pretrained: str) -> PretrainedFile:
+    """The file that ``PRETRAINED`` names for a model, downloaded if it is a tag of open_clip.
+
+    Raises:
+        FileNotFoundError: it cannot be downloaded.
+        ValueError: it names nothing; lists the model's tags.
+    """
+    if pretrained in _SHIPPED_WEIGHTS:
+        return PretrainedFile(_SHIPPED_WEIGHTS[pretrained])
+    path = Path(pretrained).expanduser()
+    if pretrained and path.is_file():
+        return PretrainedFile(path)
+    name = open_clip_name(model_name)
+    tags = list_tags(name)
+    tag = pretrained
+    if pretrained in _EVA_ALIASES and name.startswith(_EVA_ALIASES[pretrained]):
+        original = _EVA_FOLDER / _EVA_FILES.get(name, "")
+        if original.is_file():
+            return PretrainedFile(original)
+        tag = tags[0] if len(tags) == 1 else pretrained
+    settings = get_pretrained_cfg(name, tag)
+    if not settings:
+        raise ValueError(
+            f"PRETRAINED: {pretrained!r} is neither an existing file nor a tag of {model_name!r}"
+            f"{_near_tags(tag, tags)}; its tags are {tags or 'none'}, 'random' gives untrained "
+            "weights"
+        )
+    return PretrainedFile(_download(name, tag, settings), settings.get("quick_gelu", False))
+
+
+def _near_tags(tag: str, tags: list[str]) -> str:
+    near = nearest(tag.replace("-", "_"), tags)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _download(name: str, tag: str, settings: dict[str, Any]) -> Path:
+    """The file of a tag, from open_clip's cache if it is there."""
+    try:
+        return Path(download_pretrained(settings))
+    except (OSError, RuntimeError) as error:
+        origin, file_name = _origin(settings)
+        place = Path("pretrained", f"{name}-{tag}{Path(file_name).suffix}")
+        original = (
+            f" (or {_EVA_FILES[name]} of EVA-CLIP, put into {_EVA_FOLDER})"
+            if name in _EVA_FILES
+            else ""
+        )
+        raise FileNotFoundError(
+            f"PRETRAINED: the weights {tag!r} of {name!r} are not on this machine and could not "
+            f"be downloaded ({error}). Download {origin} elsewhere, put the file for example at "
+            f"{place}, and set PRETRAINED to its path{original}"
+        ) from error
+
+
+def _origin(settings: dict[str, Any]) -> tuple[str, str]:
+    """Where a tag's file is found, in words, and the file's name."""
+    if not settings.get("hf_hub"):
+        url: str = settings["url"]
+        return url, PurePosixPath(url).name
+    repository, _, file_name = settings["hf_hub"].rpartition("/")
+    file_name = file_name or HF_SAFE_WEIGHTS_NAME
+    return f"{file_name} of {repository} (Hugging Face hub)", file_name
+
+
+def _read_later(node: CfgNode) -> ClipWeights:
+    """The part of LOAD_FROM that LOAD_BEG_KEY chooses."""
+    state = read_weights(Path(node.LOAD_FROM).expanduser())
+    chosen = node.LOAD_BEG_KEY
+    # The prefix may end inside the CLIP model, at one of its towers.
+    stripped = chosen.removesuffix("visual.").removesuffix("text.")
+    later = {k.removeprefix(stripped): v for k, v in state.items() if k.startswith(chosen)}
+    if not later:
+        raise ValueError(
+            f"LOAD_FROM: no key of {node.LOAD_FROM} starts with LOAD_BEG_KEY {chosen!r}; "
+            f"the file has for example {sorted(state)[:3]}"
+        )
+    return split_clip_state(later, source=node.LOAD_FROM)

@@ -1,0 +1,184 @@
+"""CLIP state dicts of every published layout -> the state dicts of open_clip's two towers.
+
+=====================  ==================================  ==========================
+layout                 image tower                         text tower
+=====================  ==================================  ==========================
+open_clip, OpenAI      ``visual.``                         top level
+open_clip custom text  ``visual.``, timm: ``.trunk.``      ``text.``
+EVA-CLIP               ``visual.``, names of its own       ``text.``
+=====================  ==================================  ==========================
+"""
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from maskclippp.clip.eva_keys import to_timm_keys
+from maskclippp.clip.position_embedding import resize_position_embedding
+
+logger = logging.getLogger(__name__)
+
+# Facts about the model that OpenAI stored beside its weights.
+_OPENAI_ENTRIES = frozenset({"input_resolution", "context_length", "vocab_size"})
+# Keys of a CLIP state dict that belong to neither tower.
+_SHARED_KEYS = frozenset({"logit_scale", "logit_bias"})
+# Follow from the context length or from the grid; old files store them.
+_DERIVED = re.compile(r"(^|\.)(attn_mask|rope\.freqs_cos|rope\.freqs_sin)$")
+# Position embeddings of a class token and a square grid: EVA and timm, ViT, ResNet.
+_POSITION_KEYS = ("trunk.pos_embed", "positional_embedding", "attnpool.positional_embedding")
+
+_SHOWN_PROBLEMS = 10
+_LEAST_FITTING = 0.1  # share of a tower's tensors below which problems are not listed one by one
+
+
+@dataclass
+class ClipWeights:
+    """The tensors of a CLIP model by open_clip's names.
+
+    Attributes:
+        source: where they come from, for messages.
+        visual: state dict of the image tower.
+        text: state dict of the text tower.
+        logit_scale: log of the similarity scale, if the file has one.
+        quick_gelu: the weights are OpenAI's, which need QuickGELU.
+    """
+
+    source: str
+    visual: dict[str, Tensor] = field(default_factory=dict)
+    text: dict[str, Tensor] = field(default_factory=dict)
+    logit_scale: Tensor | None = None
+    quick_gelu: bool = False
+
+    def overlaid(self, later: "ClipWeights") -> "ClipWeights":
+        """These tensors, replaced by those that ``later`` has."""
+        scale = self.logit_scale if later.logit_scale is None else later.logit_scale
+        return ClipWeights(
+            f"{self.source} + {later.source}",
+            {**self.visual, **later.visual},
+            {**self.text, **later.text},
+            scale,
+            self.quick_gelu or later.quick_gelu,
+        )
+
+
+def split_clip_state(state: Mapping[str, Tensor], *, source: str) -> ClipWeights:
+    """Take the state dict of a CLIP model of any layout apart.
+
+    Raises:
+        ValueError: two keys stand for the same tensor.
+    """
+    kept = {key: value for key, value in state.items() if not _DERIVED.search(key)}
+    visual = {
+        key.removeprefix("visual."): value
+        for key, value in kept.items()
+        if key.startswith("visual.")
+    }
+    others = {
+        key: value
+        for key, value in kept.items()
+        if not key.startswith("visual.") and key not in _SHARED_KEYS | _OPENAI_ENTRIES
+    }
+    text = {key.removeprefix("text."): value for key, value in others.items()}
+    if len(text) < len(others):
+        twice = sorted(key for key in others if f"text.{key}" in others)
+        raise ValueError(
+            f"the weights {source!r} have a text tower twice: {twice[:3]} with and without 'text.'"
+        )
+    return ClipWeights(
+        source,
+        _eva_by_timm_names(visual, source),
+        text,
+        kept.get("logit_scale"),
+        quick_gelu=state.keys() >= _OPENAI_ENTRIES,
+    )
+
+
+def load_exactly(
+    tower: nn.Module, state: Mapping[str, Tensor], *, source: str, model_name: str
+) -> None:
+    """Load a tower so that every key is used exactly once.
+
+    Args:
+        source: where the tensors come from, for messages.
+        model_name: what the tower belongs to, for messages.
+
+    Raises:
+        ValueError: keys or shapes disagree; lists them.
+    """
+    own = tower.state_dict()
+    problems = [f"missing {key}" for key in own if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in own]
+    problems += [
+        f"{key}: expected shape {list(own[key].shape)}, found {list(value.shape)}"
+        for key, value in state.items()
+        if key in own and own[key].shape != value.shape
+    ]
+    if problems:
+        raise ValueError(
+            f"the weights {source!r} do not fit {model_name!r} "
+            f"({len(problems)} disagreements){_describe(problems, own, state)}"
+        )
+    tower.load_state_dict(state)
+
+
+def resize_positions(
+    state: Mapping[str, Tensor], tower: nn.Module, *, source: str
+) -> dict[str, Tensor]:
+    """An image tower's weights with the position embedding brought to the tower's grid.
+
+    What is resized is logged; an embedding of another width or form is left as it is.
+    """
+    own, resized = tower.state_dict(), dict(state)
+    for key in _POSITION_KEYS:
+        if key not in own or key not in state or own[key].shape == state[key].shape:
+            continue
+        before, after = _grid_side(state[key]), _grid_side(own[key])
+        if before is None or after is None or state[key].shape[-1] != own[key].shape[-1]:
+            continue
+        table = state[key].flatten(0, -2)
+        resized[key] = resize_position_embedding(table, (after, after)).view(own[key].shape)
+        logger.info(
+            "Weights %r: %s resized from a %d x %d grid to %d x %d",
+            *(source, key, before, before, after, after),
+        )
+    return resized
+
+
+def _eva_by_timm_names(visual: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """An image tower in EVA-CLIP's layout as open_clip has it; others unchanged."""
+    if not any(key.startswith("blocks.") for key in visual):
+        return visual
+    renamed = to_timm_keys(visual)
+    if len(renamed) < len(visual):
+        raise ValueError(
+            f"the weights {source!r} have tensors twice: by the names of EVA-CLIP and of timm"
+        )
+    return {f"trunk.{key}": value for key, value in renamed.items()}
+
+
+def _describe(problems: list[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """The first problems; or one line when the file is of another model altogether."""
+    fitting = sum(key in own and own[key].shape == value.shape for key, value in state.items())
+    if fitting < _LEAST_FITTING * len(own):
+        return (
+            f": only {fitting} of the tower's {len(own)} tensors are in the file, which seems to "
+            f"be of another model. It has {_examples(state)}; the tower has {_examples(own)}"
+        )
+    hidden = len(problems) - _SHOWN_PROBLEMS
+    shown = [*problems[:_SHOWN_PROBLEMS], *([f"and {hidden} more"] if hidden > 0 else [])]
+    return ":\n  " + "\n  ".join(shown)
+
+
+def _examples(state: Mapping[str, Tensor]) -> str:
+    return ", ".join(sorted(state)[:3]) + ", ..." if state else "nothing for it"
+
+
+def _grid_side(positions: Tensor) -> int | None:
+    """g of a position embedding [..., 1 + g*g, C]; None if it is of another form."""
+    cells = positions.shape[-2] - 1
+    side = math.isqrt(cells)
+    return side if side * side == cells and positions[..., 0, 0].numel() == 1 else None
