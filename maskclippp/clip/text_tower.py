@@ -1,8 +1,8 @@
-"""The interface of text towers, and the one of OpenCLIP."""
+"""The interface of text towers, and those of OpenCLIP and EVA-CLIP."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -12,14 +12,6 @@ from torch import Tensor, nn
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.open_clip_models import load_text_tower, load_tokenizer
 from maskclippp.registry import TEXT_ENCODER_REGISTRY, get_part
-
-# Which parameters each FINETUNE_TYPE trains, as shell patterns.
-_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "all": ("*",),
-    "attention": ("positional_embedding", "transformer.resblocks.*.attn.in_proj_*"),
-    "proj": ("ln_final.*", "text_projection*", "logit_scale"),
-}
 
 
 class TextTower(nn.Module, ABC):
@@ -60,12 +52,8 @@ def text_lengths(tokens: Tensor) -> Tensor:
     return tokens.argmax(dim=-1) + 1
 
 
-@TEXT_ENCODER_REGISTRY.register()
-class CLIPTextEncoder(TextTower):
-    """The text tower of OpenCLIP models.
-
-    Its state dict has the key names of the CLIP model itself (``transformer.*``,
-    ``token_embedding.weight``, ``logit_scale``, ...), as in published checkpoints.
+class CausalTextTower(TextTower):
+    """What the text towers of open_clip compute, wherever a subclass keeps their parts.
 
     Args:
         tower: an open_clip ``TextTransformer``: causal, pooling at the end-of-text token.
@@ -73,7 +61,12 @@ class CLIPTextEncoder(TextTower):
         tokenizer: sentences -> token ids [S, context length].
         finetune_type: none | all | attention | proj (final norm, projection, logit scale).
         skip_ln_final: leave out the final LayerNorm.
+        gradient_checkpointing: keep no activations of blocks for the backward pass, compute them
+            again there.
     """
+
+    # Which parameters each FINETUNE_TYPE trains, as shell patterns.
+    finetuned_patterns: ClassVar[Mapping[str, tuple[str, ...]]]
 
     @configurable
     def __init__(
@@ -84,22 +77,21 @@ class CLIPTextEncoder(TextTower):
         tokenizer: Callable[[list[str]], Tensor],
         finetune_type: str = "none",
         skip_ln_final: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if tower.attn_mask is None or tower.pool_type != "argmax" or tower.cls_emb is not None:
             raise ValueError(
-                "CLIPTextEncoder needs a causal text tower that pools at the end-of-text token; "
-                "this open_clip model has another one. Check TEXT_ENCODER.MODEL_NAME"
+                f"{type(self).__name__} needs a causal text tower that pools at the end-of-text "
+                "token; this open_clip model has another one. Check TEXT_ENCODER.MODEL_NAME"
             )
-        self.token_embedding = tower.token_embedding
-        self.positional_embedding = tower.positional_embedding
-        self.transformer = tower.transformer
-        self.ln_final = nn.Identity() if skip_ln_final else tower.ln_final
-        self.text_projection = tower.text_projection
+        if skip_ln_final:
+            tower.ln_final = nn.Identity()
+        tower.set_grad_checkpointing(gradient_checkpointing)
+        self._keep(tower)
         self.logit_scale = nn.Parameter(logit_scale.detach().clone())
-        self.register_buffer("attn_mask", tower.attn_mask, persistent=False)
         self._tokenizer = tokenizer
-        set_trainable(self, finetune_type, _FINETUNED_PATTERNS, "CLIPTextEncoder")
+        set_trainable(self, finetune_type, self.finetuned_patterns, type(self).__name__)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -111,12 +103,22 @@ class CLIPTextEncoder(TextTower):
             "tokenizer": load_tokenizer(cfg.MODEL_NAME),
             "finetune_type": cfg.FINETUNE_TYPE,
             "skip_ln_final": cfg.SKIP_LN_FINAL,
+            "gradient_checkpointing": cfg.GRADIENT_CHECKPOINTING,
         }
+
+    @abstractmethod
+    def _keep(self, tower: TextTransformer) -> None:
+        """Make the tower's parts submodules, under the names of published checkpoints."""
+
+    @property
+    @abstractmethod
+    def _parts(self) -> Any:
+        """The module that has the parts by the names that they have in a ``TextTransformer``."""
 
     @property
     def architecture(self) -> str:
         """See :class:`TextTower`; modules do not print their number of heads."""
-        heads = [block.attn.num_heads for block in self.transformer.resblocks]
+        heads = [block.attn.num_heads for block in self._parts.transformer.resblocks]
         return f"{self!r} heads {heads}"
 
     def tokenize(self, sentences: Sequence[str]) -> Tensor:
@@ -125,15 +127,73 @@ class CLIPTextEncoder(TextTower):
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """See :class:`TextTower`."""
-        length = tokens.shape[1]
-        mask = self.get_buffer("attn_mask")[:length, :length]
-        states = self.token_embedding(tokens) + self.positional_embedding[:length]
-        states = self.ln_final(self.transformer(states, attn_mask=mask))
+        parts, length = self._parts, tokens.shape[1]
+        mask = parts.attn_mask[:length, :length]
+        states = parts.token_embedding(tokens) + parts.positional_embedding[:length]
+        states = parts.ln_final(parts.transformer(states, attn_mask=mask))
         pooled = states[torch.arange(len(states), device=states.device), tokens.argmax(dim=-1)]
-        if isinstance(self.text_projection, nn.Linear):
-            embeddings: Tensor = self.text_projection(pooled)
-            return embeddings
-        return pooled @ self.text_projection
+        projection = parts.text_projection
+        embeddings: Tensor = (
+            projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+        )
+        return embeddings
+
+
+@TEXT_ENCODER_REGISTRY.register()
+class CLIPTextEncoder(CausalTextTower):
+    """The text tower of OpenCLIP models.
+
+    Its state dict has the key names of the CLIP model itself (``transformer.*``,
+    ``token_embedding.weight``, ``logit_scale``, ...), as in published checkpoints.
+    """
+
+    finetuned_patterns: ClassVar = {
+        "none": (),
+        "all": ("*",),
+        "attention": ("positional_embedding", "transformer.resblocks.*.attn.in_proj_*"),
+        "proj": ("ln_final.*", "text_projection*", "logit_scale"),
+    }
+
+    def _keep(self, tower: TextTransformer) -> None:
+        self.token_embedding = tower.token_embedding
+        self.positional_embedding = tower.positional_embedding
+        self.transformer = tower.transformer
+        self.ln_final = tower.ln_final
+        self.text_projection = tower.text_projection
+        self.register_buffer("attn_mask", tower.attn_mask, persistent=False)
+
+    @property
+    def _parts(self) -> Any:
+        return self
+
+
+@TEXT_ENCODER_REGISTRY.register()
+class EVACLIPTextEncoder(CausalTextTower):
+    """The text tower of EVA-CLIP models.
+
+    Its state dict has the keys ``proxy.*`` and ``logit_scale``, as in published checkpoints.
+    FINETUNE_TYPE ``attention`` trains more than that of :class:`CLIPTextEncoder`: LayerNorms and
+    MLPs of the blocks as well, but not the biases of query, key and value.
+    """
+
+    finetuned_patterns: ClassVar = {
+        "none": (),
+        "all": ("*",),
+        "attention": (
+            "proxy.positional_embedding",
+            "proxy.transformer.resblocks.*.attn.in_proj_weight",
+            "proxy.transformer.resblocks.*.ln_?.*",
+            "proxy.transformer.resblocks.*.mlp.*",
+        ),
+        "proj": ("proxy.ln_final.*", "proxy.text_projection*", "logit_scale"),
+    }
+
+    def _keep(self, tower: TextTransformer) -> None:
+        self.proxy = tower
+
+    @property
+    def _parts(self) -> Any:
+        return self.proxy
 
 
 def build_text_tower(node: CfgNode, key: str = "TEXT_ENCODER") -> TextTower:

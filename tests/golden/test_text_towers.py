@@ -1,0 +1,43 @@
+"""The text towers compute what the published implementation computes."""
+
+from dataclasses import fields
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIPTextCfg, _build_text_tower
+from torch.testing import assert_close
+
+from maskclippp.clip.text_tower import CausalTextTower, CLIPTextEncoder, EVACLIPTextEncoder
+from tests.golden_cases import GoldenCase, cases
+
+TEXT_CASES = cases("clip_text", "eva_text")
+
+
+def build_text_tower(case: GoldenCase) -> CausalTextTower:
+    """The tower that the names of the case's weights tell, with these weights."""
+    model, weights = case.info["clip_model_config"], case.tensors("weights")
+    known = {field.name for field in fields(CLIPTextCfg)}
+    text_config = {key: value for key, value in model["text_cfg"].items() if key in known}
+    is_eva = any(key.startswith("proxy.") for key in weights)
+    tower = (EVACLIPTextEncoder if is_eva else CLIPTextEncoder)(
+        tower=_build_text_tower(model["embed_dim"], text_config, model.get("quick_gelu", False)),
+        logit_scale=torch.zeros(()),
+        tokenizer=open_clip.tokenize,
+    )
+    tower.load_state_dict(weights)  # strict: every key of the case is the tower's own
+    return tower.eval()
+
+
+@pytest.mark.parametrize("case", TEXT_CASES, ids=str)
+def test_sentences_become_the_same_tokens(case: GoldenCase) -> None:
+    tokens = build_text_tower(case).tokenize(case.info["sentences"])
+    assert torch.equal(tokens, case.tensors("inputs")["tokens"].long())
+
+
+@pytest.mark.parametrize("case", TEXT_CASES, ids=str)
+def test_embeddings(case: GoldenCase) -> None:
+    with torch.no_grad():
+        embeddings = build_text_tower(case)(case.info["sentences"])
+    tolerance = {key: case.info["tolerance"][key] for key in ("rtol", "atol")}
+    assert_close(embeddings, case.tensors("outputs")["embeddings"], **tolerance)
