@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from maskclippp.batching import InputFormat, PaddedBatch
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
+from maskclippp.clip.weight_layouts import load_exactly
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 from maskclippp.weights import read_weights
 
@@ -266,18 +267,5 @@ def load_weights(backbone: SwinBackbone, file: str, prefix: str) -> None:
     """
     content = read_weights(Path(file).expanduser())
     found = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}
-    own = backbone.state_dict()
-    problems = [
-        f"{key}: expected shape {list(own[key].shape)}, found {list(value.shape)}"
-        for key, value in found.items()
-        if key in own and own[key].shape != value.shape
-    ]
-    problems += [f"missing {key}" for key in own if key not in found]
-    problems += [f"unexpected {key}" for key in found if key not in own]
-    if problems:
-        shown = "\n  ".join(problems[:10])
-        raise ValueError(
-            f"the keys {prefix}* of {file} do not fit the network that MODEL.SWIN describes "
-            f"({len(problems)} disagreements):\n  {shown}"
-        )
-    backbone.load_state_dict(found)
+    source = f"{file}, keys {prefix}*"
+    load_exactly(backbone, found, source=source, model_name="the Swin Transformer of MODEL.SWIN")

@@ -115,10 +115,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     file = save(tiny_swin(), tmp_path / "mask2former.pth")
     node, swin = tiny_nodes(PRETRAINED=str(file))
     swin.EMBED_DIM = 16
-    message = (
-        r"mask2former\.pth do not fit .* MODEL\.SWIN .*disagreements.*\n"
-        r"  patch_embed\.proj\.weight: expected shape \[16, 3, 4, 4\], found \[8, 3, 4, 4\]"
-    )
+    message = r"mask2former\.pth, keys backbone\.\*' do not fit .* of MODEL\.SWIN' .*disagreements"
     with pytest.raises(ValueError, match=message):
         D2SwinTransformer(node, swin=swin)
 
@@ -132,7 +129,7 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
 
 def test_a_file_without_backbone_is_refused(tmp_path: Path) -> None:
     torch.save({"sem_seg_head.weight": torch.ones(1)}, tmp_path / "head.pth")
-    with pytest.raises(ValueError, match=r"keys backbone\.\* of .*head\.pth do not fit"):
+    with pytest.raises(ValueError, match=r"head\.pth, keys backbone\.\*' do not fit"):
         tiny_swin(PRETRAINED=str(tmp_path / "head.pth"))
 
 
