@@ -6,7 +6,10 @@
 Weights are random, nothing is downloaded. Without a config file, the published ConvNeXt-B mask
 classifier is taken. With ``--against plain`` each part is compared, in the same run and taking
 turns, with the straightforward formulation in ``tests/plain.py``; both must first give the same
-result. Time is the median of ``--repeats`` runs. Memory is the growth of the peak while the part
+result. ``--parts masktokens`` measures the blocks of vision transformers that have mask tokens;
+``--variants`` runs the encoder in other ways, too. A table of all encoders: benchmark_encoders.py.
+
+Time is the median of ``--repeats`` runs. Memory is the growth of the peak while the part
 runs once: of CUDA's tensors, or of the process's resident memory on a CPU.
 """
 
@@ -16,6 +19,8 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +33,19 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
 import maskclippp  # noqa: E402, F401  (makes detectron2 importable)
 
 # isort: split
-from benchmark_parts import (  # noqa: E402
-    OURS,
-    PLAIN,
-    Benchmark,
-    Row,
-    Workload,
-    make_vocabulary,
-)
+import benchmark_parts  # noqa: E402
+import encoder_parts  # noqa: E402
+from benchmark_workload import OURS, PLAIN, Bench, Row, Workload, make_vocabulary  # noqa: E402
 from detectron2.config import CfgNode  # noqa: E402
 from detectron2.data import MetadataCatalog  # noqa: E402
+from measure import Measurement  # noqa: E402
 
+from maskclippp.clip import VisualEncoder, build_text_tower, build_visual_encoder  # noqa: E402
 from maskclippp.config import get_cfg  # noqa: E402
 from maskclippp.config_files import merge_config_file, merge_options  # noqa: E402
 from maskclippp.meta_arch import MaskCLIPpp  # noqa: E402
 
-PARTS = ("text", "encoder", "postprocess", "train")
+PARTS = ("text", "encoder", "postprocess", "train")  # of every model
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIB = 2**20
 
@@ -59,23 +61,64 @@ def main(arguments: list[str] | None = None) -> None:
         image_size=(args.image_size[0], args.image_size[1]),
         batch_size=args.batch_size,
         masks=args.masks,
+        grid=(args.grid[0], args.grid[1]),
         mask_stride=args.mask_stride,
         train_masks=args.train_masks,
         dtype=DTYPES[args.dtype],
         repeats=args.repeats,
     )
     cfg = build_config(args, workload.classes)
-    model = MaskCLIPpp(cfg).to(cfg.MODEL.DEVICE)
-    if args.channels_last:
-        model.visual_encoder.to(memory_format=torch.channels_last)
     plain = importlib.import_module("tests.plain") if args.against else None
-    benchmark = Benchmark(model, workload, plain)
-    rows = [row for part in args.parts for row in benchmark.parts[part]()]
+    bench = Bench(workload, torch.device(cfg.MODEL.DEVICE), plain)
+    models = Models(cfg)
+    rows = [row for part in args.parts for row in run_part(part, bench, models, args.variants)]
     report = {"environment": describe(args, cfg), "results": [as_json(row) for row in rows]}
     sys.stdout.write(as_table(rows) + "\n")
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+class Models:
+    """The models that parts ask for, built when they do."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.cfg = cfg
+
+    @cached_property
+    def whole(self) -> MaskCLIPpp:
+        """Both towers and all that belongs to them."""
+        return MaskCLIPpp(self.cfg).to(self.cfg.MODEL.DEVICE)
+
+    @cached_property
+    def encoder(self) -> VisualEncoder:
+        """The whole model's if it is there already, else the image tower alone."""
+        if "whole" in vars(self):
+            return self.whole.visual_encoder
+        node = self.cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER
+        return build_visual_encoder(node).to(self.cfg.MODEL.DEVICE)
+
+    def parameters(self) -> dict[str, float]:
+        """Millions of parameters per tower."""
+        with torch.device("meta"):  # only counted
+            text = build_text_tower(self.cfg.MODEL.MASKCLIPPP.TEXT_ENCODER)
+        towers = {"image": self.encoder, "text": text}
+        return {
+            name: sum(p.numel() for p in tower.parameters()) / 1e6 for name, tower in towers.items()
+        }
+
+
+def run_part(part: str, bench: Bench, models: Models, variants: list[str]) -> Iterator[Row]:
+    """Measure one part."""
+    if part == "text":
+        return benchmark_parts.text(bench, models.whole)
+    if part == "encoder":
+        return encoder_parts.encoder(bench, models.encoder, models.parameters(), variants)
+    if part == "masktokens":
+        return encoder_parts.mask_tokens(bench, models.encoder)
+    if part == "postprocess":
+        return benchmark_parts.postprocess(bench)
+    return benchmark_parts.train(bench, models.whole)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -85,8 +128,16 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", type=Path)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "masktokens"), default=PARTS)
     parser.add_argument("--against", choices=[PLAIN], help="what to compare with")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=encoder_parts.VARIANTS,
+        default=[],
+        metavar="WAY",
+        help="other ways to run the encoder: bfloat16, channels_last, a backend of torch.compile",
+    )
     parser.add_argument("--output", type=Path, help="JSON file")
     parser.add_argument("--classes", type=_positive, default=default.classes)
     parser.add_argument(
@@ -94,6 +145,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=_positive, default=default.batch_size)
     parser.add_argument("--masks", type=_positive, default=default.masks)
+    parser.add_argument(
+        "--grid",
+        type=_positive,
+        nargs=2,
+        default=default.grid,
+        metavar=("h", "w"),
+        help="cells of the feature grid for masktokens",
+    )
     parser.add_argument(
         "--mask-stride", type=_positive, default=default.mask_stride, help="pixels per mask pixel"
     )
@@ -135,6 +194,8 @@ def build_config(args: argparse.Namespace, num_classes: int) -> CfgNode:
     merge_options(cfg, args.options)
     for tower in (node.VISUAL_ENCODER, node.TEXT_ENCODER):
         tower.PRETRAINED, tower.LOAD_FROM = "random", ""
+    if args.channels_last:
+        node.VISUAL_ENCODER.CHANNELS_LAST = True
     node.SEGMENTOR.NAME = "SuperpixelSegmentor"  # made-up masks are measured: none is generated
     cfg.MODEL.DEVICE = args.device
     dataset = f"benchmark_{num_classes}_classes"
@@ -162,8 +223,8 @@ def _plain_value(value: Any) -> Any:
 
 
 def as_json(row: Row) -> dict[str, Any]:
-    """One result; ``time_over_ours`` tells how many times as long as ours the others take."""
-    entry: dict[str, Any] = {"part": row.part, "what": row.what, "unit": row.unit}
+    """One result; ``..._over_ours`` tells how many times as much as ours the others take."""
+    entry: dict[str, Any] = {"part": row.part, "what": row.what, "unit": row.unit, **row.details}
     for name, run in row.runs.items():
         entry[name] = {
             "seconds": run.median,
@@ -171,11 +232,15 @@ def as_json(row: Row) -> dict[str, Any]:
             "per_second": row.items / run.median,
             "peak_memory_mib": None if run.peak_memory is None else run.peak_memory / MIB,
         }
-    ours = row.runs[OURS].median
-    entry["time_over_ours"] = {
-        name: run.median / ours for name, run in row.runs.items() if name != OURS
-    }
+    others = {name: run for name, run in row.runs.items() if name != OURS}
+    ours = row.runs[OURS]
+    entry["time_over_ours"] = {name: run.median / ours.median for name, run in others.items()}
+    entry["memory_over_ours"] = {name: _memory_ratio(run, ours) for name, run in others.items()}
     return entry
+
+
+def _memory_ratio(run: Measurement, ours: Measurement) -> float | None:
+    return run.peak_memory / ours.peak_memory if run.peak_memory and ours.peak_memory else None
 
 
 def as_table(rows: list[Row]) -> str:
@@ -186,7 +251,8 @@ def as_table(rows: list[Row]) -> str:
             ratio = run.median / row.runs[OURS].median
             memory = "-" if run.peak_memory is None else f"{run.peak_memory / MIB:.0f}"
             speed = f"{row.items / run.median:.3g} {row.unit}/s"
-            lines.append([row.part, row.what, name, run.median, speed, memory, ratio])
+            more = _memory_ratio(run, row.runs[OURS])
+            lines.append([row.part, row.what, name, run.median, speed, memory, ratio, more])
     totals = {
         name: sum(row.runs[name].median for row in rows if row.part == "postprocess")
         for name in (OURS, PLAIN)
@@ -196,8 +262,8 @@ def as_table(rows: list[Row]) -> str:
         ["postprocess", "all", name, total, f"{1 / total:.3g} images/s", "", total / totals[OURS]]
         for name, total in totals.items()
     ]
-    headers = ["part", "what", "how", "seconds", "speed", "peak MiB", "time / ours"]
-    return tabulate(lines, headers=headers, floatfmt=(*[""] * 3, ".4g", "", "", ".3g"))
+    headers = ["part", "what", "how", "seconds", "speed", "peak MiB", "time / ours", "peak / ours"]
+    return tabulate(lines, headers=headers, floatfmt=(*[""] * 3, ".4g", "", "", ".3g", ".3g"))
 
 
 if __name__ == "__main__":

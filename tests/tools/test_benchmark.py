@@ -1,22 +1,27 @@
 """The benchmark runs on any config, compares only equal results, and writes valid JSON."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from timm.models import register_model
+from timm.models.eva import Eva
 
-from tests.tiny_models import MODEL_NAME
+from tests.golden_models import register_open_clip
+from tests.tiny_models import MODEL_NAME, tiny_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.append(str(REPOSITORY / "tools"))
 
 import benchmark  # noqa: E402
+import benchmark_encoders  # noqa: E402
 import measure  # noqa: E402
 
+STRIDE = 32  # of MODEL_NAME
 CPU = torch.device("cpu")
 TINY = [
     *("--classes", "7", "--image-size", "64", "96", "--masks", "5", "--train-masks", "3"),
@@ -35,6 +40,51 @@ def run(tmp_path: Path, *arguments: str, options: tuple[str, ...] = ()) -> list[
     assert report["environment"]["torch"] == torch.__version__
     results: list[dict[str, Any]] = report["results"]
     return results
+
+
+def register_tiny_eva() -> str:
+    """An EVA-02 of three blocks, by a name that timm knows."""
+    name = "benchmark_eva"
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> Eva:
+        return Eva(
+            img_size=32,
+            patch_size=8,
+            embed_dim=32,
+            depth=3,
+            num_heads=2,
+            qkv_fused=False,
+            swiglu_mlp=True,
+            scale_mlp=True,
+            scale_attn_inner=True,
+            use_rot_pos_emb=True,
+            num_classes=kwargs["num_classes"],
+            global_pool="token",
+        )
+
+    entrypoint.__name__, entrypoint.__module__ = name, __name__
+    if not timm.is_model(name):
+        register_model(entrypoint)
+    return name
+
+
+TRANSFORMERS = {
+    "EVACLIPViT": {"timm_model_name": "benchmark_eva", "timm_pool": "token", "timm_proj": None},
+    "CLIPViT": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16},
+}
+
+
+def tiny_transformer(kind: str, folder: Path) -> tuple[str, ...]:
+    """Options for a vision transformer of three blocks, two of them with mask tokens."""
+    register_tiny_eva()
+    name = f"benchmark_{kind}"
+    config = {"embed_dim": 64, "vision_cfg": TRANSFORMERS[kind], "text_cfg": {}}
+    register_open_clip(name, config, folder)
+    encoder = "MODEL.MASKCLIPPP.VISUAL_ENCODER"
+    return (
+        *(f"{encoder}.NAME", kind, f"{encoder}.MODEL_NAME", name),
+        *(f"{encoder}.MASK_PRIOR_BEG", "2", f"{encoder}.SIZE_DIVISIBILITY", "8"),
+    )
 
 
 def test_all_parts_against_plain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,11 +108,57 @@ def test_parts_can_be_chosen_and_compared_with_nothing(tmp_path: Path) -> None:
     assert all("plain" not in result for result in (encoder, *post))
 
 
+def test_encoder_tells_what_it_measured(tmp_path: Path) -> None:
+    (encoder,) = run(tmp_path, "--parts", "encoder")
+    assert encoder["input_size"] == [64, 96]
+    assert encoder["grid"] == [64 // STRIDE, 96 // STRIDE]
+    model = tiny_model()
+    for name, tower in (("image", model.visual_encoder), ("text", model.text_encoder)):
+        count = sum(parameter.numel() for parameter in tower.parameters())
+        assert encoder["parameters_millions"][name] == pytest.approx(count / 1e6)
+
+
+def test_encoder_in_other_ways(tmp_path: Path) -> None:
+    (encoder,) = run(
+        tmp_path, "--parts", "encoder", "--variants", "bfloat16", "channels_last", "eager"
+    )
+    assert set(encoder["time_over_ours"]) == {"bfloat16", "channels_last", "eager"}
+
+
+@pytest.mark.parametrize("kind", sorted(TRANSFORMERS))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_mask_tokens_against_one_dense_sequence(kind: str, dtype: str, tmp_path: Path) -> None:
+    blocks, attention = run(
+        tmp_path,
+        *("--parts", "masktokens", "--against", "plain", "--grid", "5", "7", "--dtype", dtype),
+        options=tiny_transformer(kind, tmp_path),
+    )
+    assert blocks["what"] == "blocks 2 to 3, 5 x 7 cells, 5 masks"
+    for result in (blocks, attention):
+        assert set(result["time_over_ours"]) == {"plain", "dense_fused"}
+        assert set(result["memory_over_ours"]) == {"plain", "dense_fused"}
+
+
+def test_mask_tokens_need_an_encoder_that_has_them(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="CLIPConvNeXt has no mask tokens"):
+        run(tmp_path, "--parts", "masktokens")
+
+
+def test_attention_of_mask_tokens_needs_less_memory(tmp_path: Path) -> None:
+    _, attention = run(
+        tmp_path,
+        *("--parts", "masktokens", "--against", "plain", "--grid", "24", "24", "--masks", "100"),
+        options=tiny_transformer("CLIPViT", tmp_path),
+    )
+    assert attention["memory_over_ours"]["plain"] > 4
+
+
 @pytest.mark.parametrize("text", ["none", "all"])
 def test_training_with_and_without_the_text_tower(text: str, tmp_path: Path) -> None:
     options = ("MODEL.MASKCLIPPP.TEXT_ENCODER.FINETUNE_TYPE", text)
-    (train,) = run(tmp_path, "--parts", "train", "--against", "plain", options=options)
+    train, *text_alone = run(tmp_path, "--parts", "train", "--against", "plain", options=options)
     assert train["plain"]["seconds"] > 0
+    assert len(text_alone) == (text == "all")
 
 
 def test_bfloat16_and_channels_last(tmp_path: Path) -> None:
@@ -88,26 +184,38 @@ def test_a_config_file_and_options_choose_the_model(tmp_path: Path) -> None:
     run(tmp_path, "--config-file", str(config), "--parts", "train", "--against", "plain")
 
 
-def test_the_command_runs_from_any_folder(tmp_path: Path) -> None:
-    tool = REPOSITORY / "tools" / "benchmark.py"
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(tool),
-            "--parts",
-            "postprocess",
-            "--against",
-            "plain",
-            *TINY,
-            *OPTIONS,
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+def test_the_table_of_encoders_has_a_row_per_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the command runs from any folder
+    config = tmp_path / "some-encoder" / "config.yaml"
+    config.parent.mkdir()
+    config.write_text(
+        "INPUT: {FORMAT: RGB}\n"
+        "MODEL:\n"
+        "  MASKCLIPPP:\n"
+        "    VISUAL_ENCODER: {NAME: CLIPConvNeXt, MASK_PRIOR_BEG: 5, TEST_RESIZE_TYPE: short,\n"
+        f"      TEST_IMAGE_SIZE: 64, MODEL_NAME: {MODEL_NAME}}}\n"
+        f"    TEXT_ENCODER: {{NAME: CLIPTextEncoder, MODEL_NAME: {MODEL_NAME}}}\n"
     )
-    assert done.returncode == 0, done.stderr
-    assert "postprocess" in done.stdout
+    benchmark_encoders.main(
+        [
+            *("--config-files", str(config), "--output", str(tmp_path / "table.md")),
+            *("--masks", "5", "--repeats", "1", "--device", "cpu", "--against", "plain"),
+        ]
+    )
+    table = (tmp_path / "table.md").read_text()
+    (row,) = table.splitlines()[2:]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[0] == "some-encoder"
+    assert cells[2:4] == ["64 x 96", f"{64 // STRIDE} x {96 // STRIDE}"]
+    assert table in capsys.readouterr().out
+
+
+def test_the_table_of_encoders_knows_all_published_ones() -> None:
+    names = [path.parent.name for path in benchmark_encoders.published_classifiers()]
+    assert len(names) == len(set(names))
+    assert {"clip-convnext-base", "clip-rn50x16", "eva-clip-vit-g-14-plus"} <= set(names)
 
 
 def test_unequal_results_are_not_timed() -> None:
