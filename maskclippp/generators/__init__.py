@@ -2,6 +2,7 @@
 
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator, build_generator
 from maskclippp.generators.ground_truth import GTSegmentor, PanGTSegmentor
+from maskclippp.generators.offline import OfflineSegmentor
 from maskclippp.generators.superpixels import SuperpixelSegmentor
 from maskclippp.generators.swin import D2SwinTransformer
 
@@ -10,6 +11,7 @@ __all__ = [
     "GTSegmentor",
     "GeneratedMasks",
     "MaskGenerator",
+    "OfflineSegmentor",
     "PanGTSegmentor",
     "SuperpixelSegmentor",
     "build_generator",

@@ -1,0 +1,86 @@
+"""Masks that any other program has found and saved, one file per image."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from torch import Tensor
+
+from maskclippp.clip.visual_encoder import EncodedImages
+from maskclippp.generators.base import GeneratedMasks, MaskGenerator
+from maskclippp.generators.mask_files import check_format, read_masks
+from maskclippp.registry import SEGMENTOR_REGISTRY
+
+
+@SEGMENTOR_REGISTRY.register()
+class OfflineSegmentor(MaskGenerator):
+    """Reads masks from files; see :mod:`maskclippp.generators.mask_files` for their formats.
+
+    The file of the image ``.../val/town/a.jpg`` is ``a`` + suffix in the folder itself, or below
+    it in folders named as the image's own (``town/a`` + suffix, ``val/town/a`` + suffix, ...),
+    so that images of the same name can be told apart. The longest path that exists is taken.
+
+    Args:
+        folder: where the files are.
+        suffix: what follows the name of the image without its ending, such as ``.npz`` or
+            ``_masks.png``.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: no suffix, or one that ends with no known format.
+    """
+
+    @configurable
+    def __init__(self, *, folder: str | Path, suffix: str) -> None:
+        super().__init__()
+        check_format("image" + suffix, "SEGMENTOR.OFFLINE_ANN_SUFFIX, after the image's name")
+        self.folder = Path(folder).expanduser()
+        self.suffix = suffix
+        if not str(folder) or not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"SEGMENTOR.OFFLINE_ANN_DIR: {str(folder)!r} is no folder; set it to the folder "
+                "with the masks of the test images (tools/save_masks.py can make one)"
+            )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from the complete config."""
+        node = cfg.MODEL.MASKCLIPPP.SEGMENTOR
+        return {"folder": node.OFFLINE_ANN_DIR, "suffix": node.OFFLINE_ANN_SUFFIX}
+
+    def forward(
+        self, batched_inputs: Sequence[dict[str, Any]], encoded: EncodedImages | None
+    ) -> GeneratedMasks:
+        """See :class:`MaskGenerator`; reads ``file_name``, and ``height`` and ``width``."""
+        return GeneratedMasks([self._masks(record) for record in batched_inputs])
+
+    def _masks(self, record: dict[str, Any]) -> Tensor:
+        if "file_name" not in record:
+            raise ValueError(
+                "OfflineSegmentor finds masks by the name of the image file, but the record has "
+                f"only {sorted(record)}; give 'file_name' or choose another SEGMENTOR.NAME"
+            )
+        height, width = record["image"].shape[-2:]
+        original_size = (record.get("height", height), record.get("width", width))
+        return read_masks(self._find(record["file_name"]), original_size)
+
+    def _find(self, image: str) -> Path:
+        for path in self._places(image):
+            if path.is_file():
+                return path
+        shortest = path
+        count = sum(1 for _ in self.folder.rglob("*" + self.suffix))
+        raise FileNotFoundError(
+            f"no masks of image {image}: {shortest} does not exist, nor a file of that name in "
+            f"folders there named as the image's own; {self.folder} has {count} files that end "
+            f"with {self.suffix!r}. Check SEGMENTOR.OFFLINE_ANN_DIR and OFFLINE_ANN_SUFFIX"
+        )
+
+    def _places(self, image: str) -> Iterator[Path]:
+        """Where the masks of an image may be, the longest path first."""
+        path = Path(os.path.abspath(image))  # noqa: PTH100  links are kept: they name the image
+        folders = path.parent.relative_to(path.anchor).parts
+        for start in range(len(folders) + 1):
+            yield self.folder.joinpath(*folders[start:], path.stem + self.suffix)

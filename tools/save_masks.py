@@ -1,0 +1,194 @@
+"""Save the masks of a mask generator, one file per image, for OfflineSegmentor to read.
+
+    python tools/save_masks.py --config-file configs/... --output masks [--format npz]
+        [--images FOLDER] [KEY VALUE ...]
+
+The images are those of the config's test set, or all in a folder. Their folders are kept below
+their common one: ``town/a.jpg`` gives ``masks/town/a.npz``. Masks are saved at the original size of
+their image, as yes or no per pixel (probability > 0.5); what the generator says about classes is
+not saved. A run that was stopped goes on behind its finished files.
+
+To evaluate with the saved masks, without the generator:
+
+    MODEL.MASKCLIPPP.SEGMENTOR.NAME OfflineSegmentor
+    MODEL.MASKCLIPPP.SEGMENTOR.OFFLINE_ANN_DIR masks
+    MODEL.MASKCLIPPP.SEGMENTOR.OFFLINE_ANN_SUFFIX .npz
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY)]
+
+import maskclippp  # noqa: E402, F401  (makes detectron2 importable)
+
+# isort: split
+from detectron2.config import CfgNode  # noqa: E402
+from detectron2.data import DatasetCatalog, build_detection_test_loader  # noqa: E402
+
+from maskclippp.clip import build_visual_encoder  # noqa: E402
+from maskclippp.config import get_cfg  # noqa: E402
+from maskclippp.config_files import merge_config_file, merge_options  # noqa: E402
+from maskclippp.data.mappers.test_mapper import TestMapper  # noqa: E402
+from maskclippp.engine.errors import exit_on_bad_input  # noqa: E402
+from maskclippp.generators import build_generator  # noqa: E402
+from maskclippp.generators.mask_files import FORMATS, write_masks  # noqa: E402
+from maskclippp.inference import InferenceSettings  # noqa: E402
+from maskclippp.output_files import atomic_write  # noqa: E402
+from maskclippp.postprocess import binary_masks  # noqa: E402
+
+IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# What the masks depend on: kept beside them, so that one folder never holds masks of two kinds.
+SETTINGS_FILE = "save_masks.yaml"
+_SETTINGS = ("SEGMENTOR", "VISUAL_ENCODER_F", "TEXT_ENCODER_F", "TEMPLATES_F")
+
+Record = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says; see the module's docstring."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    cfg = build_config(args)
+    if not args.images and len(cfg.DATASETS.TEST) != 1:
+        parser.error(
+            f"DATASETS.TEST is {tuple(cfg.DATASETS.TEST)}: name one set at the end of the command, "
+            "DATASETS.TEST \"('name',)\", or give --images FOLDER"
+        )
+    records = folder_records(args.images) if args.images else DatasetCatalog.get(*cfg.DATASETS.TEST)
+    if not records:
+        parser.error(f"no image below {args.images} ends with one of {sorted(IMAGE_ENDINGS)}")
+    paths = mask_paths([record["file_name"] for record in records], args.output, "." + args.format)
+    todo = [record for record in records if not paths[record["file_name"]].is_file()]
+    keep_settings(cfg, args.output, has_masks=len(todo) < len(records))
+    sys.stdout.write(f"{len(records) - len(todo)} of {len(records)} files are there\n")
+    if todo:
+        save(cfg, todo, paths, from_dataset=not args.images)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; see --help."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
+    parser.add_argument("--images", type=Path, help="folder of images; default: DATASETS.TEST")
+    parser.add_argument("--format", choices=[name[1:] for name in FORMATS], default="npz")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser
+
+
+def build_config(args: argparse.Namespace) -> CfgNode:
+    """The config file with the command line's options laid over it."""
+    cfg = get_cfg()
+    merge_config_file(cfg, args.config_file)
+    merge_options(cfg, args.options)
+    cfg.MODEL.DEVICE = args.device
+    return cfg
+
+
+def folder_records(folder: Path) -> list[Record]:
+    """A record for every image below ``folder``."""
+    return [
+        {"file_name": str(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_ENDINGS
+    ]
+
+
+def mask_paths(images: Sequence[str], output: Path, suffix: str) -> dict[str, Path]:
+    """The mask file of every image; exits if two images would share one."""
+    absolute = [Path(os.path.abspath(image)) for image in images]  # noqa: PTH100  links are kept
+    root = os.path.commonpath([path.parent for path in absolute])
+    image_of: dict[Path, str] = {}
+    for image, path in zip(images, absolute, strict=True):
+        place = output / path.parent.relative_to(root) / (path.stem + suffix)
+        other = image_of.setdefault(place, image)
+        if other != image:
+            sys.exit(f"error: {other} and {image} would share the mask file {place}: rename one")
+    return {image: place for place, image in image_of.items()}
+
+
+def keep_settings(cfg: CfgNode, output: Path, *, has_masks: bool) -> None:
+    """Note what the masks depend on; exits if ``output`` has masks of other settings."""
+    nodes: dict[str, Any] = {key: cfg.MODEL.MASKCLIPPP[key] for key in _SETTINGS}
+    nodes |= {key: cfg.MODEL[key] for key in ("SEM_SEG_HEAD", "SWIN")}
+    nodes["MASK_FORMER"] = {k: v for k, v in cfg.MODEL.MASK_FORMER.items() if k != "TEST"}
+    nodes |= {key: cfg.INPUT[key] for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST")}
+    settings = CfgNode(nodes).dump()
+    path = output / SETTINGS_FILE
+    if not has_masks or not path.is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(settings.encode())
+        return
+    before, now = yaml.safe_load(path.read_text()), yaml.safe_load(settings)
+    changed = [key for key in now if now[key] != before.get(key)]
+    if changed:
+        sys.exit(
+            f"error: {output} has masks that were made with another {', '.join(changed)} "
+            f"(see {path}): choose another --output"
+        )
+
+
+def save(
+    cfg: CfgNode, records: list[Record], paths: dict[str, Path], *, from_dataset: bool
+) -> None:
+    """Generate and write the masks of ``records`` under a progress bar."""
+    if from_dataset:
+        mapper = TestMapper(cfg, cfg.DATASETS.TEST[0])
+    else:
+        mapper = TestMapper(
+            min_size=cfg.INPUT.MIN_SIZE_TEST,
+            max_size=cfg.INPUT.MAX_SIZE_TEST,
+            image_format=cfg.INPUT.FORMAT,
+            with_ground_truth=False,
+        )
+    generate = make_generator(cfg)
+    loader: Iterable[list[Record]] = build_detection_test_loader(
+        records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+    for batch in tqdm(loader, unit="image", total=len(records)):
+        for record, masks in zip(batch, generate(batch), strict=True):
+            path = paths[record["file_name"]]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_masks(path, masks)
+
+
+def make_generator(cfg: CfgNode) -> Callable[[list[Record]], list[Tensor]]:
+    """A function from records to their masks, bool [Q, H, W] at the original size."""
+    device = torch.device(cfg.MODEL.DEVICE)
+    node = cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER_F
+    generator = build_generator(cfg).to(device).eval()
+    encoder = None
+    if node.NAME != "none":
+        encoder = build_visual_encoder(node, "VISUAL_ENCODER_F").to(device).eval()
+    dtype = InferenceSettings.from_config(cfg).autocast_dtype
+
+    def generate(batch: list[Record]) -> list[Tensor]:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            encoded = encoder([record["image"] for record in batch]) if encoder else None
+            found = generator(batch, encoded).masks
+        return [
+            binary_masks(masks, (record["height"], record["width"]))
+            for record, masks in zip(batch, found, strict=True)
+        ]
+
+    return torch.no_grad()(generate)
+
+
+if __name__ == "__main__":
+    with exit_on_bad_input():
+        main()
