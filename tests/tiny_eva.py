@@ -1,0 +1,48 @@
+"""CLIP models of a few thousand parameters, one of every kind that weights are published for.
+
+``EVA01-tiny``, ``EVA02-tiny``, ``ViT-tiny``, ``ViT-tiny-quickgelu``, ``RN-tiny``: importing this
+module makes them known to timm and open_clip.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from timm.models import register_model
+from timm.models.eva import Eva
+
+SIZE: dict[str, Any] = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 32,
+    "depth": 3,
+    "num_heads": 2,
+}
+
+
+@register_model
+def tiny_eva01(pretrained: bool = False, **kwargs: Any) -> Eva:
+    return _eva(kwargs)
+
+
+@register_model
+def tiny_eva02(pretrained: bool = False, **kwargs: Any) -> Eva:
+    return _eva(
+        kwargs,
+        mlp_ratio=4 * 2 / 3,
+        qkv_fused=False,
+        swiglu_mlp=True,
+        scale_mlp=True,
+        scale_attn_inner=True,
+        use_rot_pos_emb=True,
+        ref_feat_shape=(4, 4),
+    )
+
+
+def _eva(kwargs: dict[str, Any], **architecture: Any) -> Eva:
+    """Leaves out what timm's factory passes to every model about downloads."""
+    kwargs = {k: v for k, v in kwargs.items() if not k.startswith(("pretrained", "cache"))}
+    return Eva(**SIZE, **architecture, **kwargs)
+
+
+open_clip.add_model_config(Path(__file__).parent / "clip" / "model_configs")
