@@ -110,6 +110,7 @@ def build_decoder(config: dict[str, Any]) -> MSDeformAttnPixelDecoder:
 
 def run_decoder(case: GoldenCase, variant: str) -> PixelDecoderOutput:
     decoder = build_decoder(case.info["config"])
+    assert decoder.transformer_in_features == case.info["config"]["levels_used_by_encoder"]
     decoder.load_state_dict(case.tensors("weights"))
     prefix = f"{variant}/"
     features = {

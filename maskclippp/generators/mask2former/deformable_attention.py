@@ -2,13 +2,14 @@
 
 Bilinear sampling followed by a weighted sum over points is one weighted sum of table rows: four
 cells per point, weighted by bilinear share times attention. ``embedding_bag`` computes such sums
-without storing the samples; on a CPU it takes a sixth of the time of ``grid_sample`` (800 x 1216
-pixels, three levels, one thread).
+without storing the samples; on a CPU it takes an eighth of the time of ``grid_sample`` (an image
+of 800 x 1216 pixels, strides 8 to 32, one thread).
 """
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -47,44 +48,69 @@ def sample_multi_scale(
             f"{sampling_locations.shape[3]} levels in sampling_locations"
         )
     table = value.reshape(-1, width)
-    image = torch.arange(batch, device=value.device)[:, None, None, None] * cells * heads
-    origin = image + torch.arange(heads, device=value.device)[:, None]  # [B, 1, heads, 1]
-    x, y = sampling_locations.unbind(-1)
-    output = value.new_zeros(attention_weights.shape[:3].numel(), width)
+    # 32 bits address any table that fits into memory, and halve the traffic of the indices.
+    index_of = partial(torch.arange, dtype=torch.int32, device=value.device)
+    image = index_of(batch)[:, None, None, None] * (cells * heads)
+    origin = image + index_of(heads)[:, None]
+    bags = attention_weights.shape[:3].numel()
+    output = value.new_zeros(bags, width)
     for level, (h, w) in enumerate(spatial_shapes):
-        columns, column_weights = _neighbours(x[..., level, :], w)
-        rows, row_weights = _neighbours(y[..., level, :], h)
-        row_weights = row_weights * attention_weights[..., level, :]
-        index = (rows * (w * heads) + origin)[:, None] + columns * heads
-        weights = row_weights[:, None] * column_weights  # [2 rows, 2 columns, B, Q, heads, points]
+        rows, weights = _corners(
+            sampling_locations[..., level, :, :], attention_weights[..., level, :], (h, w), origin
+        )
         output += F.embedding_bag(
-            _bags(index), table, per_sample_weights=_bags(weights.to(value.dtype)), mode="sum"
+            rows.view(bags, -1),
+            table,
+            per_sample_weights=weights.to(value.dtype).view(bags, -1),
+            mode="sum",
         )
         origin = origin + h * w * heads
     return output.view(batch, -1, heads * width)
 
 
-def _neighbours(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The two cells around each position on an axis of ``size`` cells, and their bilinear weights.
+def _corners(
+    locations: Tensor, attention: Tensor, size: tuple[int, int], origin: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Table rows of the four cells around each sampling point of a level, and their weights.
 
-    Both [2, *positions.shape]. A cell outside has weight 0 and the index of a cell inside. The
-    weights are 1 - f and f, not a hat function of the distance: at a cell centre, where a fresh
-    model samples its own level, their gradient is the slope to the next cell.
+    Args:
+        locations: [B, Q, heads, points, 2].
+        attention: [B, Q, heads, points].
+        size: h and w of the level.
+        origin: table row of the first cell, [B, 1, heads, 1].
+
+    Returns:
+        Two tensors [B, Q, heads, 4, points].
+    """
+    height, width = size
+    heads = origin.shape[2]
+    x, y = locations.unbind(-1)
+    # Kept apart until they are stacked: work on an inner dimension of 2 is several times slower.
+    vertical = [
+        (row * (width * heads) + origin, share * attention) for row, share in _neighbours(y, height)
+    ]
+    horizontal = [(column * heads, share) for column, share in _neighbours(x, width)]
+    corners = list(product(vertical, horizontal))
+    rows = torch.stack([row + column for (row, _), (column, _) in corners], dim=-2)
+    weights = torch.stack([above * beside for (_, above), (_, beside) in corners], dim=-2)
+    return rows, weights
+
+
+def _neighbours(positions: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """The two cells around each position on an axis of ``size`` cells: index, bilinear weight.
+
+    A cell outside has weight 0 and the index of a cell inside. The weights are 1 - f and f, not a
+    hat function of the distance: at a cell centre, where a fresh model samples its own level, their
+    gradient is the slope to the next cell.
     """
     positions = positions * size - 0.5
     low = positions.floor()
     fraction = positions - low
-    first = low.long()
-    cells = torch.stack([first, first + 1])
-    inside = (cells >= 0) & (cells < size)
-    return cells.clamp(0, size - 1), torch.stack([1 - fraction, fraction]) * inside
-
-
-def _bags(corners: Tensor) -> Tensor:
-    """[2, 2, B, Q, heads, points] -> [B * Q * heads, 4 * points]."""
-    # Corners come first until here because elementwise work on an inner dimension of 2 is slow.
-    corners = corners.flatten(0, 1).movedim(0, -2)
-    return corners.reshape(-1, corners.shape[-2] * corners.shape[-1])
+    first = low.int()
+    return [
+        (cell.clamp(0, size - 1), share * ((cell >= 0) & (cell < size)))
+        for cell, share in ((first, 1 - fraction), (first + 1, fraction))
+    ]
 
 
 class MultiScaleDeformableAttention(nn.Module):

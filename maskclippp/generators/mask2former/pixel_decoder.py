@@ -136,7 +136,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def _refine(self, number: int, coarse: Tensor, finer: Tensor) -> Tensor:
         """One step of the top-down path: add the next finer feature."""
         lateral = self.get_submodule(f"adapter_{number}")(finer)
-        enlarged = F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear")
+        # The encoder's maps are stored channels last; mixed formats would be copied at each step.
+        enlarged = F.interpolate(coarse.contiguous(), size=lateral.shape[-2:], mode="bilinear")
         return F.relu(self.get_submodule(f"layer_{number}")(lateral + enlarged))
 
     def _check(self, features: Mapping[str, Tensor]) -> None:
