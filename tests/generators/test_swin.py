@@ -1,5 +1,6 @@
 """The Swin backbone of Mask2Former takes any images, and only weights that fit."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,12 @@ def tiny_swin(**node_keys: Any) -> D2SwinTransformer:
 
 def save(encoder: D2SwinTransformer, path: Path) -> Path:
     """As the published files: a state dict under ``model``, beside keys of the head."""
-    torch.save({"model": {**encoder.state_dict(), "sem_seg_head.some": torch.ones(1)}}, path)
+    state = {**encoder.state_dict(), "sem_seg_head.some": torch.ones(1)}
+    if path.suffix == ".pkl":
+        arrays = {name: value.numpy() for name, value in state.items()}
+        path.write_bytes(pickle.dumps({"model": arrays, "__author__": "third_party"}))
+    else:
+        torch.save({"model": state}, path)
     return path
 
 
@@ -95,9 +101,10 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         assert_close(first.grad, second.grad)
 
 
-def test_pretrained_weights_are_the_backbone_of_a_mask2former_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["mask2former.pkl", "mask2former.pth"])
+def test_pretrained_weights_are_the_backbone_of_a_checkpoint(file: str, tmp_path: Path) -> None:
     original = tiny_swin()
-    loaded = tiny_swin(PRETRAINED=str(save(original, tmp_path / "mask2former.pth")))
+    loaded = tiny_swin(PRETRAINED=str(save(original, tmp_path / file)))
     for name, value in original.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
 
