@@ -1,12 +1,14 @@
 """Finds golden cases and loads their tensors.
 
 The directory is ``$MASKCLIPPP_GOLDEN``, else ``../shared/golden`` beside the repository, else the
-compact copy in ``tests/golden/data``. Everything (sizes, names, tolerances) comes from the case.
+compact copy in ``tests/golden/data``, which ``tools/compact_golden.py`` made. Everything (sizes,
+names, tolerances) comes from the case.
 """
 
-import gzip
 import json
+import lzma
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,39 @@ def golden_root() -> Path:
     return shared if shared.is_dir() else COMPACT_COPY
 
 
+def read_bytes(path: Path) -> bytes:
+    """A file, or its compressed form: a case directory given from outside holds no such forms."""
+    if path.exists():
+        return path.read_bytes()
+    return lzma.decompress(path.with_name(f"{path.name}.xz").read_bytes())
+
+
+def table_of_rows(rows: torch.Tensor, row_ids: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A table of which only some rows are stored; all others are zero."""
+    table = torch.zeros(*shape, dtype=rows.dtype)
+    table[row_ids.long()] = rows
+    return table
+
+
+def expand(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors as they were before the compact copy was made (see ``tools/compact_golden.py``).
+
+    ``<name>#integers`` holds whole numbers of a float32 tensor; ``<name>#rows``, ``#row_ids`` and
+    ``#row_count`` a table. Where the number of rows is not told, rows stay as they are.
+    """
+    tensors = {}
+    for key, value in stored.items():
+        name, _, part = key.partition("#")
+        if part == "integers":
+            tensors[name] = value.float()
+        elif not part or f"{name}#row_count" not in stored:
+            tensors[key] = value.float() if value.is_floating_point() else value
+        elif part == "rows":
+            shape = (int(stored[f"{name}#row_count"]), *value.shape[1:])
+            tensors[name] = table_of_rows(value.float(), stored[f"{name}#row_ids"], shape)
+    return tensors
+
+
 @dataclass(frozen=True)
 class GoldenCase:
     """One case directory: ``info`` is its case.json; tensors are loaded as float32 on request."""
@@ -38,33 +73,25 @@ class GoldenCase:
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         """Tensors of ``<name>.safetensors`` (weights, inputs or outputs); half becomes float32."""
-        path = self.path / f"{name}.safetensors"
-        # The compact copy is compressed; a case directory given from outside is not.
-        if path.exists():
-            data = path.read_bytes()
-        else:
-            data = gzip.decompress(path.with_suffix(".safetensors.gz").read_bytes())
-        tensors = load(data)
-        return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        return expand(load(read_bytes(self.path / f"{name}.safetensors")))
 
     def __str__(self) -> str:
         return self.path.name
 
 
-def cases(*prefixes: str) -> list[GoldenCase]:
-    """All cases whose folder name starts with one of ``prefixes``; an error when there is none."""
-    found = [
-        GoldenCase(file.parent, json.loads(file.read_text()))
-        for file in sorted(golden_root().glob("*/case.json"))
+def cases_in(root: Path, prefixes: tuple[str, ...]) -> list[GoldenCase]:
+    """The cases of a directory whose folder name starts with one of ``prefixes``."""
+    return [
+        GoldenCase(file.parent, json.loads(read_bytes(file.with_name("case.json"))))
+        for file in sorted(root.glob("*/case.json*"))
         if file.parent.name.startswith(prefixes)
     ]
-    if not found:
-        # A lone case directory may hold only some families: the compact copy serves the others.
-        found = [
-            GoldenCase(file.parent, json.loads(file.read_text()))
-            for file in sorted(COMPACT_COPY.glob("*/case.json"))
-            if file.parent.name.startswith(prefixes)
-        ]
+
+
+def cases(*prefixes: str) -> list[GoldenCase]:
+    """All cases whose folder name starts with one of ``prefixes``; an error when there is none."""
+    # A lone case directory may hold only some families: the compact copy serves the others.
+    found = cases_in(golden_root(), prefixes) or cases_in(COMPACT_COPY, prefixes)
     if not found:
         raise FileNotFoundError(f"no golden case {prefixes} in {golden_root()} or {COMPACT_COPY}")
     return found

@@ -12,6 +12,8 @@ from timm.models import register_model
 from timm.models.convnext import ConvNeXt
 from torch import Tensor
 
+from tests.golden_cases import table_of_rows
+
 
 def register_convnext(depths: list[int], dims: list[int], norm_eps: float) -> str:
     """A name by which ``timm.create_model`` builds a ConvNeXt of that size.
@@ -62,6 +64,5 @@ def dense_rows(
     for key, rows in weights.items():
         if key.endswith("#rows"):
             name = key.removesuffix("#rows")
-            dense[name] = torch.zeros(shapes[name])
-            dense[name][weights[f"{name}#row_ids"].long()] = rows
+            dense[name] = table_of_rows(rows, weights[f"{name}#row_ids"], shapes[name])
     return dense
