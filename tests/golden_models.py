@@ -59,10 +59,13 @@ def register_models(config: Mapping[str, Any], folder: Path) -> None:
 def dense_rows(
     weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
 ) -> dict[str, Tensor]:
-    """Expand tables stored as '#rows' and '#row_ids': all other rows are zero."""
+    """Expand tables stored as '#rows' and '#row_ids': all other rows are zero.
+
+    Tables without a shape belong to another model, and are left out.
+    """
     dense = {k: v for k, v in weights.items() if "#" not in k}
     for key, rows in weights.items():
-        if key.endswith("#rows"):
-            name = key.removesuffix("#rows")
+        name = key.removesuffix("#rows")
+        if name != key and name in shapes:
             dense[name] = table_of_rows(rows, weights[f"{name}#row_ids"], shapes[name])
     return dense
