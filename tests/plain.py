@@ -48,7 +48,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     resized = [
         F.interpolate(one[None, None].float(), size=size, mode="bilinear")[0, 0] for one in maps
     ]
-    return torch.stack(resized) if resized else torch.zeros(0, *size)
+    return torch.stack(resized) if resized else torch.zeros(0, *size, device=maps.device)
 
 
 def probabilities(logits: Tensor, num_classes: int) -> Tensor:
@@ -99,7 +99,7 @@ def panoptic_segmentation(
         for index, row in enumerate(chances)
         if row.argmax().item() < num_classes and row.max().item() > object_mask_threshold
     ]
-    ids = torch.zeros(size, dtype=torch.int32)
+    ids = torch.zeros(size, dtype=torch.int32, device=masks.device)
     segments: list[dict[str, Any]] = []
     if not competing:
         return ids, segments

@@ -185,7 +185,7 @@ def _own_cache() -> Iterator[None]:
 
 def _maps_agree(ours: Tensor, plain: Tensor) -> None:
     """Pixels whose best two scores are equal up to rounding may differ."""
-    share = (ours != plain).float().mean().item()
+    share = (ours.cpu() != plain.cpu()).float().mean().item()
     if share > 1e-4:
         raise AssertionError(f"{share:.3%} of the pixels differ")
 

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-from timm.models import register_model
-from timm.models.eva import Eva
 
-from tests.golden_models import register_open_clip
+import tests.tiny_eva  # noqa: F401  (registers models)
 from tests.tiny_models import MODEL_NAME, tiny_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -42,49 +39,15 @@ def run(tmp_path: Path, *arguments: str, options: tuple[str, ...] = ()) -> list[
     return results
 
 
-def register_tiny_eva() -> str:
-    """An EVA-02 of three blocks, by a name that timm knows."""
-    name = "benchmark_eva"
-
-    def entrypoint(pretrained: bool = False, **kwargs: Any) -> Eva:
-        return Eva(
-            img_size=32,
-            patch_size=8,
-            embed_dim=32,
-            depth=3,
-            num_heads=2,
-            qkv_fused=False,
-            swiglu_mlp=True,
-            scale_mlp=True,
-            scale_attn_inner=True,
-            use_rot_pos_emb=True,
-            num_classes=kwargs["num_classes"],
-            global_pool="token",
-        )
-
-    entrypoint.__name__, entrypoint.__module__ = name, __name__
-    if not timm.is_model(name):
-        register_model(entrypoint)
-    return name
-
-
+VISUAL, TEXT = "MODEL.MASKCLIPPP.VISUAL_ENCODER", "MODEL.MASKCLIPPP.TEXT_ENCODER"
+# Vision transformers of three blocks, of which the last two have mask tokens.
 TRANSFORMERS = {
-    "EVACLIPViT": {"timm_model_name": "benchmark_eva", "timm_pool": "token", "timm_proj": None},
-    "CLIPViT": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16},
-}
-
-
-def tiny_transformer(kind: str, folder: Path) -> tuple[str, ...]:
-    """Options for a vision transformer of three blocks, two of them with mask tokens."""
-    register_tiny_eva()
-    name = f"benchmark_{kind}"
-    config = {"embed_dim": 64, "vision_cfg": TRANSFORMERS[kind], "text_cfg": {}}
-    register_open_clip(name, config, folder)
-    encoder = "MODEL.MASKCLIPPP.VISUAL_ENCODER"
-    return (
-        *(f"{encoder}.NAME", kind, f"{encoder}.MODEL_NAME", name),
-        *(f"{encoder}.MASK_PRIOR_BEG", "2", f"{encoder}.SIZE_DIVISIBILITY", "8"),
+    name: (
+        *(f"{VISUAL}.NAME", name, f"{VISUAL}.MODEL_NAME", model),
+        *(f"{VISUAL}.MASK_PRIOR_BEG", "2", f"{VISUAL}.SIZE_DIVISIBILITY", "8"),
     )
+    for name, model in (("EVACLIPViT", "EVA02-tiny"), ("CLIPViT", "ViT-tiny"))
+}
 
 
 def test_all_parts_against_plain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +94,7 @@ def test_mask_tokens_against_one_dense_sequence(kind: str, dtype: str, tmp_path:
     blocks, attention = run(
         tmp_path,
         *("--parts", "masktokens", "--against", "plain", "--grid", "5", "7", "--dtype", dtype),
-        options=tiny_transformer(kind, tmp_path),
+        options=TRANSFORMERS[kind],
     )
     assert blocks["what"] == "blocks 2 to 3, 5 x 7 cells, 5 masks"
     for result in (blocks, attention):
@@ -148,7 +111,7 @@ def test_attention_of_mask_tokens_needs_less_memory(tmp_path: Path) -> None:
     _, attention = run(
         tmp_path,
         *("--parts", "masktokens", "--against", "plain", "--grid", "24", "24", "--masks", "100"),
-        options=tiny_transformer("CLIPViT", tmp_path),
+        options=TRANSFORMERS["CLIPViT"],
     )
     assert attention["memory_over_ours"]["plain"] > 4
 
@@ -159,6 +122,17 @@ def test_training_with_and_without_the_text_tower(text: str, tmp_path: Path) -> 
     train, *text_alone = run(tmp_path, "--parts", "train", "--against", "plain", options=options)
     assert train["plain"]["seconds"] > 0
     assert len(text_alone) == (text == "all")
+
+
+def test_training_both_towers_of_eva_clip(tmp_path: Path) -> None:
+    options = (
+        *TRANSFORMERS["EVACLIPViT"],
+        *(f"{VISUAL}.FINETUNE_TYPE", "attention", f"{TEXT}.FINETUNE_TYPE", "attention"),
+        *(f"{TEXT}.NAME", "EVACLIPTextEncoder", f"{TEXT}.MODEL_NAME", "EVA02-tiny"),
+    )
+    step, text = run(tmp_path, "--parts", "train", "--against", "plain", options=options)
+    assert step["plain"]["seconds"] > 0
+    assert text["what"] == "text tower alone"
 
 
 def test_bfloat16_and_channels_last(tmp_path: Path) -> None:
