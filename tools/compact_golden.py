@@ -205,7 +205,7 @@ class Case:
         for file in ("inputs", "outputs"):
             described = self.info.get(file)
             # Some cases describe every tensor, with its shape; others patterns, in words.
-            if isinstance(described, dict) and any("shape" in v for v in described.values()):
+            if isinstance(described, dict) and all(isinstance(v, dict) for v in described.values()):
                 self.info[file] = {
                     name: value | {"shape": list(self.files[file][name].shape)}
                     for name, value in described.items()
