@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskclippp.soft_masks import SoftMasks, apply_matrices, bilinear_matrix
+
 RESIZE_TYPES = ("none", "short", "square", "rel")
 DOWNSAMPLE_METHODS = ("bilinear", "nearest", "bicubic", "avg", "max")
 
@@ -66,12 +68,13 @@ class PaddedBatch:
     Attributes:
         images: normalised [B, 3, H, W], 0 in the padding.
         image_sizes: (height, width) of every image inside the padded one.
-        masks: per image [Q, h, w] at the size of its image; bool, integer or float in [0, 1].
+        masks: per image [Q, h, w] at the size of its image; bool, integer or float in [0, 1]; or
+            masks of a padded batch, still at their own resolution.
     """
 
     images: Tensor
     image_sizes: list[tuple[int, int]]
-    masks: list[Tensor]
+    masks: list[Tensor | SoftMasks]
 
     @property
     def masks_per_image(self) -> list[int]:
@@ -86,19 +89,30 @@ class PaddedBatch:
     def padded_masks(self) -> Tensor:
         """float [N, H, W]: all masks at the padded size, 0 in the padding."""
         height, width = self.images.shape[-2:]
-        return torch.cat([_pad(masks.float(), height, width) for masks in self.masks])
+        resized = [
+            _resize_soft(masks, size, size) if isinstance(masks, SoftMasks) else masks.float()
+            for masks, size in zip(self.masks, self.image_sizes, strict=True)
+        ]
+        return torch.cat([_pad(masks, height, width) for masks in resized])
 
     def downsampled_masks(self, size: tuple[int, int], method: str = "bilinear") -> Tensor:
         """float [N, h, w]: all masks resized from the padded size to the feature grid ``size``."""
         if method != "bilinear":
             return downsample_masks(self.padded_masks(), size, method)
-        padded_size = (self.images.shape[-2], self.images.shape[-1])
-        return torch.cat([_sample_bilinear(masks, padded_size, size) for masks in self.masks])
+        padded = (self.images.shape[-2], self.images.shape[-1])
+        return torch.cat(
+            [
+                _resize_soft(masks, image_size, padded, size)
+                if isinstance(masks, SoftMasks)
+                else _sample_bilinear(masks, padded, size)
+                for masks, image_size in zip(self.masks, self.image_sizes, strict=True)
+            ]
+        )
 
 
 def pad_batch(
     images: Sequence[Tensor],
-    masks: Sequence[Tensor] | None,
+    masks: Sequence[Tensor | SoftMasks] | None,
     input_format: InputFormat,
     resize: Resize,
     device: torch.device,
@@ -107,7 +121,8 @@ def pad_batch(
 
     Args:
         images: one tensor per image; any dtype.
-        masks: per image [Q, h, w] that span the image, at any resolution; None: no masks.
+        masks: per image [Q, h, w] that span the image, at any resolution, or masks with a frame
+            of their own; None: no masks.
         input_format: channel statistics and divisibility of the padded size.
         resize: what is done to every image.
         device: where the batch goes. Integer and boolean tensors travel as they are.
@@ -119,13 +134,17 @@ def pad_batch(
     std = torch.tensor(input_format.pixel_std, device=device).view(3, 1, 1)
     if masks is None:
         masks = [image.new_zeros((0, *image.shape[-2:]), dtype=torch.bool) for image in images]
-    resized_images, resized_masks = [], []
+    resized_images: list[Tensor] = []
+    resized_masks: list[Tensor | SoftMasks] = []
     for index, (image, image_masks) in enumerate(zip(images, masks, strict=True)):
         _check_shapes(index, image, image_masks)
         image = image.to(device, non_blocking=True).float()
         resized_images.append(resize((image - mean) / std))
-        image_masks = image_masks.to(device, non_blocking=True)
-        resized_masks.append(_resize_masks(image_masks, resized_images[-1]))
+        if isinstance(image_masks, SoftMasks):
+            resized_masks.append(image_masks.to(device))
+        else:
+            image_masks = image_masks.to(device, non_blocking=True)
+            resized_masks.append(_resize_masks(image_masks, resized_images[-1]))
     image_sizes = [(image.shape[-2], image.shape[-1]) for image in resized_images]
     height, width = padded_size(image_sizes, input_format.size_divisibility)
     padded = torch.stack([_pad(image, height, width) for image in resized_images])
@@ -220,7 +239,27 @@ def _resize_masks(masks: Tensor, image: Tensor) -> Tensor:
     return _sample_bilinear(masks, own_size, (image.shape[-2], image.shape[-1]))
 
 
-def _check_shapes(index: int, image: Tensor, masks: Tensor) -> None:
+def _resize_soft(
+    masks: SoftMasks,
+    image_size: tuple[int, int],
+    padded_size: tuple[int, int],
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Masks resized to ``image_size``, padded with 0 to ``padded_size``, resized to ``size``.
+
+    All in one step; ``size`` None: not resized again.
+    """
+    matrices = []
+    for dim in (0, 1):
+        matrix = masks.axis_matrix(dim, image_size[dim])
+        if size is not None:
+            matrix = bilinear_matrix(padded_size[dim], size[dim])[:, : image_size[dim]] @ matrix
+        matrices.append(matrix)
+    return apply_matrices(masks.values, *matrices)
+
+
+def _check_shapes(index: int, image: Tensor, masks: Tensor | SoftMasks) -> None:
+    masks = SoftMasks.of(masks).values
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
         raise ValueError(f"image {index}: expected a [3, H, W] tensor, found {list(image.shape)}")
     if masks.ndim != 3 or 0 in masks.shape[-2:]:

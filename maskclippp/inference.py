@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from maskclippp import postprocess
+from maskclippp.soft_masks import SoftMasks
 
 _DTYPES = {
     "float32": torch.float32,
@@ -75,7 +76,7 @@ class InferenceSettings:
 
 
 def image_results(
-    masks: Tensor,
+    masks: SoftMasks,
     logits: Tensor,
     size: tuple[int, int],
     thing_classes: frozenset[int],
@@ -88,7 +89,7 @@ def image_results(
     nearly equal score apart.
 
     Args:
-        masks: [Q, h, w] of the image, at any resolution.
+        masks: Q masks of the image, at any resolution.
         logits: [Q, K] or [Q, K + 1] with void last.
         size: height and width of the results.
         thing_classes: classes that have instances.
@@ -97,12 +98,12 @@ def image_results(
     """
     if settings.mask_acc:
         return {"mask_cls": postprocess.mask_classes(logits, num_classes)}
-    with torch.autocast(masks.device.type, enabled=False):
+    with torch.autocast(logits.device.type, enabled=False):
         return _segmentations(masks, logits, size, thing_classes, num_classes, settings)
 
 
 def _segmentations(
-    masks: Tensor,
+    masks: SoftMasks,
     logits: Tensor,
     size: tuple[int, int],
     thing_classes: frozenset[int],

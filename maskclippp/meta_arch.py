@@ -30,10 +30,11 @@ from maskclippp.clip import (
     build_text_tower,
     build_visual_encoder,
 )
-from maskclippp.generators import GeneratedMasks, MaskGenerator, build_generator
+from maskclippp.generators import GeneratedMasks, MaskSource, build_mask_source
 from maskclippp.generators.assignment import label_by_overlap
 from maskclippp.inference import InferenceSettings, image_results
 from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
+from maskclippp.soft_masks import SoftMasks
 from maskclippp.text_classifier import TextClassifier
 from maskclippp.vocabulary import Vocabulary, get_templates, shared_vocabulary
 
@@ -49,9 +50,8 @@ class MaskCLIPpp(nn.Module):
         text_encoder: its text tower.
         psm: similarities -> logits.
         criterion: the training loss.
-        make_generator: builds the mask generator; called when one is first needed, because
-            training on annotated masks needs none.
-        make_generator_encoder: builds the generator's own encoder; None when it has none.
+        make_mask_source: builds the mask generator and its encoder; called when they are first
+            needed, because training on annotated masks needs none.
         train_vocabulary: classes of the training set; None for a model that is only used.
         test_dataset: registered dataset whose words are asked for at first; may be None.
         templates: prompts of the text classifier.
@@ -71,8 +71,7 @@ class MaskCLIPpp(nn.Module):
         text_encoder: TextTower,
         psm: PSM,
         criterion: nn.Module,
-        make_generator: Callable[[], MaskGenerator],
-        make_generator_encoder: Callable[[], VisualEncoder] | None = None,
+        make_mask_source: Callable[[], MaskSource],
         train_vocabulary: Vocabulary | None = None,
         test_dataset: str | None = None,
         templates: Sequence[str] = ("a photo of a {}.",),
@@ -105,11 +104,9 @@ class MaskCLIPpp(nn.Module):
             # What a tuned tower says is outdated after the next step.
             cache=text_cache and not self.text_is_trained,
         )
-        # Neither the generator nor its encoder is trained or saved: they are kept out of the
-        # module tree, and built when they are first needed.
-        self._make_generator = make_generator
-        self._make_generator_encoder = make_generator_encoder
-        self._generator: tuple[MaskGenerator, VisualEncoder | None] | None = None
+        # Neither trained nor saved: kept out of the module tree, and built when first needed.
+        self._make_mask_source = make_mask_source
+        self._mask_source: MaskSource | None = None
         self._train_text: Tensor | None = None
         self._test_text: Tensor | None = None
         self.test_vocabulary: Vocabulary | None = None
@@ -126,19 +123,12 @@ class MaskCLIPpp(nn.Module):
         if cfg.DATASETS.TEST or node.TRAIN_MASKS == "segmentor":
             # The generator is built when it is first needed; a wrong name is an error now.
             get_part(SEGMENTOR_REGISTRY, node.SEGMENTOR.NAME, "MODEL.MASKCLIPPP.SEGMENTOR.NAME")
-        device = torch.device(cfg.MODEL.DEVICE)
-        has_encoder = node.VISUAL_ENCODER_F.NAME != "none"
-
-        def make_encoder() -> VisualEncoder:
-            return build_visual_encoder(node.VISUAL_ENCODER_F, "VISUAL_ENCODER_F").to(device)
-
         return {
-            "visual_encoder": build_visual_encoder(node.VISUAL_ENCODER),
+            "visual_encoder": build_visual_encoder(node.VISUAL_ENCODER, model=cfg.MODEL),
             "text_encoder": build_text_tower(node.TEXT_ENCODER),
             "psm": build_psm(cfg),
             "criterion": build_criterion(cfg),
-            "make_generator": lambda: build_generator(cfg).to(device),
-            "make_generator_encoder": make_encoder if has_encoder else None,
+            "make_mask_source": lambda: build_mask_source(cfg),
             "train_vocabulary": shared_vocabulary(cfg.DATASETS.TRAIN),
             "test_dataset": cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else None,
             "templates": get_templates(node.TEMPLATES),
@@ -299,7 +289,7 @@ class MaskCLIPpp(nn.Module):
 
     def _training_masks(
         self, records: Records, num_classes: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    ) -> tuple[Sequence[Tensor | SoftMasks], list[Tensor]]:
         """Per image: masks [n, h, w] and their labels [n]."""
         masks, labels = [], []
         for record in records:
@@ -316,12 +306,12 @@ class MaskCLIPpp(nn.Module):
             labels.append(gt_classes)
         if self.train_masks == "ground_truth":
             return masks, labels
-        generated = self._generate(records)
+        generated = self._get_mask_source()(records).soft_masks()
         labelled = [
             label_by_overlap(found, truth, classes, self.ignore_index)
-            for found, truth, classes in zip(generated.masks, masks, labels, strict=True)
+            for found, truth, classes in zip(generated, masks, labels, strict=True)
         ]
-        return generated.masks, labelled
+        return generated, labelled
 
     def _align(self, encoded: EncodedImages, text: Tensor) -> Tensor:
         """Logits [N, Ka] of all masks against all names."""
@@ -333,20 +323,17 @@ class MaskCLIPpp(nn.Module):
         logits: Tensor = self.psm(correlation, encoded, text)
         return logits
 
-    @torch.no_grad()
-    def _generate(self, records: Records) -> GeneratedMasks:
-        if self._generator is None:
-            make_encoder = self._make_generator_encoder
-            encoder = make_encoder().eval() if make_encoder is not None else None
-            self._generator = self._make_generator().eval(), encoder
-        generator, encoder = self._generator
-        encoded = encoder([record["image"] for record in records]) if encoder else None
-        generated: GeneratedMasks = generator(records, encoded)
-        return generated
+    def _get_mask_source(self) -> MaskSource:
+        if self._mask_source is None:
+            self._mask_source = self._make_mask_source()
+        return self._mask_source
 
     def _infer(self, records: Records) -> list[dict[str, Any]]:
-        generated = self._generate(records)
-        masks = [image_masks.to(self.device) for image_masks in generated.masks]
+        source = self._get_mask_source()
+        if self.test_vocabulary is not None and not self.inference.segmentor_only:
+            source.set_vocabulary(self.test_vocabulary)
+        generated: GeneratedMasks = source(records)
+        masks = [image_masks.to(self.device) for image_masks in generated.soft_masks()]
         sizes = [_output_size(record) for record in records]
         if self.inference.segmentor_only:
             return [

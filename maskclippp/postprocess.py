@@ -1,9 +1,10 @@
 """Masks and class logits -> semantic maps, panoptic maps, instances.
 
-Q soft masks [Q, h, w] in [0, 1] at any resolution, logits [Q, K] or [Q, K + 1] (void last), output
-size (H, W). What is asked about the resized masks is answered without making them, see
-:mod:`maskclippp.upsampling`: neither Q x H x W nor K x H x W floats are held, and the host waits
-for the device a few times per image, not once per class or mask.
+Q soft masks [Q, h, w] in [0, 1] at any resolution; a tensor of masks spans exactly the image.
+Logits [Q, K] or [Q, K + 1] (void last), output size (H, W). What is asked about the resized masks
+is answered without making them, see :mod:`maskclippp.upsampling`: neither Q x H x W nor K x H x W
+floats are held, and the host waits for the device a few times per image, not once per class or
+mask.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from maskclippp.batching import resize_bilinear
-from maskclippp.upsampling import best_rows, shrink, solid_parts
+from maskclippp.soft_masks import SoftMasks, apply_matrices
+from maskclippp.upsampling import best_rows, reduce_masks, solid_parts
 
 
 def mask_classes(logits: Tensor, num_classes: int) -> Tensor:
@@ -29,17 +30,18 @@ def class_probabilities(logits: Tensor, num_classes: int) -> Tensor:
 
 
 def semantic_scores(
-    masks: Tensor, logits: Tensor, num_classes: int, size: tuple[int, int]
+    masks: Tensor | SoftMasks, logits: Tensor, num_classes: int, size: tuple[int, int]
 ) -> Tensor:
     """float32 [K, H, W]: sum over masks of class probability x mask."""
     probabilities = class_probabilities(logits, num_classes)
     # Resizing is linear: the sums are formed at the smaller of the two sizes.
-    scores = torch.einsum("qk,qhw->khw", probabilities, shrink(masks, size).float())
-    return resize_bilinear(scores, size)
+    values, matrices = reduce_masks(SoftMasks.of(masks), size)
+    scores = torch.einsum("qk,qhw->khw", probabilities, values.float())
+    return apply_matrices(scores, *matrices)
 
 
 def semantic_labels(
-    masks: Tensor, logits: Tensor, num_classes: int, size: tuple[int, int]
+    masks: Tensor | SoftMasks, logits: Tensor, num_classes: int, size: tuple[int, int]
 ) -> Tensor:
     """int64 [H, W]: the class with the greatest score at every pixel."""
     probabilities = class_probabilities(logits, num_classes)
@@ -56,7 +58,7 @@ class PanopticSettings:
 
 
 def panoptic_segmentation(
-    masks: Tensor,
+    masks: Tensor | SoftMasks,
     logits: Tensor,
     num_classes: int,
     size: tuple[int, int],
@@ -77,7 +79,7 @@ def panoptic_segmentation(
     masks, scores, labels = masks[competing], scores[competing], labels[competing]
     num_masks = len(masks)
     if num_masks == 0:
-        return torch.zeros(size, dtype=torch.int32, device=masks.device), []
+        return torch.zeros(size, dtype=torch.int32, device=logits.device), []
     winner = best_rows(lambda values: values * scores, num_masks, masks, size)
     won = torch.bincount(winner.flatten(), minlength=num_masks)
     solid = solid_parts(masks, size, lambda values: values >= 0.5)
@@ -87,7 +89,7 @@ def panoptic_segmentation(
     overlap = won / solid.area.clamp(min=1)
     valid = (kept > 0) & (overlap >= settings.overlap_threshold)
     id_of_mask, segments = _number_segments(valid.tolist(), labels.tolist(), settings.thing_classes)
-    table = torch.tensor([*id_of_mask, 0], dtype=torch.int32, device=masks.device)
+    table = torch.tensor([*id_of_mask, 0], dtype=torch.int32, device=logits.device)
     return table[winner], segments
 
 
@@ -122,7 +124,7 @@ class InstanceSettings:
 
 
 def instance_segmentation(
-    masks: Tensor,
+    masks: Tensor | SoftMasks,
     logits: Tensor,
     num_classes: int,
     size: tuple[int, int],
@@ -155,13 +157,13 @@ def instance_segmentation(
     boxes = mask_boxes(solid.binary) if settings.with_boxes else torch.zeros(len(used), 4)
     instances = Instances(size)
     instances.pred_masks = solid.binary[position[order]]
-    instances.pred_boxes = Boxes(boxes.to(masks.device)[position[order]])
+    instances.pred_boxes = Boxes(boxes.to(logits.device)[position[order]])
     instances.pred_classes = classes[order]
     instances.scores = scores[order]
     return instances
 
 
-def binary_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+def binary_masks(masks: Tensor | SoftMasks, size: tuple[int, int]) -> Tensor:
     """bool [Q, H, W]: masks > 0.5 at the output size."""
     return solid_parts(masks, size, lambda values: values > 0.5).binary
 

@@ -114,8 +114,9 @@ class TestTraining:
         record["image"] = torch.zeros(3, 64, 64, dtype=torch.uint8)
         record["image"][0, :, 32:] = 255
         masks, labels = model._training_masks([record], 3)
-        assert labels[0][masks[0][:, 32, 8]].tolist() == [2]
-        assert labels[0][masks[0][:, 32, 56]].tolist() == [0]
+        at_left, at_right = (masks[0].values[:, 32, column] for column in (8, 56))
+        assert labels[0][at_left].tolist() == [2]
+        assert labels[0][at_right].tolist() == [0]
         loss = model([record])["loss_ce"]
         loss.backward()
         assert loss > 0

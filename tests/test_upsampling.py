@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp import upsampling
+from maskclippp.soft_masks import bilinear_matrix
 from maskclippp.upsampling import Upsampling, best_rows, solid_parts
 from tests import plain
 
@@ -13,12 +14,12 @@ SIZES = [((4, 5), (16, 20)), ((7, 3), (20, 11)), ((1, 6), (9, 6)), ((5, 5), (5, 
 
 
 def grid(source: tuple[int, int], output: tuple[int, int]) -> Upsampling:
-    return Upsampling(source, output, torch.device("cpu"))
+    matrices = [bilinear_matrix(*ends) for ends in zip(source, output, strict=True)]
+    return Upsampling(matrices, torch.device("cpu"))
 
 
 def all_cells(of: Upsampling, num_maps: int) -> Tensor:
-    shape = num_maps, len(of.rows.low), len(of.columns.low)
-    return torch.ones(shape, dtype=torch.bool)
+    return torch.ones((num_maps, *of.num_cells), dtype=torch.bool)
 
 
 @pytest.mark.parametrize(("source", "output"), SIZES)

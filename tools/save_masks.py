@@ -36,12 +36,11 @@ import maskclippp  # noqa: E402, F401  (makes detectron2 importable)
 from detectron2.config import CfgNode  # noqa: E402
 from detectron2.data import DatasetCatalog, build_detection_test_loader  # noqa: E402
 
-from maskclippp.clip import build_visual_encoder  # noqa: E402
 from maskclippp.config import get_cfg  # noqa: E402
 from maskclippp.config_files import merge_config_file, merge_options  # noqa: E402
 from maskclippp.data.mappers.test_mapper import TestMapper  # noqa: E402
 from maskclippp.engine.errors import exit_on_bad_input  # noqa: E402
-from maskclippp.generators import build_generator  # noqa: E402
+from maskclippp.generators import build_mask_source  # noqa: E402
 from maskclippp.generators.mask_files import FORMATS, write_masks  # noqa: E402
 from maskclippp.inference import InferenceSettings  # noqa: E402
 from maskclippp.output_files import atomic_write  # noqa: E402
@@ -169,18 +168,12 @@ def save(
 
 def make_generator(cfg: CfgNode) -> Callable[[list[Record]], list[Tensor]]:
     """A function from records to their masks, bool [Q, H, W] at the original size."""
-    device = torch.device(cfg.MODEL.DEVICE)
-    node = cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER_F
-    generator = build_generator(cfg).to(device).eval()
-    encoder = None
-    if node.NAME != "none":
-        encoder = build_visual_encoder(node, "VISUAL_ENCODER_F").to(device).eval()
+    source = build_mask_source(cfg)
     dtype = InferenceSettings.from_config(cfg).autocast_dtype
 
     def generate(batch: list[Record]) -> list[Tensor]:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            encoded = encoder([record["image"] for record in batch]) if encoder else None
-            found = generator(batch, encoded).masks
+        with torch.autocast(cfg.MODEL.DEVICE, dtype=dtype, enabled=dtype != torch.float32):
+            found = source(batch).soft_masks()
         return [
             binary_masks(masks, (record["height"], record["width"]))
             for record, masks in zip(batch, found, strict=True)

@@ -12,7 +12,12 @@ from maskclippp.batching import InputFormat, PaddedBatch
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.mask_pooling import pool_masks
 from maskclippp.clip.open_clip_models import load_visual_tower
-from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
+from maskclippp.clip.visual_encoder import (
+    EncodedImages,
+    FeatureShape,
+    VisualEncoder,
+    input_arguments,
+)
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
 # Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
@@ -103,6 +108,14 @@ class CLIPConvNeXt(VisualEncoder):
             encoded.mask_embeddings = self._embed(pooled[:, :, None, None])
             encoded.mask_areas = masks.sum(dim=(1, 2))
         return encoded
+
+    def feature_shapes(self) -> dict[str, FeatureShape]:
+        """See :class:`VisualEncoder`."""
+        return {
+            f"stage{number}{self.feature_suffix}": FeatureShape(info["num_chs"], info["reduction"])
+            for number, info in enumerate(self.proxy.trunk.feature_info, start=1)
+            if f"stage{number}" in self.out_features
+        }
 
     def blocks(self) -> Iterator[nn.Module]:
         """See :class:`VisualEncoder`."""

@@ -120,9 +120,7 @@ class EVACLIPViT(MaskTokenEncoder):
         updated: Tensor = block(tokens, rope=context)
         return updated
 
-    def _project(
-        self, block: Any, tokens: Tensor, parts: str, context: Any
-    ) -> tuple[Tensor, ...]:
+    def _project(self, block: Any, tokens: Tensor, parts: str, context: Any) -> tuple[Tensor, ...]:
         attention = block.attn
         normed = block.norm1(tokens)
         if attention.qkv is None:

@@ -128,9 +128,7 @@ class MaskTokenEncoder(VisualEncoder):
         """A block as it was pretrained: [B, L, C] -> [B, L, C]."""
 
     @abstractmethod
-    def _project(
-        self, block: Any, tokens: Tensor, parts: str, context: Any
-    ) -> tuple[Tensor, ...]:
+    def _project(self, block: Any, tokens: Tensor, parts: str, context: Any) -> tuple[Tensor, ...]:
         """Queries, keys or values of tokens [B, L, C], each [B, heads, L, d].
 
         ``parts`` is a run of letters of "qkv". ``context`` is that of :meth:`_embed_patches` for

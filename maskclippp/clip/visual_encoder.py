@@ -1,9 +1,9 @@
 """The interface of visual encoders: images and masks in, one embedding per mask out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode
@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maskclippp.batching import InputFormat, PaddedBatch, Resize, pad_batch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY, get_part
+from maskclippp.soft_masks import SoftMasks
 
 
 @dataclass
@@ -42,6 +43,14 @@ class EncodedImages:
         )
 
 
+@dataclass(frozen=True)
+class FeatureShape:
+    """Channels of a feature map, and image pixels per cell side."""
+
+    channels: int
+    stride: int
+
+
 class VisualEncoder(nn.Module, ABC):
     """Base of the visual encoders: input processing here, the network in :meth:`encode`.
 
@@ -56,6 +65,8 @@ class VisualEncoder(nn.Module, ABC):
     """
 
     valid_features: tuple[str, ...] = ()
+    # Arguments of from_config that are sections of MODEL, outside the encoder's own node.
+    model_sections: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -88,7 +99,7 @@ class VisualEncoder(nn.Module, ABC):
         return self
 
     def forward(
-        self, images: Sequence[Tensor], masks: Sequence[Tensor] | None = None
+        self, images: Sequence[Tensor], masks: Sequence[Tensor | SoftMasks] | None = None
     ) -> EncodedImages:
         """Encode images [3, h, w] (0..255) and, per image, masks [Q, h, w] (Q may be 0)."""
         fmt = self.input_format
@@ -99,6 +110,13 @@ class VisualEncoder(nn.Module, ABC):
     @abstractmethod
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
         """Run the network on a padded batch."""
+
+    def feature_shapes(self) -> dict[str, FeatureShape]:
+        """The feature maps among the outputs, by the names of ``EncodedImages.maps``.
+
+        A generator that decodes feature maps is built for them.
+        """
+        return {}
 
     def blocks(self) -> Iterator[nn.Module]:
         """The modules in which most of the time goes: ``COMPILE`` compiles each of them."""
@@ -141,11 +159,20 @@ def input_arguments(node: CfgNode) -> dict[str, Any]:
     }
 
 
-def build_visual_encoder(node: CfgNode, key: str = "VISUAL_ENCODER") -> VisualEncoder:
-    """Build the encoder that a VISUAL_ENCODER (or VISUAL_ENCODER_F) config node describes."""
+def build_visual_encoder(
+    node: CfgNode, key: str = "VISUAL_ENCODER", model: CfgNode | None = None
+) -> VisualEncoder:
+    """Build the encoder that a VISUAL_ENCODER (or VISUAL_ENCODER_F) config node describes.
+
+    ``model`` is MODEL of the complete config, which detectron2's backbones have sections in.
+    """
     name_key = f"MODEL.MASKCLIPPP.{key}.NAME"
     encoder_class = get_part(VISUAL_ENCODER_REGISTRY, node.NAME, name_key)
-    encoder: VisualEncoder = encoder_class(node)
+    settings = {}
+    if model is not None:
+        sections = encoder_class.model_sections
+        settings = {argument: model[section] for argument, section in sections.items()}
+    encoder: VisualEncoder = encoder_class(node, **settings)
     if node.CHANNELS_LAST:
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if node.COMPILE:

@@ -111,9 +111,7 @@ class CLIPViT(MaskTokenEncoder):
         updated: Tensor = block(tokens)
         return updated
 
-    def _project(
-        self, block: Any, tokens: Tensor, parts: str, context: None
-    ) -> tuple[Tensor, ...]:
+    def _project(self, block: Any, tokens: Tensor, parts: str, context: None) -> tuple[Tensor, ...]:
         attention = block.attn
         projected = project_fused(
             block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias, parts

@@ -3,16 +3,20 @@
 import torch
 from torch import Tensor
 
-from maskclippp.batching import resize_bilinear
+from maskclippp.soft_masks import SoftMasks
 
 
 def label_by_overlap(
-    masks: Tensor, truth: Tensor, classes: Tensor, ignore_index: int, min_share: float = 0.5
+    masks: Tensor | SoftMasks,
+    truth: Tensor,
+    classes: Tensor,
+    ignore_index: int,
+    min_share: float = 0.5,
 ) -> Tensor:
     """Label every generated mask by the annotated mask that covers most of it.
 
     Args:
-        masks: [Q, h, w] generated; bool or probabilities.
+        masks: Q generated masks.
         truth: bool [n, H, W] annotated; generated masks are resized to them.
         classes: int64 [n] of the annotated masks.
         ignore_index: the label of masks that no annotated mask covers enough.
@@ -25,7 +29,7 @@ def label_by_overlap(
     if len(masks) == 0 or len(truth) == 0:
         return labels
     size = (truth.shape[-2], truth.shape[-1])
-    found = (resize_bilinear(masks.float(), size) > 0.5).flatten(1).float()
+    found = (SoftMasks.of(masks).resized(size) > 0.5).flatten(1).float()
     inside = found @ truth.to(found.device).flatten(1).float().t()  # [Q, n] pixels
     share, best = (inside / found.sum(dim=1, keepdim=True).clamp(min=1)).max(dim=1)
     chosen = classes[best.cpu()]

@@ -1,8 +1,8 @@
 """Swin Transformer (Liu et al., 2021) as the backbone of Mask2Former, made of timm's parts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from maskclippp.batching import InputFormat, PaddedBatch
 from maskclippp.clip.finetuning import set_trainable
-from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
+from maskclippp.clip.visual_encoder import (
+    EncodedImages,
+    FeatureShape,
+    VisualEncoder,
+    input_arguments,
+)
 from maskclippp.clip.weight_layouts import load_exactly
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 from maskclippp.weights import read_weights
@@ -121,6 +126,8 @@ class SwinBackbone(nn.Module):
                     f"found {list(values)}"
                 )
         widths = [embed_dim * 2**stage for stage in range(NUM_STAGES)]
+        self.patch_size = patch_size
+        self.embed_dim = embed_dim
         self.patch_embed = PatchEmbed(
             img_size=None,
             patch_size=patch_size,
@@ -167,17 +174,18 @@ class D2SwinTransformer(VisualEncoder):
     """The backbone of Mask2Former: maps ``res2`` to ``res5`` at strides 4 to 32, no embeddings.
 
     Args:
-        backbone: the network.
+        proxy: the network.
         finetune_type: none | all.
     """
 
     valid_features = ("res2", "res3", "res4", "res5")
+    model_sections: ClassVar[Mapping[str, str]] = {"swin": "SWIN"}
 
     @configurable
     def __init__(
         self,
         *,
-        backbone: SwinBackbone,
+        proxy: SwinBackbone,
         input_format: InputFormat,
         out_features: Sequence[str],
         feature_suffix: str = "",
@@ -192,8 +200,8 @@ class D2SwinTransformer(VisualEncoder):
             frozen=frozen,
             gradient_checkpointing=gradient_checkpointing,
         )
-        self.backbone = backbone
-        set_trainable(backbone, finetune_type, _FINETUNED_PATTERNS, "D2SwinTransformer")
+        self.proxy = proxy
+        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "D2SwinTransformer")
 
     @classmethod
     def from_config(cls, cfg: CfgNode, swin: CfgNode) -> dict[str, Any]:
@@ -202,7 +210,7 @@ class D2SwinTransformer(VisualEncoder):
         _load_pretrained(backbone, cfg)
         return {
             **input_arguments(cfg),
-            "backbone": backbone,
+            "proxy": backbone,
             "gradient_checkpointing": cfg.GRADIENT_CHECKPOINTING or swin.USE_CHECKPOINT,
             "finetune_type": cfg.FINETUNE_TYPE,
         }
@@ -215,7 +223,7 @@ class D2SwinTransformer(VisualEncoder):
                 "(VISUAL_ENCODER_F.NAME), not the mask classifier (VISUAL_ENCODER.NAME)"
             )
         encoded = EncodedImages(batch)
-        backbone = self.backbone
+        backbone = self.proxy
         cells = backbone.drop(backbone.patch_embed(batch.images))
         for index, stage in enumerate(backbone.stages):
             for block in stage.blocks:
@@ -224,9 +232,21 @@ class D2SwinTransformer(VisualEncoder):
             cells = stage.downsample(cells)
         return encoded
 
+    def feature_shapes(self) -> dict[str, FeatureShape]:
+        """See :class:`VisualEncoder`."""
+        shapes = (
+            FeatureShape(self.proxy.embed_dim * 2**index, self.proxy.patch_size * 2**index)
+            for index in range(NUM_STAGES)
+        )
+        return {
+            name + self.feature_suffix: shape
+            for name, shape in zip(self.valid_features, shapes, strict=True)
+            if name in self.out_features
+        }
+
     def blocks(self) -> Iterator[nn.Module]:
         """See :class:`VisualEncoder`."""
-        for stage in self.backbone.stages:
+        for stage in self.proxy.stages:
             yield from stage.blocks
 
 

@@ -35,7 +35,8 @@ def tiny_swin(**node_keys: Any) -> D2SwinTransformer:
 
 def save(encoder: D2SwinTransformer, path: Path) -> Path:
     """As the published files: a state dict under ``model``, beside keys of the head."""
-    state = {**encoder.state_dict(), "sem_seg_head.some": torch.ones(1)}
+    backbone = {f"backbone.{name}": value for name, value in encoder.proxy.state_dict().items()}
+    state = {**backbone, "sem_seg_head.some": torch.ones(1)}
     if path.suffix == ".pkl":
         arrays = {name: value.numpy() for name, value in state.items()}
         path.write_bytes(pickle.dumps({"model": arrays, "__author__": "third_party"}))
@@ -111,11 +112,11 @@ def test_pretrained_weights_are_the_backbone_of_a_checkpoint(file: str, tmp_path
 
 def test_load_from_takes_the_keys_with_its_prefix(tmp_path: Path) -> None:
     original = tiny_swin()
-    torch.save({"x." + k: v for k, v in original.backbone.state_dict().items()}, tmp_path / "a.pth")
+    torch.save({"x." + k: v for k, v in original.proxy.state_dict().items()}, tmp_path / "a.pth")
     loaded = tiny_swin(LOAD_FROM=str(tmp_path / "a.pth"), LOAD_BEG_KEY="x.")
-    assert torch.equal(loaded.backbone.norm0.weight, original.backbone.norm0.weight)
-    weight = loaded.backbone.get_parameter("patch_embed.proj.weight")
-    assert torch.equal(weight, original.backbone.get_parameter("patch_embed.proj.weight"))
+    assert torch.equal(loaded.proxy.norm0.weight, original.proxy.norm0.weight)
+    weight = loaded.proxy.get_parameter("patch_embed.proj.weight")
+    assert torch.equal(weight, original.proxy.get_parameter("patch_embed.proj.weight"))
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -61,10 +61,11 @@ def test_convnext_encoder(case: GoldenCase, variant: str) -> None:
     with torch.no_grad():
         encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
     check = tolerance(case)
-    assert_close(encoded.batch.images, expected.pop("input.images"), **check)
-    assert_close(
-        encoded.batch.padded_masks(), torch.cat(indexed(expected, "input.masks_")), **check
-    )
+    # The compact copy tests the padding by `encoder_input_resize` alone.
+    if "input.images" in expected:
+        assert_close(encoded.batch.images, expected["input.images"], **check)
+        masks = torch.cat(indexed(expected, "input.masks_"))
+        assert_close(encoded.batch.padded_masks(), masks, **check)
     assert_close(encoded.mask_embeddings, torch.cat(indexed(expected, "m_embs_")), **check)
     assert_close(encoded.mask_areas, torch.cat(indexed(expected, "areas_")), **check)
     assert set(case.info["config"]["OUT_FEATURES"]) - {"m_embs"} == set(encoded.maps)

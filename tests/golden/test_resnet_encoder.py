@@ -69,9 +69,11 @@ def test_images_with_masks(case: GoldenCase, variant: str) -> None:
     encoder = build(case, features, variant)
     with torch.no_grad():
         encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
-    assert_close(encoded.batch.images, expected["input.images"], **check)
-    masks = torch.cat(indexed(expected, "input.masks_"))
-    assert_close(encoded.batch.padded_masks(), masks, **check)
+    # The compact copy tests the padding by `encoder_input_resize` alone.
+    if "input.images" in expected:
+        assert_close(encoded.batch.images, expected["input.images"], **check)
+        masks = torch.cat(indexed(expected, "input.masks_"))
+        assert_close(encoded.batch.padded_masks(), masks, **check)
     assert_close(encoded.mask_embeddings, torch.cat(indexed(expected, "m_embs_")), **check)
     assert_close(encoded.mask_areas, torch.cat(indexed(expected, "areas_")), **check)
     assert {"m_embs", *encoded.maps} == set(features)
@@ -79,16 +81,17 @@ def test_images_with_masks(case: GoldenCase, variant: str) -> None:
         assert_close(feature_map, expected[name], **check)
 
 
-@pytest.mark.parametrize("case", RESNET, ids=str)
-def test_image_embedding_of_the_plain_tower(case: GoldenCase) -> None:
-    images = case.tensors("inputs")["plain_image"]
-    size = (images.shape[-2], images.shape[-1])
-    no_masks = [torch.zeros(0, *size)] * len(images)
-    batch = PaddedBatch(images, [size] * len(images), no_masks)
-    with torch.no_grad():
-        encoded = build(case, ["i_embs"]).encode(batch, with_masks=False)
-    expected = of_variant(case, "plain")["embedding"]
-    assert_close(encoded.maps["i_embs"][:, :, 0, 0], expected, **tolerance(case))
+def test_image_embedding_of_the_plain_tower() -> None:
+    # The compact copy tests image embeddings by the variants with masks alone.
+    for case in (case for case in RESNET if "plain" in case.info["variants"]):
+        images = case.tensors("inputs")["plain_image"]
+        size = (images.shape[-2], images.shape[-1])
+        no_masks = [torch.zeros(0, *size)] * len(images)
+        batch = PaddedBatch(images, [size] * len(images), no_masks)
+        with torch.no_grad():
+            encoded = build(case, ["i_embs"]).encode(batch, with_masks=False)
+        expected = of_variant(case, "plain")["embedding"]
+        assert_close(encoded.maps["i_embs"][:, :, 0, 0], expected, **tolerance(case))
 
 
 @pytest.mark.parametrize("case", RESNET, ids=str)

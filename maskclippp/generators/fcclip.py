@@ -1,0 +1,100 @@
+"""FC-CLIP (arXiv 2308.02487) and MAFT+ (arXiv 2408.00744): masks classified into any words."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from maskclippp.clip.model_names import embedding_width
+from maskclippp.clip.text_tower import build_text_tower
+from maskclippp.clip.visual_encoder import VisualEncoder
+from maskclippp.generators.base import GeneratedMasks
+from maskclippp.generators.checkpoints import load_head
+from maskclippp.generators.mask2former.class_heads import OpenVocabularyDecoder
+from maskclippp.generators.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
+from maskclippp.generators.mask2former.segmentor import (
+    MaskTransformerSegmentor,
+    decoder_options_of,
+    pixel_decoder_of,
+)
+from maskclippp.generators.mask2former.transformer_decoder import MaskPredictions
+from maskclippp.registry import SEGMENTOR_REGISTRY
+from maskclippp.text_classifier import TextClassifier
+from maskclippp.vocabulary import Vocabulary, get_templates
+
+
+@SEGMENTOR_REGISTRY.register()
+class FCCLIPSegmentor(MaskTransformerSegmentor):
+    """Mask2Former's decoders on a frozen CLIP, with a text classifier of its own.
+
+    The text tower is no part of the state dict, as in the published checkpoints.
+
+    Args:
+        pixel_decoder: see :class:`MaskTransformerSegmentor`.
+        predictor: with class embeddings of the text tower's width.
+        void_embedding: one learned row that stands for none of the words.
+        text_classifier: of TEXT_ENCODER_F and TEMPLATES_F; None: masks only, no classes.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        pixel_decoder: MSDeformAttnPixelDecoder,
+        predictor: OpenVocabularyDecoder,
+        void_embedding: nn.Embedding,
+        text_classifier: TextClassifier | None = None,
+    ) -> None:
+        super().__init__(pixel_decoder=pixel_decoder, predictor=predictor)
+        self.void_embedding = void_embedding
+        self.text_classifier = text_classifier
+        self._vocabulary: Vocabulary | None = None
+        self._text: Tensor | None = None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, encoder: VisualEncoder) -> dict[str, Any]:
+        """Arguments from the complete config and the generator's encoder; loads the weights."""
+        node = cfg.MODEL.MASKCLIPPP
+        tower = build_text_tower(node.TEXT_ENCODER_F, "TEXT_ENCODER_F").to(cfg.MODEL.DEVICE)
+        width = embedding_width(node.TEXT_ENCODER_F.MODEL_NAME)
+        parts = {
+            "pixel_decoder": pixel_decoder_of(cfg, encoder),
+            "predictor": OpenVocabularyDecoder(
+                options=decoder_options_of(cfg), embedding_dim=width
+            ),
+            "void_embedding": nn.Embedding(1, width),
+        }
+        load_head(parts, node.SEGMENTOR)
+        return {
+            **parts,
+            "text_classifier": TextClassifier(
+                tower.eval(),
+                get_templates(node.TEMPLATES_F),
+                chunk_size=node.TEXT_CHUNK_SIZE,
+                cache=node.TEXT_CACHE,
+            ),
+        }
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """See :class:`MaskGenerator`; in a distributed run all processes must call it together."""
+        if vocabulary == self._vocabulary or self.text_classifier is None:
+            return
+        self._vocabulary = vocabulary
+        # Means over the templates of unit vectors, brought back to unit length: [Ka, D].
+        embeddings = self.text_classifier.embed_frozen(vocabulary.synonyms).mean(dim=1)
+        self._text = F.normalize(embeddings, dim=-1)
+
+    def _classify(self, generated: GeneratedMasks, predictions: MaskPredictions) -> GeneratedMasks:
+        if self._vocabulary is None or self._text is None:
+            return generated
+        assert isinstance(self.predictor, OpenVocabularyDecoder)
+        device = predictions.classes.device
+        logits = self.predictor.class_logits(
+            predictions.classes,
+            self._text.to(device),
+            self.void_embedding.weight,
+            self._vocabulary.class_of_synonym.to(device),
+            len(self._vocabulary),
+        )
+        return GeneratedMasks(generated.masks, list(logits), "open", generated.frames)
