@@ -1,6 +1,8 @@
 """The whole model: a training step with its gradients, and evaluation with true masks."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,15 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.config import get_cfg
+from maskclippp.generators import FCCLIPSegmentor, GeneratedMasks, MaskGenerator, MaskSource
 from maskclippp.meta_arch import MaskCLIPpp
+from maskclippp.soft_masks import Frame
 from tests.golden_cases import GoldenCase, cases
 from tests.golden_models import dense_rows, register_models
 
 TRAIN = cases("meta_arch_train")
 EVAL = cases("meta_arch_eval_gt")
+GENERATED = cases("meta_arch_eval_fcclip") + cases("meta_arch_eval_m2f")
 
 
 def build_model(case: GoldenCase, folder: Path) -> MaskCLIPpp:
@@ -38,7 +43,9 @@ def build_model(case: GoldenCase, folder: Path) -> MaskCLIPpp:
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (names[0],), (names[1],)
     cfg.MODEL.DEVICE = "cpu"
     node = cfg.MODEL.MASKCLIPPP
-    node.VISUAL_ENCODER.PRETRAINED = node.TEXT_ENCODER.PRETRAINED = "random"
+    for part in ("VISUAL_ENCODER", "TEXT_ENCODER", "VISUAL_ENCODER_F", "TEXT_ENCODER_F"):
+        node[part].PRETRAINED = "random"
+    node.SEGMENTOR.PRETRAINED = "random"
     node.TEST.MASK_ACC = False
     node.TEST.SEMANTIC_OUTPUT = "scores"
     model = MaskCLIPpp(cfg)
@@ -49,6 +56,22 @@ def build_model(case: GoldenCase, folder: Path) -> MaskCLIPpp:
     result = model.load_state_dict(state, strict=False)
     assert result.missing_keys in ([], ["text_encoder.logit_scale"])
     return model
+
+
+def load_generator(model: MaskCLIPpp, case: GoldenCase) -> None:
+    """Give the model's generator, its encoder and its text tower the weights of the case."""
+    source = model._get_mask_source()
+    weights = case.tensors("weights")
+    parts: dict[str, torch.nn.Module] = {"segmentor": source.generator}
+    assert source.encoder is not None
+    parts["visual_encoder_f"] = source.encoder
+    if isinstance(source.generator, FCCLIPSegmentor):
+        assert source.generator.text_classifier is not None
+        parts["text_encoder_f"] = source.generator.text_classifier.tower
+    for name, part in parts.items():
+        shapes = {f"{name}.{k}": v.shape for k, v in part.state_dict().items()}
+        state = dense_rows({k: v for k, v in weights.items() if k.startswith(f"{name}.")}, shapes)
+        part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items()})
 
 
 def per_image(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
@@ -87,34 +110,119 @@ def test_training_step(case: GoldenCase, tmp_path: Path) -> None:
     assert checked > 10
 
 
-@pytest.mark.parametrize("case", EVAL, ids=str)
-def test_evaluation_with_true_masks(case: GoldenCase, tmp_path: Path) -> None:
-    model = build_model(case, tmp_path).eval()
-    inputs = case.tensors("inputs")
-    sizes = case.info["config"]["output_sizes"]
-    records = [
-        {"image": image, "sem_seg": labels.long(), "height": size[0], "width": size[1]}
-        for image, labels, size in zip(
-            per_image(inputs, "image"), per_image(inputs, "gt_sem_seg"), sizes, strict=True
-        )
+def records_of(case: GoldenCase) -> list[dict[str, Any]]:
+    inputs, sizes = case.tensors("inputs"), case.info["config"]["output_sizes"]
+    return [
+        {"image": image, "height": size[0], "width": size[1]}
+        for image, size in zip(per_image(inputs, "image"), sizes, strict=True)
     ]
-    results = model(records)
+
+
+def check_results(results: list[dict[str, Any]], case: GoldenCase) -> None:
+    """Compare all results that the case holds."""
     outputs, limits = case.tensors("outputs"), case.info["tolerance"]
     check = {"rtol": limits["rtol"], "atol": limits["atol"]}
-    assert_close(model._get_test_text(), outputs["test_t_embs"], **check)
     for index, result in enumerate(results):
         seen = outputs["category_overlapping_mask"]
         assert torch.equal(result["category_overlapping_mask"], seen)
-        assert_close(result["sem_seg"], outputs[f"sem_seg/{index}"], **check)
-        ids, segments = result["panoptic_seg"]
-        differing = (ids != outputs[f"panoptic_seg/{index}"]).float().mean()
-        assert differing <= 0.005
-        assert segments == case.info["segments_info"][index]
-        instances = result["instances"]
-        assert torch.equal(instances.pred_classes, outputs[f"instances_classes/{index}"])
-        assert_close(instances.scores, outputs[f"instances_scores/{index}"], rtol=0, atol=1e-3)
-        masks = outputs[f"instances_masks/{index}"].bool()
-        assert (instances.pred_masks != masks).float().mean() <= 0.005
+        if f"sem_seg/{index}" in outputs:
+            assert_close(result["sem_seg"], outputs[f"sem_seg/{index}"], **check)
+        if f"panoptic_seg/{index}" in outputs:
+            ids, segments = result["panoptic_seg"]
+            differing = (ids != outputs[f"panoptic_seg/{index}"]).float().mean()
+            assert differing <= 0.005
+            assert segments == case.info["segments_info"][index]
+        if f"instances_classes/{index}" in outputs:
+            instances = result["instances"]
+            assert torch.equal(instances.pred_classes, outputs[f"instances_classes/{index}"])
+            assert_close(instances.scores, outputs[f"instances_scores/{index}"], rtol=0, atol=1e-3)
+        if f"instances_masks/{index}" in outputs:
+            masks = outputs[f"instances_masks/{index}"].bool()
+            assert (result["instances"].pred_masks != masks).float().mean() <= 0.005
+
+
+@pytest.mark.parametrize("case", EVAL, ids=str)
+def test_evaluation_with_true_masks(case: GoldenCase, tmp_path: Path) -> None:
+    model = build_model(case, tmp_path).eval()
+    labels = per_image(case.tensors("inputs"), "gt_sem_seg")
+    records = [
+        {**record, "sem_seg": label.long()}
+        for record, label in zip(records_of(case), labels, strict=True)
+    ]
+    check_results(model(records), case)
+    limits = case.info["tolerance"]
+    check = {"rtol": limits["rtol"], "atol": limits["atol"]}
+    assert_close(model._get_test_text(), case.tensors("outputs")["test_t_embs"], **check)
+
+
+class RecordedGenerator(MaskGenerator):
+    """Answers what the generator of a case answered."""
+
+    def __init__(self, recorded: GeneratedMasks) -> None:
+        super().__init__()
+        self.recorded = recorded
+
+    def forward(self, batched_inputs: Any, encoded: Any) -> GeneratedMasks:
+        assert encoded is not None
+        stride = encoded.batch.images.shape[-1] // self.recorded.masks[0].shape[-1]
+        height, width = (side * stride for side in self.recorded.masks[0].shape[-2:])
+        frames = [Frame((height, width), size) for size in encoded.batch.image_sizes]
+        return dataclasses.replace(self.recorded, frames=frames)
+
+
+def use_generator(model: MaskCLIPpp, case: GoldenCase) -> None:
+    """The case's generator; a reduced case has no weights for it, but its answers."""
+    if "weights/segmentor.*" not in case.info.get("reduced", {}).get("zero", ()):
+        load_generator(model, case)
+        return
+    outputs = case.tensors("outputs")
+    source = model._get_mask_source()
+    recorded = GeneratedMasks(
+        list(outputs["segmentor/pred_masks"]),
+        list(outputs["segmentor/pred_logits"]),
+        "open" if isinstance(source.generator, FCCLIPSegmentor) else "closed",
+    )
+    model._mask_source = MaskSource(RecordedGenerator(recorded), source.encoder)
+
+
+@pytest.mark.parametrize("case", GENERATED, ids=str)
+def test_evaluation_with_a_generator(case: GoldenCase, tmp_path: Path) -> None:
+    model = build_model(case, tmp_path).eval()
+    use_generator(model, case)
+    check_results(model(records_of(case)), case)
+
+
+@pytest.mark.parametrize("case", GENERATED, ids=str)
+def test_masks_and_logits_of_the_generator(case: GoldenCase, tmp_path: Path) -> None:
+    model = build_model(case, tmp_path).eval()
+    use_generator(model, case)
+    outputs, limits = case.tensors("outputs"), case.info["tolerance"]
+    check = {"rtol": limits["rtol"], "atol": limits["atol"]}
+    source = model._get_mask_source()
+    assert model.test_vocabulary is not None
+    source.set_vocabulary(model.test_vocabulary)
+    generated = source(records_of(case))
+    assert_close(torch.stack(generated.masks), outputs["segmentor/pred_masks"], **check)
+    assert generated.logits is not None
+    assert_close(torch.stack(generated.logits), outputs["segmentor/pred_logits"], **check)
+    with torch.no_grad():
+        encoded = model.visual_encoder(
+            [record["image"] for record in records_of(case)], generated.soft_masks()
+        )
+    assert_close(encoded.mask_areas, outputs["visual_encoder/areas"], **check)
+    assert_close(encoded.mask_embeddings, outputs["visual_encoder/m_embs"], **check)
+
+
+@pytest.mark.parametrize("case", GENERATED, ids=str)
+def test_masks_of_the_generator_alone(case: GoldenCase, tmp_path: Path) -> None:
+    model = build_model(case, tmp_path).eval()
+    use_generator(model, case)
+    model.inference = dataclasses.replace(model.inference, segmentor_only=True)
+    outputs = case.tensors("outputs")
+    for index, result in enumerate(model(records_of(case))):
+        key = f"segmentor_only_masks/{index}"
+        if key in outputs:
+            assert (result["pred_masks"] != outputs[key].bool()).float().mean() <= 0.005
 
 
 @pytest.mark.parametrize("case", EVAL, ids=str)
