@@ -179,6 +179,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
                 "SEMANTIC_OUTPUT": "labels",
                 # (new) autocast in evaluation: float32 (off) | bfloat16 | float16
                 "DTYPE": "float32",
+                # (new) pad every image as if it were alone in its batch: results do not depend on
+                # the batch. False: pad all images of a batch to a common size, as published.
+                "PAD_ALONE": True,
             },
         }
     )

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from maskclippp import postprocess
+from maskclippp.class_logits import append_void, geometric_ensemble, train_to_test_logits
 from maskclippp.soft_masks import SoftMasks
 
 _DTYPES = {
@@ -20,6 +21,9 @@ _DTYPES = {
 @dataclass(frozen=True)
 class InferenceSettings:
     """What is computed in evaluation; names as in the config.
+
+    ``pad_alone``: pad every image as if it were alone in its batch, so that results do not depend
+    on the batch; published results of larger batches pad all images to a common size.
 
     Raises:
         ValueError: an unknown ``semantic_output`` or ``dtype``.
@@ -39,6 +43,7 @@ class InferenceSettings:
     segmentor_only: bool = False
     semantic_output: str = "labels"
     dtype: str = "float32"
+    pad_alone: bool = True
 
     def __post_init__(self) -> None:
         if self.semantic_output not in ("labels", "scores"):
@@ -72,7 +77,49 @@ class InferenceSettings:
             segmentor_only=test.SEGMENTOR_ONLY,
             semantic_output=test.SEMANTIC_OUTPUT,
             dtype=test.DTYPE,
+            pad_alone=test.PAD_ALONE,
         )
+
+
+def combine_with_generator(
+    logits: Tensor,
+    generator_logits: Tensor,
+    seen: Tensor,
+    class_of_train_class: Tensor | None,
+    settings: InferenceSettings,
+) -> Tensor:
+    """Ensemble with the generator's own classification, if asked for, and its void.
+
+    Args:
+        logits: [Q, K] of the mask classifier.
+        generator_logits: [Q, K' + 1], void last.
+        seen: bool [K].
+        class_of_train_class: of a closed generator, int64 [K_train + 1] as of
+            ``Vocabulary.class_of_train_class``; None: the generator is asked for the same words.
+        settings: whether and how to combine.
+
+    Returns:
+        float32 [Q, K + 1].
+
+    Raises:
+        ValueError: a closed generator has another number of classes than the training set.
+    """
+    if not settings.ensemble_on:
+        return append_void(logits, generator_logits)
+    theirs = generator_logits[:, :-1]
+    if class_of_train_class is not None:
+        if len(class_of_train_class) != generator_logits.shape[1]:
+            raise ValueError(
+                f"the generator classifies into {theirs.shape[1]} classes, those that it was "
+                f"trained on, but DATASETS.TRAIN has {len(class_of_train_class) - 1}; name the "
+                "generator's training set there, or set TEST.ENSEMBLE_ON False"
+            )
+        table = class_of_train_class.to(logits.device)
+        theirs = train_to_test_logits(generator_logits, table, logits.shape[1])
+    combined = geometric_ensemble(
+        logits, theirs, seen.to(logits.device), settings.ensemble_alpha, settings.ensemble_beta
+    )
+    return append_void(combined, generator_logits)
 
 
 def image_results(

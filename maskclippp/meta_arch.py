@@ -17,12 +17,7 @@ from torch import Tensor, nn
 from maskclippp import postprocess
 from maskclippp.alignment import PSM, build_criterion, build_psm
 from maskclippp.alignment.psm import clamped_scale
-from maskclippp.class_logits import (
-    append_void,
-    geometric_ensemble,
-    max_over_synonyms,
-    train_to_test_logits,
-)
+from maskclippp.class_logits import max_over_synonyms
 from maskclippp.clip import (
     EncodedImages,
     TextTower,
@@ -30,10 +25,14 @@ from maskclippp.clip import (
     build_text_tower,
     build_visual_encoder,
 )
-from maskclippp.generators import GeneratedMasks, MaskSource, build_mask_source
+from maskclippp.generators import (
+    GeneratedMasks,
+    MaskSource,
+    build_mask_source,
+    check_generator,
+)
 from maskclippp.generators.assignment import label_by_overlap
-from maskclippp.inference import InferenceSettings, image_results
-from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
+from maskclippp.inference import InferenceSettings, combine_with_generator, image_results
 from maskclippp.soft_masks import SoftMasks
 from maskclippp.text_classifier import TextClassifier
 from maskclippp.vocabulary import Vocabulary, get_templates, shared_vocabulary
@@ -121,8 +120,8 @@ class MaskCLIPpp(nn.Module):
             raise ValueError(f"INPUT.FORMAT: CLIP reads RGB images, found {cfg.INPUT.FORMAT!r}")
         node = cfg.MODEL.MASKCLIPPP
         if cfg.DATASETS.TEST or node.TRAIN_MASKS == "segmentor":
-            # The generator is built when it is first needed; a wrong name is an error now.
-            get_part(SEGMENTOR_REGISTRY, node.SEGMENTOR.NAME, "MODEL.MASKCLIPPP.SEGMENTOR.NAME")
+            # The generator is built when it is first needed; what is missing is an error now.
+            check_generator(cfg)
         return {
             "visual_encoder": build_visual_encoder(node.VISUAL_ENCODER, model=cfg.MODEL),
             "text_encoder": build_text_tower(node.TEXT_ENCODER),
@@ -173,7 +172,9 @@ class MaskCLIPpp(nn.Module):
             ValueError: the dataset has no class names.
         """
         self._choose_dataset(name)
-        self._get_test_text()
+        if not self.inference.segmentor_only:
+            self._get_test_text()
+        self._get_classifying_source()
 
     def set_test_vocabulary(
         self, class_names: Sequence[str], thing_classes: Sequence[int] = ()
@@ -208,11 +209,9 @@ class MaskCLIPpp(nn.Module):
         self._test_text = None
         self._class_of_synonym = vocabulary.class_of_synonym
         # bool [K]: test classes that share a name with a training class
-        self._seen = (
-            vocabulary.seen_in(self.train_vocabulary)
-            if self.train_vocabulary is not None
-            else torch.zeros(len(vocabulary), dtype=torch.bool)
-        )
+        train = self.train_vocabulary or Vocabulary(())
+        self._seen = vocabulary.seen_in(train)
+        self._class_of_train_class = vocabulary.class_of_train_class(train)
 
     def train(self, mode: bool = True) -> "MaskCLIPpp":
         """See ``nn.Module``; embeddings of a tuned text tower are made anew after training."""
@@ -328,11 +327,30 @@ class MaskCLIPpp(nn.Module):
             self._mask_source = self._make_mask_source()
         return self._mask_source
 
-    def _infer(self, records: Records) -> list[dict[str, Any]]:
+    def _get_classifying_source(self) -> MaskSource:
+        """The mask source, told which words are asked for."""
         source = self._get_mask_source()
         if self.test_vocabulary is not None and not self.inference.segmentor_only:
             source.set_vocabulary(self.test_vocabulary)
-        generated: GeneratedMasks = source(records)
+        return source
+
+    def _infer(self, records: Records) -> list[dict[str, Any]]:
+        """Results of a batch, in its order."""
+        if not self.inference.pad_alone:
+            return self._infer_padded(records)
+        # Images of one size are padded alike: the others would add to their padding.
+        indices_of_size: dict[torch.Size, list[int]] = {}
+        for index, record in enumerate(records):
+            indices_of_size.setdefault(record["image"].shape, []).append(index)
+        results: dict[int, dict[str, Any]] = {}
+        for indices in indices_of_size.values():
+            found = self._infer_padded([records[index] for index in indices])
+            results.update(zip(indices, found, strict=True))
+        return [results[index] for index in range(len(records))]
+
+    def _infer_padded(self, records: Records) -> list[dict[str, Any]]:
+        """Results of images that are padded to a common size."""
+        generated: GeneratedMasks = self._get_classifying_source()(records)
         masks = [image_masks.to(self.device) for image_masks in generated.soft_masks()]
         sizes = [_output_size(record) for record in records]
         if self.inference.segmentor_only:
@@ -353,33 +371,19 @@ class MaskCLIPpp(nn.Module):
         per_image = class_logits.split(encoded.batch.masks_per_image)
         results = []
         for index, (logits, size) in enumerate(zip(per_image, sizes, strict=True)):
-            logits = self._with_generator(logits, generated, index)
+            if generated.logits is not None:
+                logits = combine_with_generator(
+                    logits,
+                    generated.logits[index].to(self.device),
+                    self._seen,
+                    self._class_of_train_class if generated.classifier == "closed" else None,
+                    self.inference,
+                )
             result = image_results(
                 masks[index], logits, size, self.thing_classes, num_classes, self.inference
             )
             results.append({**result, "category_overlapping_mask": self._seen})
         return results
-
-    def _with_generator(self, logits: Tensor, generated: GeneratedMasks, index: int) -> Tensor:
-        """Ensemble with the generator's own classification, and its void, if it has one."""
-        if generated.logits is None:
-            return logits
-        original = generated.logits[index].to(self.device)
-        if self.inference.ensemble_on:
-            theirs = original[:, :-1]
-            if generated.classifier == "closed":
-                assert self.test_vocabulary is not None
-                assert self.train_vocabulary is not None
-                table = self.test_vocabulary.class_of_train_class(self.train_vocabulary)
-                theirs = train_to_test_logits(original, table.to(self.device), logits.shape[1])
-            logits = geometric_ensemble(
-                logits,
-                theirs,
-                self._seen.to(self.device),
-                self.inference.ensemble_alpha,
-                self.inference.ensemble_beta,
-            )
-        return append_void(logits, original)
 
 
 def _output_size(record: dict[str, Any]) -> tuple[int, int]:

@@ -254,13 +254,31 @@ class TestEvaluation:
         encoded = model.visual_encoder([random_image(64, 64)], [torch.ones(1, 64, 64)])
         exact = model._align(encoded, model._get_test_text())
         logits = []
-        model._with_generator = lambda found, *_: logits.append(found) or found
+        model.psm.register_forward_hook(lambda module, inputs, found: logits.append(found))
         model([labelled_record((64, 80), 0, 1)])
         assert len(logits[0][0].unique()) > 0.9 * len(exact[0].unique())
 
     def test_a_missing_generator_is_an_error_before_training(self) -> None:
         with pytest.raises(ValueError, match=r"SEGMENTOR\.NAME: 'FCCLIP' is not one of"):
             tiny_model(".SEGMENTOR.NAME", "FCCLIP")
+
+    def test_a_generator_without_its_encoder_is_an_error_before_training(self) -> None:
+        with pytest.raises(ValueError, match=r"'FCCLIPSegmentor' decodes .*VISUAL_ENCODER_F"):
+            tiny_model(".SEGMENTOR.NAME", "FCCLIPSegmentor")
+
+    def test_images_of_a_batch_do_not_change_each_other(self) -> None:
+        """A smaller image is not padded to the size of a larger one."""
+        torch.manual_seed(0)
+        psm = (".PSM.NAME", "PseudoTextPSM", ".PSM.IN_FEATURES", ["p_embs"])
+        model = tiny_model(*ALL_OUTPUTS, *psm).eval()
+        records = [
+            labelled_record(size, 0, 1, 3) for size in ((64, 80), (150, 90), (64, 80), (33, 40))
+        ]
+        for record, together in zip(records, model(records), strict=True):
+            (alone,) = model([record])
+            assert torch.equal(alone["sem_seg_labels"], together["sem_seg_labels"])
+            assert_close(alone["instances"].scores, together["instances"].scores)
+            assert torch.equal(alone["panoptic_seg"][0], together["panoptic_seg"][0])
 
     def test_thing_classes_must_exist(self) -> None:
         with pytest.raises(ValueError, match=r"thing classes \[5\] are not in 0\.\.1"):

@@ -1,6 +1,11 @@
 """Mask generators ("SEGMENTOR" in configs): images in, masks out."""
 
-from maskclippp.generators.base import GeneratedMasks, MaskGenerator, build_generator
+from maskclippp.generators.base import (
+    GeneratedMasks,
+    MaskGenerator,
+    build_generator,
+    check_generator,
+)
 from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.ground_truth import GTSegmentor, PanGTSegmentor
 from maskclippp.generators.mask2former.segmentor import Mask2FormerSegmentor
@@ -22,4 +27,5 @@ __all__ = [
     "SuperpixelSegmentor",
     "build_generator",
     "build_mask_source",
+    "check_generator",
 ]

@@ -13,6 +13,8 @@ from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
 from maskclippp.soft_masks import Frame, SoftMasks
 from maskclippp.vocabulary import Vocabulary
 
+_NAME_KEY = "MODEL.MASKCLIPPP.SEGMENTOR.NAME"
+
 
 @dataclass(frozen=True)
 class GeneratedMasks:
@@ -49,6 +51,10 @@ class MaskGenerator(nn.Module, ABC):
     needs_ground_truth = False
     reads_features = False
 
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Raise what would keep the generator from being built, before hours of training."""
+
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Take note of the words that are asked for; generators that classify them override it."""
 
@@ -64,23 +70,39 @@ class MaskGenerator(nn.Module, ABC):
         """
 
 
-def build_generator(cfg: CfgNode, encoder: VisualEncoder | None = None) -> MaskGenerator:
-    """Build the generator that MODEL.MASKCLIPPP.SEGMENTOR names.
+def check_generator(cfg: CfgNode) -> None:
+    """Check what MODEL.MASKCLIPPP.SEGMENTOR and VISUAL_ENCODER_F name, without building it.
 
     Raises:
-        ValueError: no such generator; or it reads feature maps and there is no ``encoder``.
+        ValueError: no such generator; or it reads feature maps and has no encoder.
+        FileNotFoundError: a file that it needs is not there.
     """
-    name = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME
-    key = "MODEL.MASKCLIPPP.SEGMENTOR.NAME"
-    generator_class = get_part(SEGMENTOR_REGISTRY, name, key)
-    if not generator_class.reads_features:
-        generator: MaskGenerator = generator_class(cfg)
-        return generator
-    if encoder is None:
+    node = cfg.MODEL.MASKCLIPPP
+    generator_class = _find_generator(cfg)
+    if generator_class.reads_features and node.VISUAL_ENCODER_F.NAME == "none":
         raise ValueError(
-            f"{key}: {name!r} decodes the feature maps of an encoder of its own, but "
-            "MODEL.MASKCLIPPP.VISUAL_ENCODER_F.NAME is 'none'; use one of the configs that name "
-            "the generator (configs/**/fcclip-*, maft-*, m2f-*)"
+            f"{_NAME_KEY}: {node.SEGMENTOR.NAME!r} decodes the feature maps of an encoder of its "
+            "own, but MODEL.MASKCLIPPP.VISUAL_ENCODER_F.NAME is 'none'; use a config of a "
+            "generator (configs/**/fcclip-*, maft-*, m2f-*), another SEGMENTOR.NAME such as "
+            "GTSegmentor, or no DATASETS.TEST"
         )
-    decoder: MaskGenerator = generator_class(cfg, encoder)
-    return decoder
+    generator_class.check_config(cfg)
+
+
+def build_generator(cfg: CfgNode, encoder: VisualEncoder | None = None) -> MaskGenerator:
+    """Build the generator that MODEL.MASKCLIPPP.SEGMENTOR names, for the maps of ``encoder``.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`check_generator`.
+    """
+    check_generator(cfg)
+    generator_class = _find_generator(cfg)
+    arguments = (cfg, encoder) if generator_class.reads_features else (cfg,)
+    generator: MaskGenerator = generator_class(*arguments)
+    return generator
+
+
+def _find_generator(cfg: CfgNode) -> type[MaskGenerator]:
+    name = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME
+    found: type[MaskGenerator] = get_part(SEGMENTOR_REGISTRY, name, _NAME_KEY)
+    return found

@@ -48,6 +48,7 @@ def build_model(case: GoldenCase, folder: Path) -> MaskCLIPpp:
     node.SEGMENTOR.PRETRAINED = "random"
     node.TEST.MASK_ACC = False
     node.TEST.SEMANTIC_OUTPUT = "scores"
+    node.TEST.PAD_ALONE = False
     model = MaskCLIPpp(cfg)
     shapes = {k: v.shape for k, v in model.state_dict().items()}
     state = dense_rows(case.tensors("weights"), shapes)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator
-from maskclippp.generators.checkpoints import load_head
+from maskclippp.generators.checkpoints import check_present, load_head
 from maskclippp.generators.mask2former.class_heads import ClosedVocabularyDecoder
 from maskclippp.generators.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
 from maskclippp.generators.mask2former.transformer_decoder import (
@@ -32,6 +32,13 @@ class MaskTransformerSegmentor(MaskGenerator):
     """
 
     reads_features = True
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """See :class:`MaskGenerator`: the checkpoint must be there."""
+        node = cfg.MODEL.MASKCLIPPP.SEGMENTOR
+        if node.PRETRAINED != "random":
+            check_present(node.PRETRAINED, "MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED")
 
     def __init__(
         self, *, pixel_decoder: MSDeformAttnPixelDecoder, predictor: MaskedAttentionDecoder
