@@ -45,6 +45,8 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> None:
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume, may_be_absent=not resume)
     results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(Trainer.test_with_augmentation(cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
 

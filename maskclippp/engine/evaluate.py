@@ -15,9 +15,13 @@ from maskclippp.output_files import write_json
 logger = logging.getLogger(__name__)
 
 
-def inference_folder(cfg: CfgNode, dataset_name: str) -> Path:
+# Of results and of their folder, when they come from test-time augmentation; as in detectron2.
+AUGMENTED_SUFFIX = "_TTA"
+
+
+def inference_folder(cfg: CfgNode, dataset_name: str, suffix: str = "") -> Path:
     """Where the evaluation files of a dataset go."""
-    return Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+    return Path(cfg.OUTPUT_DIR) / f"inference{suffix}" / dataset_name
 
 
 def evaluate(

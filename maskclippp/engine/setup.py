@@ -16,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 from maskclippp.config import get_cfg
 from maskclippp.config_files import merge_config_file, merge_options
 from maskclippp.detectron2_engine import engine_description
+from maskclippp.test_time_augmentation import check_augmentation
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)
     _check_datasets(cfg, for_training=not args.eval_only)
     if cfg.TEST.AUG.ENABLED:
-        raise ValueError("TEST.AUG.ENABLED: test-time augmentation is not available; set it False")
+        check_augmentation(cfg)
     cfg.freeze()
     return cfg
 

@@ -3,13 +3,14 @@
 import logging
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling import build_model as build_detectron2_model
@@ -22,13 +23,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from maskclippp.data.loader import build_train_loader
 from maskclippp.data.mappers import TestMapper
 from maskclippp.engine.checkpoint import Checkpointer, unwrapped
-from maskclippp.engine.evaluate import evaluate, inference_folder
+from maskclippp.engine.evaluate import AUGMENTED_SUFFIX, evaluate, inference_folder
 from maskclippp.engine.lr_schedule import build_lr_scheduler
 from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
 from maskclippp.registry import get_part
 from maskclippp.seeding import seed_training_step
+from maskclippp.test_time_augmentation import SemanticTestTimeAugmentation, augmentation_config
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +140,20 @@ class Trainer(DefaultTrainer):
         self.train_step.seed = seed
         self.cfg = _with_seed(self.cfg, seed)
 
+    def build_hooks(self) -> list[HookBase]:
+        """Those of DefaultTrainer; with TEST.AUG.ENABLED a second evaluation after training."""
+        built: list[HookBase] = super().build_hooks()
+        if self.cfg.TEST.AUG.ENABLED:
+            evaluation = hooks.EvalHook(0, self._test_with_augmentation)
+            # The main process reports last, so that the reports include the evaluations.
+            built.insert(len(built) - comm.is_main_process(), evaluation)
+        return built
+
+    def _test_with_augmentation(self) -> dict[str, Any]:
+        results = self.test_with_augmentation(self.cfg, self.model)
+        self._last_eval_results = {**(self._last_eval_results or {}), **results}
+        return results
+
     def build_writers(self) -> list[EventWriter]:
         """Terminal, metrics.json and TensorBoard, or W&B in place of TensorBoard."""
         writers: list[EventWriter] = super().build_writers()
@@ -177,11 +193,14 @@ class Trainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=TestMapper(cfg, dataset_name))
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluators that fit the dataset; their files go to inference/<dataset>."""
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | Path | None = None
+    ) -> DatasetEvaluator:
+        """The evaluators that fit the dataset; their files go to inference/<dataset> by default."""
         from maskclippp.evaluation import build_evaluator
 
-        return build_evaluator(cfg, dataset_name, str(inference_folder(cfg, dataset_name)))
+        folder = output_folder or inference_folder(cfg, dataset_name)
+        return build_evaluator(cfg, dataset_name, str(folder))
 
     @classmethod
     def test(
@@ -211,6 +230,26 @@ class Trainer(DefaultTrainer):
             for index, name in enumerate(names)
         }
         return results[names[0]] if len(names) == 1 else results
+
+    @classmethod
+    def test_with_augmentation(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """Evaluate semantic segmentation on DATASETS.TEST by the views that TEST.AUG describes.
+
+        Returns:
+            As :meth:`test`, with ``_TTA`` after the name of the task, or of the dataset if there
+            are several; files go to inference_TTA/<dataset>.
+        """
+        cfg = augmentation_config(cfg)
+        augmented = SemanticTestTimeAugmentation.from_config(cfg, unwrapped(model))
+        results = {}
+        for name in cfg.DATASETS.TEST:
+            folder = inference_folder(cfg, name, AUGMENTED_SUFFIX)
+            evaluator = cls.build_evaluator(cfg, name, folder)
+            loader = cls.build_test_loader(cfg, name)
+            results[name] = evaluate(augmented, name, loader, evaluator, folder)
+        if len(results) == 1:
+            (results,) = results.values()
+        return {name + AUGMENTED_SUFFIX: value for name, value in results.items()}
 
     def _distributed(self, model: nn.Module) -> nn.Module:
         """The model, sharing gradients with the other processes if there are any."""

@@ -42,7 +42,10 @@ def failure(
         (["--num-gpus", "0", "--config-file", "absent.yaml"], ["absent.yaml"]),
         (["--num-gpus", "0"], ["DATASETS.TRAIN is empty"]),
         (["--num-gpus", "0", "--eval-only"], ["DATASETS.TEST is empty"]),
-        (["--num-gpus", "0", *TRAIN_SET, "TEST.AUG.ENABLED", "True"], ["TEST.AUG.ENABLED"]),
+        (
+            ["--num-gpus", "0", *TRAIN_SET, "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"],
+            ["TEST.AUG.MIN_SIZES"],
+        ),
         (
             ["--num-gpus", "0", "DATASETS.TRAIN", "('openvocab_coco_2017_train_panoptic',)"],
             ["DATASETS.TRAIN", "openvocab_coco_2017_train_panoptic_with_sem_seg"],
