@@ -8,6 +8,7 @@ source; here it is only searched for the names of parameters and buffers.
 import io
 import re
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskclippp.pickles import ForbiddenPickleError, RestrictedUnpickler
+from maskclippp.pickles import DAMAGE, ForbiddenPickleError, RestrictedUnpickler
 
 _STORAGE_TYPES = {
     "FloatStorage": torch.float32,
@@ -33,13 +34,17 @@ _STORAGE_TYPES = {
 _TYPED_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 _DEEPEST_MODULE = 100
 
+# What a broken or hostile archive can raise; RuntimeError is raised for unknown kinds of zip files.
+ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, *DAMAGE)
+
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive; other zip files of torch hold no constants."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except ARCHIVE_DAMAGE:  # whoever reads it next says what is wrong
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -47,7 +52,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
     Raises:
         ForbiddenPickleError: the module tree holds something else than modules and plain values.
-        Exception: ``zipfile.BadZipFile`` or one of ``pickles.DAMAGE`` if the file is broken.
+        Exception: one of ``ARCHIVE_DAMAGE`` if the file is broken.
     """
     with zipfile.ZipFile(path) as archive:
         return _Archive(archive).state_dict()

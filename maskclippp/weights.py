@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskclippp.pickles import DAMAGE, ForbiddenPickleError, read_numpy_pickle
-from maskclippp.torchscript import is_torchscript, read_torchscript
+from maskclippp.torchscript import ARCHIVE_DAMAGE, is_torchscript, read_torchscript
 
 # Entries under which a state dict of other projects may sit, in the order in which they are tried.
 _WRAPPERS = ("state_dict", "model", "module")
@@ -127,10 +127,11 @@ def _read_torch_file(path: Path) -> Any:
         raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
     except PermissionError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+    except (*ARCHIVE_DAMAGE, AssertionError) as error:
         reason = str(error).strip().split("\n", maxsplit=1)[0] or "it is empty"
         raise UnreadableCheckpointError(
-            f"checkpoint {path} is damaged, probably cut short: {reason}"
+            f"checkpoint {path} is damaged, probably cut short, or no checkpoint at all: "
+            f"{type(error).__name__}: {reason}"
         ) from error
 
 
@@ -142,7 +143,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
             f"checkpoint {path} is a TorchScript archive that holds more than modules and "
             f"tensors: {error}. It is refused: save a state dict of tensors only"
         ) from error
-    except (zipfile.BadZipFile, *DAMAGE) as error:
+    except ARCHIVE_DAMAGE as error:
         raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
 

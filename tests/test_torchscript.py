@@ -137,6 +137,23 @@ def test_archives_without_an_entry_are_damaged(missing: str, archive: Path) -> N
         read_weights(archive)
 
 
+@pytest.mark.parametrize(
+    ("offset", "byte"),
+    [(0, b"?"), (8, b"\x01"), (10, b"\x4d")],
+    ids=["no entry", "encrypted", "unknown compression"],
+)
+def test_zip_files_with_a_broken_directory_are_damaged(
+    offset: int, byte: bytes, archive: Path
+) -> None:
+    rewrite(archive, lambda _, content: content)
+    data = bytearray(archive.read_bytes())
+    first_entry = data.index(b"PK\x01\x02")
+    data[first_entry + offset : first_entry + offset + 1] = byte
+    archive.write_bytes(data)
+    with pytest.raises(UnreadableCheckpointError, match=r"model\.pt is damaged"):
+        read_weights(archive)
+
+
 def test_tensors_that_reach_beyond_their_storage_are_damaged(archive: Path) -> None:
     rewrite(archive, lambda name, content: content[:4] if "/data/" in name else content)
     with pytest.raises(UnreadableCheckpointError, match="beyond its storage"):

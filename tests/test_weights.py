@@ -1,5 +1,6 @@
 """Weight files of all layouts are read, and none of them can run code."""
 
+import contextlib
 import os
 import pickle
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maskclippp.weights import read_weights
+from maskclippp.weights import CheckpointError, read_weights
 
 
 def make_state() -> dict[str, Tensor]:
@@ -90,6 +91,28 @@ def test_a_truncated_file_is_named(suffix: str, kept: int, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="is damaged") as error:
         read_weights(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("position", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_rotten_bytes_are_damage_or_are_not_noticed(
+    zipped: bool, position: float, tmp_path: Path
+) -> None:
+    """No other error than the one at which a run resumes from the checkpoint before."""
+    path = tmp_path / "weights.pt"
+    torch.save(make_state(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    start = int(position * len(whole))
+    for rotten in range(start, min(start + 60, len(whole))):
+        path.write_bytes(whole[:rotten] + bytes([whole[rotten] ^ 0xFF]) + whole[rotten + 1 :])
+        with contextlib.suppress(CheckpointError):
+            assert set(read_weights(path))
+
+
+def test_a_text_file_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_text("a page that says: not found")
+    with pytest.raises(CheckpointError, match=r"weights\.pt is damaged, .* or no checkpoint"):
+        read_weights(tmp_path / "weights.pt")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
