@@ -19,7 +19,7 @@ from maskclippp.clip.weight_layouts import ClipWeights, load_exactly, resize_pos
 def load_visual_tower(node: CfgNode) -> nn.Module:
     """The image tower of ``node.MODEL_NAME`` with the weights that the node names."""
     config = model_config(node.MODEL_NAME)
-    weights = read_pretrained(node)
+    weights = read_pretrained(node, "visual")
     tower = _build_vision_tower(
         config["embed_dim"], config["vision_cfg"], _needs_quick_gelu(config, weights)
     )
@@ -37,7 +37,7 @@ def load_text_tower(node: CfgNode) -> tuple[TextTransformer, Tensor]:
             f"TEXT_ENCODER.MODEL_NAME: {node.MODEL_NAME!r} has a Hugging Face text tower, which "
             f"{node.NAME} cannot run; choose a model with CLIP's own text tower"
         )
-    weights = read_pretrained(node)
+    weights = read_pretrained(node, "text")
     tower = _build_text_tower(
         config["embed_dim"], config["text_cfg"], _needs_quick_gelu(config, weights)
     )

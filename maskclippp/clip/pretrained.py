@@ -1,14 +1,15 @@
 """Where pretrained CLIP weights come from: ``PRETRAINED`` and ``LOAD_FROM`` of a config.
 
-``PRETRAINED`` is one of: a tag that open_clip knows for the model (downloaded once), the path of a
-file, ``eva_clip`` | ``eva01_clip`` | ``eva02_clip`` for the one set of weights of an EVA model,
-``shapes`` for the model that ships with the package, or ``random``.
+``PRETRAINED`` is one of: a tag that open_clip knows for the model (downloaded once, unless its file
+lies at ``pretrained/<model>-<tag>.<suffix>``), the path of a file, ``eva_clip`` | ``eva01_clip`` |
+``eva02_clip`` for the one set of weights of an EVA model, ``shapes`` for the model that ships with
+the package, or ``random``.
 """
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from detectron2.config import CfgNode
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME
@@ -27,7 +28,8 @@ _SHIPPED_WEIGHTS = {"shapes": _PACKAGE / "data" / "shapes" / "weights" / "shapes
 # Names of published configs, and how the names of the models start that they are for.
 _EVA_ALIASES = {"eva_clip": "EVA0", "eva01_clip": "EVA01-", "eva02_clip": "EVA02-"}
 # The files that the EVA-CLIP project published, used where published configs expect them.
-_EVA_FOLDER = Path("pretrained", "eva_clip")
+_FOLDER = Path("pretrained")
+_EVA_FOLDER = _FOLDER / "eva_clip"
 _EVA_FILES = {
     "EVA01-g-14": "EVA01_CLIP_g_14_psz14_s11B.pt",
     "EVA01-g-14-plus": "EVA01_CLIP_g_14_plus_psz14_s11B.pt",
@@ -45,10 +47,14 @@ class PretrainedFile:
     quick_gelu: bool = False
 
 
-def read_pretrained(node: CfgNode) -> ClipWeights | None:
+def read_pretrained(node: CfgNode, tower: Literal["visual", "text"]) -> ClipWeights | None:
     """The CLIP weights that a config node names; None for random ones.
 
     ``LOAD_FROM`` is laid over ``PRETRAINED``: those of its keys that start with ``LOAD_BEG_KEY``.
+
+    Args:
+        node: of either kind of tower.
+        tower: what the weights are for; ``LOAD_FROM`` must hold some of it.
 
     Raises:
         FileNotFoundError: no such file, and no network to download it.
@@ -61,7 +67,7 @@ def read_pretrained(node: CfgNode) -> ClipWeights | None:
         weights = split_clip_state(read_weights(file.path), source=node.PRETRAINED)
         weights.quick_gelu |= file.quick_gelu
     if node.LOAD_FROM:
-        later = _read_later(node)
+        later = _read_later(node, tower)
         weights = later if weights is None else weights.overlaid(later)
     return weights
 
@@ -102,12 +108,14 @@ def _near_tags(tag: str, tags: list[str]) -> str:
 
 
 def _download(name: str, tag: str, settings: dict[str, Any]) -> Path:
-    """The file of a tag, from open_clip's cache if it is there."""
+    """The file of a tag: put here by hand, or from open_clip's cache, or downloaded into it."""
+    origin, file_name = _origin(settings)
+    by_hand = _FOLDER / f"{name}-{tag}{Path(file_name).suffix}"
+    if by_hand.is_file():
+        return by_hand
     try:
         return Path(download_pretrained(settings))
     except (OSError, RuntimeError) as error:
-        origin, file_name = _origin(settings)
-        place = Path("pretrained", f"{name}-{tag}{Path(file_name).suffix}")
         original = (
             f" (or {_EVA_FILES[name]} of EVA-CLIP, put into {_EVA_FOLDER})"
             if name in _EVA_FILES
@@ -115,22 +123,22 @@ def _download(name: str, tag: str, settings: dict[str, Any]) -> Path:
         )
         raise FileNotFoundError(
             f"PRETRAINED: the weights {tag!r} of {name!r} are not on this machine and could not "
-            f"be downloaded ({error}). Download {origin} elsewhere, put the file for example at "
-            f"{place}, and set PRETRAINED to its path{original}"
+            f"be downloaded ({error}). Download {origin} elsewhere and put the file at {by_hand} "
+            f"in the working directory{original}"
         ) from error
 
 
 def _origin(settings: dict[str, Any]) -> tuple[str, str]:
     """Where a tag's file is found, in words, and the file's name."""
     if not settings.get("hf_hub"):
-        url: str = settings["url"]
+        url: str = settings.get("url") or settings["file"]
         return url, PurePosixPath(url).name
     repository, _, file_name = settings["hf_hub"].rpartition("/")
     file_name = file_name or HF_SAFE_WEIGHTS_NAME
     return f"{file_name} of {repository} (Hugging Face hub)", file_name
 
 
-def _read_later(node: CfgNode) -> ClipWeights:
+def _read_later(node: CfgNode, tower: Literal["visual", "text"]) -> ClipWeights:
     """The part of LOAD_FROM that LOAD_BEG_KEY chooses."""
     state = read_weights(Path(node.LOAD_FROM).expanduser())
     chosen = node.LOAD_BEG_KEY
@@ -142,4 +150,12 @@ def _read_later(node: CfgNode) -> ClipWeights:
             f"LOAD_FROM: no key of {node.LOAD_FROM} starts with LOAD_BEG_KEY {chosen!r}; "
             f"the file has for example {sorted(state)[:3]}"
         )
-    return split_clip_state(later, source=node.LOAD_FROM)
+    weights = split_clip_state(later, source=node.LOAD_FROM)
+    if not (weights.visual if tower == "visual" else weights.text):
+        raise ValueError(
+            f"LOAD_FROM: {node.LOAD_FROM} has nothing for the {tower} tower behind LOAD_BEG_KEY "
+            f"{chosen!r}, only {sorted(later)[:3]}; its keys have to be those of a CLIP model "
+            "there ('visual.*' for the image tower). A fine-tuned model as a whole is loaded by "
+            "MODEL.WEIGHTS"
+        )
+    return weights

@@ -32,7 +32,7 @@ _DERIVED = re.compile(r"(^|\.)(attn_mask|rope\.freqs_cos|rope\.freqs_sin)$")
 _POSITION_KEYS = ("trunk.pos_embed", "positional_embedding", "attnpool.positional_embedding")
 
 _SHOWN_PROBLEMS = 10
-_LEAST_FITTING = 0.1  # share of a tower's tensors below which problems are not listed one by one
+_LEAST_KNOWN = 0.1  # share of a tower's names below which problems are not listed one by one
 
 
 @dataclass
@@ -161,12 +161,12 @@ def _eva_by_timm_names(visual: dict[str, Tensor], source: str) -> dict[str, Tens
 
 
 def _describe(problems: list[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """The first problems; or one line when the file is of another model altogether."""
-    fitting = sum(key in own and own[key].shape == value.shape for key, value in state.items())
-    if fitting < _LEAST_FITTING * len(own):
+    """The first problems; or one line when the file is of another kind of model."""
+    known = sum(key in own for key in state)
+    if known < _LEAST_KNOWN * len(own):
         return (
-            f": only {fitting} of the tower's {len(own)} tensors are in the file, which seems to "
-            f"be of another model. It has {_examples(state)}; the tower has {_examples(own)}"
+            f": only {known} of the tower's {len(own)} tensors are in the file, which seems to be "
+            f"of another model. It has {_examples(state)}; the tower has {_examples(own)}"
         )
     hidden = len(problems) - _SHOWN_PROBLEMS
     shown = [*problems[:_SHOWN_PROBLEMS], *([f"and {hidden} more"] if hidden > 0 else [])]

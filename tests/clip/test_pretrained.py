@@ -36,7 +36,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_random_weights_need_no_file() -> None:
-    assert read_pretrained(node("random")) is None
+    assert read_pretrained(node("random"), "visual") is None
 
 
 def test_load_from_is_laid_over_the_pretrained_weights(weights_file: Path, tmp_path: Path) -> None:
@@ -72,6 +72,23 @@ def test_load_from_without_a_matching_key_is_an_error(weights_file: Path) -> Non
     made = node("random", LOAD_FROM=str(weights_file), LOAD_BEG_KEY="nothing.")
     with pytest.raises(ValueError, match=r"no key of .*clip\.pt starts with .* 'nothing\.'"):
         load_visual_tower(made)
+
+
+@pytest.mark.parametrize("prefix", ["", "visual_encoder.proxy."])
+def test_load_from_without_anything_for_the_tower_is_an_error(
+    prefix: str, weights_file: Path, tmp_path: Path
+) -> None:
+    """A fine-tuned checkpoint has names of its own; to leave it out in silence would mislead."""
+    visual = {k: v for k, v in torch.load(weights_file).items() if k.startswith("visual.")}
+    own = {f"visual_encoder.proxy.{k.removeprefix('visual.')}": v for k, v in visual.items()}
+    torch.save({"model": own}, tmp_path / "model_final.pth")
+    made = node(weights_file, LOAD_FROM=str(tmp_path / "model_final.pth"), LOAD_BEG_KEY=prefix)
+    with pytest.raises(ValueError, match=r"final\.pth has nothing for the visual tower .*WEIGHTS"):
+        load_visual_tower(made)
+    torch.save(visual, tmp_path / "visual.pt")
+    made = node(weights_file, LOAD_FROM=str(tmp_path / "visual.pt"))
+    with pytest.raises(ValueError, match=r"visual\.pt has nothing for the text tower"):
+        load_text_tower(made)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +163,22 @@ def test_no_network_says_what_to_download_and_where_to_put_it(tag: str) -> None:
     with pytest.raises(FileNotFoundError, match="are not on this machine") as error:
         find_pretrained(PUBLISHED, tag)
     assert "laion/CLIP-convnext_base_w_320-laion_aesthetic-s13B-b82K-augreg" in str(error.value)
-    assert f"put the file for example at pretrained/{PUBLISHED}-{tag}.safetensors" in str(
-        error.value
-    )
-    assert "set PRETRAINED to its path" in str(error.value)
+    place = Path("pretrained", f"{PUBLISHED}-{tag}.safetensors")
+    assert f"put the file at {place} in the working directory" in str(error.value)
+    place.parent.mkdir()
+    place.touch()
+    assert find_pretrained(PUBLISHED, tag).path == place
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_file_put_there_by_hand_keeps_what_is_known_of_its_tag() -> None:
+    """OpenAI's weights look like all others: only their tag tells that they need QuickGELU."""
+    place = Path("pretrained", "RN50x16-openai.safetensors")
+    place.parent.mkdir()
+    place.touch()
+    found = find_pretrained("RN50x16", "openai")
+    assert found.path == place
+    assert found.quick_gelu
 
 
 @pytest.mark.usefixtures("offline")

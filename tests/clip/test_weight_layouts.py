@@ -187,6 +187,18 @@ def test_files_of_another_model_altogether_are_told_in_one_line(other: str, tmp_
     assert "the tower has attnpool.c_proj.bias" in str(error.value)
 
 
+def test_a_model_of_the_same_kind_and_another_size_is_told_by_its_shapes(tmp_path: Path) -> None:
+    state = {
+        key: value if value.ndim == 0 else torch.zeros(*value.shape[:-1], value.shape[-1] + 1)
+        for key, value in open_clip_state().items()
+    }
+    torch.save(state, tmp_path / "larger.pt")
+    with pytest.raises(
+        ValueError, match=r"positional_embedding: expected shape \[32, 64\], found \[32, 65\]"
+    ):
+        load_text_tower(node(tmp_path / "larger.pt"))
+
+
 def test_a_tensor_under_two_names_is_refused() -> None:
     twice = {"ln_final.bias": torch.ones(3), "text.ln_final.bias": torch.ones(3)}
     with pytest.raises(ValueError, match=r"'both\.pt' have a text tower twice: .*ln_final\.bias"):
