@@ -3,7 +3,12 @@
 from maskclippp.clip.convnext import CLIPConvNeXt, DummyVisualEncoder
 from maskclippp.clip.eva import EVACLIPViT
 from maskclippp.clip.resnet import CLIPResNet
-from maskclippp.clip.text_tower import CLIPTextEncoder, TextTower, build_text_tower
+from maskclippp.clip.text_tower import (
+    CLIPTextEncoder,
+    EVACLIPTextEncoder,
+    TextTower,
+    build_text_tower,
+)
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, build_visual_encoder
 from maskclippp.clip.vit import CLIPViT
 
@@ -13,6 +18,7 @@ __all__ = [
     "CLIPTextEncoder",
     "CLIPViT",
     "DummyVisualEncoder",
+    "EVACLIPTextEncoder",
     "EVACLIPViT",
     "EncodedImages",
     "TextTower",

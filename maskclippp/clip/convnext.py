@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from open_clip.timm_model import TimmModel
+from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
 from maskclippp.batching import InputFormat, PaddedBatch
@@ -70,10 +71,11 @@ class CLIPConvNeXt(VisualEncoder):
                 "CLIPConvNeXt: MASK_PRIOR_BEG must be 5 (masks pool the map after the fourth "
                 f"stage, as in every published model), found {mask_prior_beg}"
             )
-        if not hasattr(getattr(proxy, "trunk", None), "stages"):
+        trunk = getattr(proxy, "trunk", proxy)
+        if not isinstance(trunk, ConvNeXt):
             raise ValueError(
-                "CLIPConvNeXt needs an open_clip model with a timm ConvNeXt image tower, "
-                f"found a {type(proxy).__name__}; check VISUAL_ENCODER.MODEL_NAME"
+                "CLIPConvNeXt needs an open_clip model with a timm ConvNeXt image tower "
+                f"(convnext_*), found a {type(trunk).__name__}; check VISUAL_ENCODER.MODEL_NAME"
             )
         self.proxy: TimmModel = proxy
         self.downsample_method = downsample_method
@@ -92,8 +94,9 @@ class CLIPConvNeXt(VisualEncoder):
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
         """Run the trunk, pool masks, embed. See :class:`VisualEncoder`."""
-        encoded = EncodedImages(batch)
         trunk = self.proxy.trunk
+        self._check_one_cell(batch, trunk.feature_info[-1]["reduction"])
+        encoded = EncodedImages(batch)
         features = trunk.stem(batch.images)
         for number, stage in enumerate(trunk.stages, start=1):
             features = self._run_block(stage, features)

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from maskclippp.batching import InputFormat
 from maskclippp.clip.eva_keys import store_by_published_keys
 from maskclippp.clip.finetuning import set_trainable
+from maskclippp.clip.mask_attention import join_heads, split_heads
 from maskclippp.clip.mask_tokens import (
     MaskTokenEncoder,
     MaskTokenSettings,
-    join_heads,
     mask_token_arguments,
     project_fused,
-    split_heads,
 )
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding
@@ -68,16 +67,17 @@ class EVACLIPViT(MaskTokenEncoder):
         gradient_checkpointing: bool = False,
         finetune_type: str = "none",
     ) -> None:
-        if not isinstance(proxy, Eva) or not isinstance(proxy.blocks[0], EvaBlock):
+        if not _is_eva_clip(proxy):
             raise ValueError(
                 "EVACLIPViT needs an EVA-CLIP model whose blocks normalise before attention "
                 f"(EVA01-g-14*, EVA02-B-16, EVA02-L-14*), found a {type(proxy).__name__}; check "
                 "VISUAL_ENCODER.MODEL_NAME"
             )
+        blocks: Any = proxy.blocks
         super().__init__(
             proxy=proxy,
-            depth=len(proxy.blocks),
-            num_heads=proxy.blocks[0].attn.num_heads,
+            depth=len(blocks),
+            num_heads=blocks[0].attn.num_heads,
             patch_size=proxy.patch_embed.patch_size[0],
             mask_tokens=mask_tokens,
             input_format=input_format,
@@ -113,7 +113,8 @@ class EVACLIPViT(MaskTokenEncoder):
         tokens = tokens + resize_position_embedding(trunk.pos_embed[0], grid)
         if trunk.rope is None:
             return tokens, None
-        trunk.rope.update_feat_shape(list(grid))
+        with torch.inference_mode(False):  # timm keeps it: training may need it after an evaluation
+            trunk.rope.update_feat_shape(list(grid))
         return tokens, trunk.rope.get_embed()
 
     def _run_image_block(self, block: Any, tokens: Tensor, context: Any) -> Tensor:
@@ -144,6 +145,17 @@ class EVACLIPViT(MaskTokenEncoder):
     def _embed(self, tokens: Tensor) -> Tensor:
         embeddings: Tensor = self.proxy.head(self.proxy.norm(tokens))
         return embeddings
+
+
+def _is_eva_clip(tower: nn.Module) -> bool:
+    """timm's ``Eva`` is also the network of CLIPs that have other parts, such as PE-Core."""
+    return (
+        isinstance(tower, Eva)
+        and isinstance(tower.blocks[0], EvaBlock)
+        and tower.blocks[0].gamma_1 is None
+        and tower.attn_pool is None
+        and isinstance(tower.norm_pre, nn.Identity)
+    )
 
 
 def _rotate_patches(tokens: Tensor, rotary: Tensor) -> Tensor:

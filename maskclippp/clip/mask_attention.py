@@ -53,3 +53,18 @@ def attend_to_masks(
     """
     padded = pad_ragged(bias.to(query.dtype), masks_per_image).transpose(1, 2)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=padded)
+
+
+def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
+    """[B, L, heads * d] -> [B, heads, L, d]."""
+    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def join_heads(attended: Tensor) -> Tensor:
+    """[B, heads, L, d] -> [B, L, heads * d]."""
+    return attended.transpose(1, 2).flatten(2)
+
+
+def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, h*w, C] -> [B, C, h, w]."""
+    return tokens.transpose(1, 2).unflatten(-1, grid)

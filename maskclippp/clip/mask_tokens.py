@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from maskclippp.batching import InputFormat, PaddedBatch, unpad_ragged
-from maskclippp.clip.mask_attention import attend_to_masks, mask_attention_bias
+from maskclippp.clip.mask_attention import as_map, attend_to_masks, mask_attention_bias
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
 
 
@@ -169,7 +169,7 @@ class MaskTokenEncoder(VisualEncoder):
                     self._run_block_with_masks, *arguments, number < last or finish_image
                 )
                 self._keep(encoded, f"m_embs-{last - number}", unpad_ragged, mask_tokens, counts)
-            self._keep(encoded, f"block{number}", _as_map, tokens[:, 1:], grid)
+            self._keep(encoded, f"block{number}", as_map, tokens[:, 1:], grid)
             self._keep(encoded, f"i_embs{number}", torch.select, tokens, 1, 0)
         self._keep(encoded, "i_embs", lambda: self._embed(tokens[:, 0])[:, :, None, None])
         if with_masks:
@@ -216,7 +216,7 @@ class MaskTokenEncoder(VisualEncoder):
         """Patch embeddings [B, D, h, w] from the tokens that enter the last block."""
         cells = tokens[:, 1:]
         (value,) = self._project(block, cells, "v", None)
-        return _as_map(self._embed(self._finish_block(block, cells, value)), grid)
+        return as_map(self._embed(self._finish_block(block, cells, value)), grid)
 
     def _grid(self, batch: PaddedBatch) -> tuple[int, int]:
         height, width = batch.images.shape[-2:]
@@ -254,18 +254,3 @@ def project_fused(
     return F.linear(tokens, weight[rows], None if bias is None else bias[rows]).chunk(
         len(parts), dim=-1
     )
-
-
-def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
-    """[B, L, heads * d] -> [B, heads, L, d]."""
-    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-
-
-def join_heads(attended: Tensor) -> Tensor:
-    """[B, heads, L, d] -> [B, L, heads * d]."""
-    return attended.transpose(1, 2).flatten(2)
-
-
-def _as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[B, h*w, C] -> [B, C, h, w]."""
-    return tokens.transpose(1, 2).unflatten(-1, grid)

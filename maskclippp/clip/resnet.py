@@ -17,7 +17,14 @@ from torch.func import functional_call
 
 from maskclippp.batching import InputFormat, PaddedBatch, unpad_ragged
 from maskclippp.clip.finetuning import set_trainable
-from maskclippp.clip.mask_attention import OUTSIDE, attend_to_masks, mask_attention_bias
+from maskclippp.clip.mask_attention import (
+    OUTSIDE,
+    as_map,
+    attend_to_masks,
+    join_heads,
+    mask_attention_bias,
+    split_heads,
+)
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
@@ -118,17 +125,8 @@ class CLIPResNet(VisualEncoder):
         return (getattr(self.proxy, name) for name in _LAYERS)
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
-        """Run the trunk, then the pool as far as it is asked for. See :class:`VisualEncoder`.
-
-        Raises:
-            ValueError: the padded images are smaller than one cell of the feature map.
-        """
-        height, width = batch.images.shape[-2:]
-        if min(height, width) < _STRIDE:
-            raise ValueError(
-                f"CLIPResNet: padded images of {height} x {width} pixels are smaller than the "
-                f"stride of {_STRIDE}; set VISUAL_ENCODER.SIZE_DIVISIBILITY to {_STRIDE}"
-            )
+        """Run the trunk, then the pool as far as it is asked for. See :class:`VisualEncoder`."""
+        self._check_one_cell(batch, _STRIDE)
         encoded = EncodedImages(batch)
         features = self.proxy.stem(batch.images)
         for name, layer in zip(_LAYERS, self.blocks(), strict=True):
@@ -148,13 +146,13 @@ class CLIPResNet(VisualEncoder):
             self._heads(pool.k_proj, tokens),
             self._heads(pool.v_proj, tokens),
         )
-        self._keep(encoded, "i_embs", lambda: _to_map(self._attend(query, key, value), (1, 1)))
+        self._keep(encoded, "i_embs", lambda: as_map(self._attend(query, key, value), (1, 1)))
         # Cells and masks do not look at the mean token, which comes first.
         key, value = key[:, :, 1:], value[:, :, 1:]
         self._keep(
             encoded,
             "p_embs",
-            lambda: _to_map(self._attend_to_own_cell(tokens[:, 1:], key, value), grid),
+            lambda: as_map(self._attend_to_own_cell(tokens[:, 1:], key, value), grid),
         )
         if with_masks:
             counts = encoded.batch.masks_per_image
@@ -175,8 +173,7 @@ class CLIPResNet(VisualEncoder):
 
     def _heads(self, projection: nn.Linear, tokens: Tensor) -> Tensor:
         """Project tokens [B, L, C] -> [B, heads, L, C / heads]."""
-        heads = self.proxy.attnpool.num_heads
-        return projection(tokens).unflatten(-1, (heads, -1)).transpose(1, 2)
+        return split_heads(projection(tokens), self.proxy.attnpool.num_heads)
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
@@ -190,20 +187,15 @@ class CLIPResNet(VisualEncoder):
         Not at its own value alone: the weights of others do not vanish where logits differ by as
         much as ``OUTSIDE``, and nothing bounds the logits of a trained pool.
         """
-        count = cells.shape[1]
+        num_cells = cells.shape[1]
         # One table for all images and heads.
-        bias = key.new_full((count, count), OUTSIDE).fill_diagonal_(0)
+        bias = key.new_full((num_cells, num_cells), OUTSIDE).fill_diagonal_(0)
         return self._attend(self._heads(self.proxy.attnpool.q_proj, cells), key, value, bias)
 
     def _embed(self, attended: Tensor) -> Tensor:
         """Join heads and project: [B, heads, L, C / heads] -> [B, L, D]."""
-        embeddings: Tensor = self.proxy.attnpool.c_proj(attended.transpose(1, 2).flatten(2))
+        embeddings: Tensor = self.proxy.attnpool.c_proj(join_heads(attended))
         return embeddings
-
-
-def _to_map(rows: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[B, h*w, D] -> [B, D, h, w]."""
-    return rows.transpose(1, 2).unflatten(2, grid)
 
 
 def _counting_once(block: nn.Module) -> Callable[..., Any]:

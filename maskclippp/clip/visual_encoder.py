@@ -122,6 +122,15 @@ class VisualEncoder(nn.Module, ABC):
         """The modules in which most of the time goes: ``COMPILE`` compiles each of them."""
         return iter(())
 
+    def _check_one_cell(self, batch: PaddedBatch, stride: int) -> None:
+        """Raise a ValueError if the batch is smaller than one cell of the last feature map."""
+        height, width = batch.images.shape[-2:]
+        if min(height, width) < stride:
+            raise ValueError(
+                f"{type(self).__name__}: padded images of {height} x {width} pixels are smaller "
+                f"than the stride of {stride}; set VISUAL_ENCODER.SIZE_DIVISIBILITY to {stride}"
+            )
+
     def _run_block(self, block: Callable[..., Any], *arguments: Any) -> Any:
         """Call a part of the network, with gradient checkpointing if it is asked for."""
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
@@ -183,6 +192,6 @@ def build_visual_encoder(
 
 
 def _check_backend(name: str, key: str) -> None:
-    backends = torch._dynamo.list_backends(exclude_tags=())
-    if name not in backends:
-        raise ValueError(f"{key}: {name!r} is no backend of torch.compile; there are {backends}")
+    if name not in torch._dynamo.list_backends(exclude_tags=()):
+        usual = torch._dynamo.list_backends()  # not those that are for debugging
+        raise ValueError(f"{key}: {name!r} is no backend of torch.compile; there are {usual}")

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from maskclippp.batching import InputFormat
 from maskclippp.clip.finetuning import set_trainable
+from maskclippp.clip.mask_attention import join_heads, split_heads
 from maskclippp.clip.mask_tokens import (
     MaskTokenEncoder,
     MaskTokenSettings,
-    join_heads,
     mask_token_arguments,
     project_fused,
-    split_heads,
 )
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding

@@ -60,9 +60,19 @@ def test_only_the_released_pooling_scheme_is_accepted() -> None:
         encoder(".VISUAL_ENCODER.MASK_PRIOR_BEG", 2)
 
 
-def test_a_model_with_another_image_tower_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"needs an open_clip model with a timm ConvNeXt"):
-        encoder(".VISUAL_ENCODER.MODEL_NAME", "ViT-S-32")
+@pytest.mark.parametrize(
+    ("model_name", "found"),
+    [("ViT-S-32", "VisionTransformer"), ("MobileCLIP-S1", "FastVit")],  # FastVit has stages too
+)
+def test_a_model_with_another_image_tower_is_refused(model_name: str, found: str) -> None:
+    message = rf"needs an open_clip model with a timm ConvNeXt .* found a {found}"
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        encoder(".VISUAL_ENCODER.MODEL_NAME", model_name)
+
+
+def test_images_smaller_than_a_cell_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"20 x 40 .* stride of 32; set .*SIZE_DIVISIBILITY to 32"):
+        encoder(".VISUAL_ENCODER.SIZE_DIVISIBILITY", 0)([random_image(20, 40)])
 
 
 def test_out_features_have_the_suffix_of_the_config() -> None:

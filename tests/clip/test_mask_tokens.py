@@ -14,6 +14,8 @@ from torch.testing import assert_close
 from maskclippp.batching import InputFormat
 from maskclippp.clip import CLIPViT, EVACLIPViT
 from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
+from maskclippp.clip.open_clip_models import load_visual_tower
+from tests.clip.weight_files import node
 from tests.tiny_models import random_image
 
 KINDS = ["eva02", "eva01", "vit"]
@@ -114,6 +116,8 @@ def test_a_batch_without_masks_still_has_a_graph(kind: str) -> None:
     embeddings = embed(encoder, 0, 0)
     assert embeddings.shape == (0, EMBEDDING)
     embeddings.sum().backward()
+    # DistributedDataParallel waits for all gradients of every step.
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
 @torch.no_grad()
@@ -275,6 +279,28 @@ def test_grids_may_change_from_batch_to_batch(kind: str) -> None:
     first = embed(encoder, 3, 2)
     encoder([random_image(64, 16)], [torch.ones(1, 64, 16)])
     assert_close(embed(encoder, 3, 2), first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_is_trained_after_an_evaluation_in_inference_mode(kind: str) -> None:
+    """Tables that a tower keeps of its last grid must be fit for both."""
+    encoder = make(kind)
+    with torch.inference_mode():
+        embed(encoder, 3, 2)
+    assert gradients(encoder.train())
+
+
+def test_an_eva_network_with_other_parts_is_refused() -> None:
+    """PE-Core pools by attention and normalises before its blocks."""
+    with torch.device("meta"):
+        tower = load_visual_tower(node("random", "PE-Core-T-16-384"))
+    with pytest.raises(ValueError, match=r"EVACLIPViT needs an EVA-CLIP model .*MODEL_NAME"):
+        EVACLIPViT(
+            proxy=tower.trunk,
+            mask_tokens=MaskTokenSettings(1),
+            input_format=InputFormat([0.0] * 3, [1.0] * 3),
+            out_features=(),
+        )
 
 
 def test_a_tower_of_another_kind_is_refused() -> None:

@@ -245,6 +245,17 @@ def test_batch_norms_that_are_not_trained_keep_their_statistics(finetune_type: s
     assert_close(statistics(made), before, rtol=0, atol=0)
 
 
+def test_compiled_layers_can_be_checkpointed() -> None:
+    plain = encoder("FINETUNE_TYPE", "all").train()
+    both = encoder("FINETUNE_TYPE", "all", "GRADIENT_CHECKPOINTING", True, "COMPILE", "eager")
+    both.train().load_state_dict(plain.state_dict())
+    training_step(plain)
+    training_step(both)
+    for (name, one), other in zip(plain.named_parameters(), both.parameters(), strict=True):
+        assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-4, msg=name)
+    assert_close(statistics(both), statistics(plain))
+
+
 @torch.no_grad()
 def test_channels_last_gives_the_same_numbers() -> None:
     made, image, masks = encoder(), random_image(96, 96), random_masks(3, 96, 96)
