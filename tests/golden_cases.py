@@ -75,8 +75,32 @@ class GoldenCase:
         """Tensors of ``<name>.safetensors`` (weights, inputs or outputs); half becomes float32."""
         return expand(load(read_bytes(self.path / f"{name}.safetensors")))
 
+    @property
+    def tolerance(self) -> dict[str, float]:
+        """``rtol`` and ``atol`` of ``assert_close``."""
+        return {key: self.info["tolerance"][key] for key in ("rtol", "atol")}
+
+    def outputs_of(self, variant: str) -> dict[str, torch.Tensor]:
+        """Those outputs whose names start with ``<variant>/``, without that."""
+        prefix = f"{variant}/"
+        outputs = self.tensors("outputs").items()
+        return {k.removeprefix(prefix): value for k, value in outputs if k.startswith(prefix)}
+
     def __str__(self) -> str:
         return self.path.name
+
+
+def indexed(tensors: Mapping[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:
+    """Tensors named prefix0, prefix1, ..."""
+    count = sum(key.startswith(prefix) for key in tensors)
+    return [tensors[f"{prefix}{index}"] for index in range(count)]
+
+
+def mask_threshold(case: GoldenCase, variant: str) -> float | None:
+    """DOWN_MASK_THRESH of a case, or of its variant ``<mode>_<resize>_thresh<value>``."""
+    _, _, value = variant.partition("_thresh")
+    configured: float | None = case.info["config"]["DOWN_MASK_THRESH"]
+    return float(value) if value else configured
 
 
 def cases_in(root: Path, prefixes: tuple[str, ...]) -> list[GoldenCase]:

@@ -87,7 +87,7 @@ def class_logits(
 
 @pytest.mark.parametrize("case", HEADS, ids=str)
 def test_head(case: GoldenCase) -> None:
-    check = {name: case.info["tolerance"][name] for name in ("rtol", "atol")}
+    check = case.tolerance
     features = {
         name.removeprefix("feature/"): value
         for name, value in case.tensors("inputs").items()

@@ -7,21 +7,11 @@ from torch.testing import assert_close
 
 from maskclippp.batching import InputFormat, Resize, downsample_masks, pad_batch, resize_bilinear
 from maskclippp.clip import CLIPConvNeXt
-from tests.golden_cases import GoldenCase, cases
+from tests.golden_cases import GoldenCase, cases, indexed
 from tests.golden_models import register_convnext
 
 CONVNEXT = cases("convnext_encoder")
 CPU = torch.device("cpu")
-
-
-def tolerance(case: GoldenCase) -> dict[str, float]:
-    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
-
-
-def indexed(tensors: dict[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:
-    """Tensors named prefix0, prefix1, ..."""
-    count = sum(key.startswith(prefix) for key in tensors)
-    return [tensors[f"{prefix}{index}"] for index in range(count)]
 
 
 def build_convnext(case: GoldenCase, variant: str) -> CLIPConvNeXt:
@@ -60,7 +50,7 @@ def test_convnext_encoder(case: GoldenCase, variant: str) -> None:
     encoder = build_convnext(case, variant)
     with torch.no_grad():
         encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
-    check = tolerance(case)
+    check = case.tolerance
     # The compact copy tests the padding by `encoder_input_resize` alone.
     if "input.images" in expected:
         assert_close(encoded.batch.images, expected["input.images"], **check)
@@ -85,9 +75,9 @@ def test_input_resize(case: GoldenCase) -> None:
         batch = pad_batch(images, masks, fmt, resize, CPU)
         assert batch.image_sizes == [tuple(size) for size in run["image_sizes"]]
         assert list(batch.images.shape[-2:]) == run["padded"]
-        assert_close(batch.images, outputs[f"{name}/images"], **tolerance(case))
+        assert_close(batch.images, outputs[f"{name}/images"], **case.tolerance)
         expected = torch.cat(indexed(outputs, f"{name}/masks_"))
-        assert_close(batch.padded_masks(), expected, **tolerance(case))
+        assert_close(batch.padded_masks(), expected, **case.tolerance)
 
 
 @pytest.mark.parametrize("case", cases("encoder_input_resize"), ids=str)
@@ -101,7 +91,7 @@ def test_masks_of_another_resolution(case: GoldenCase) -> None:
         indexed(inputs, "image_"), late, fmt, Resize(run["TEST_RESIZE_TYPE"], scale, scale), CPU
     )
     expected = torch.cat(indexed(outputs, "set_unpadded/masks_"))
-    assert_close(batch.padded_masks(), expected, **tolerance(case))
+    assert_close(batch.padded_masks(), expected, **case.tolerance)
 
 
 @pytest.mark.parametrize("case", cases("downsample_masks"), ids=str)
@@ -113,13 +103,13 @@ def test_downsample_masks(case: GoldenCase) -> None:
         if name.startswith("grad_"):
             result = downsample_masks(masks, first, name.removeprefix("grad_"))
             (result * inputs["cotangent"]).sum().backward()
-            assert_close(masks.grad, expected, **tolerance(case))
+            assert_close(masks.grad, expected, **case.tolerance)
             masks.grad = None
         else:
             method, size = name.split("/")
             height, width = map(int, size.split("x"))
             result = downsample_masks(masks, (height, width), method)
-            assert_close(result, expected, **tolerance(case))
+            assert_close(result, expected, **case.tolerance)
 
 
 @pytest.mark.parametrize("case", cases("downsample_masks"), ids=str)

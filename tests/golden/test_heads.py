@@ -21,10 +21,6 @@ from maskclippp.vocabulary import TEMPLATES, Vocabulary
 from tests.golden_cases import GoldenCase, cases
 
 
-def tolerance(case: GoldenCase) -> dict[str, float]:
-    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
-
-
 def variants(family: str) -> list[Any]:
     return [
         pytest.param(case, variant, id=f"{case}-{variant['name']}")
@@ -45,11 +41,11 @@ def check_simple_psm(case: GoldenCase, psm: PSM) -> None:
     correlation = inputs["corrs"].requires_grad_()
     encoded = encoded_images([len(correlation)], torch.zeros(len(correlation), 1), {})
     logits = psm(correlation, encoded, torch.zeros(1))
-    assert_close(logits, outputs["out"], **tolerance(case))
+    assert_close(logits, outputs["out"], **case.tolerance)
     (logits * inputs["cotangent"]).sum().backward()
-    assert_close(correlation.grad, outputs["grad/corrs"], **tolerance(case))
+    assert_close(correlation.grad, outputs["grad/corrs"], **case.tolerance)
     for name, parameter in psm.named_parameters():
-        assert_close(parameter.grad, outputs[f"grad/weights/{name}"], **tolerance(case))
+        assert_close(parameter.grad, outputs[f"grad/weights/{name}"], **case.tolerance)
 
 
 @pytest.mark.parametrize("case", cases("psm_dummy"), ids=str)
@@ -96,7 +92,7 @@ def test_pseudo_text_psm(case: GoldenCase, variant: dict[str, Any]) -> None:
     encoded = encoded_images(config["masks"], embeddings, maps)
     logits = psm(leaves["corrs"], encoded, leaves["t_embs"])
     prefix = f"{variant['name']}/"
-    assert_close(logits, outputs[f"{prefix}out"], **tolerance(case))
+    assert_close(logits, outputs[f"{prefix}out"], **case.tolerance)
     (logits * inputs["cotangent"]).sum().backward()
     for key, expected in outputs.items():
         if not key.startswith(f"{prefix}grad/"):
@@ -136,10 +132,10 @@ def test_reweighted_cross_entropy(case: GoldenCase, variant: dict[str, Any]) -> 
     expected = {
         k.split("/")[1]: v for k, v in outputs.items() if k.startswith(variant["name"] + "/")
     }
-    assert_close(loss, expected["loss"], **tolerance(case))
+    assert_close(loss, expected["loss"], **case.tolerance)
     loss.backward()
     if "grad_logits" in expected and len(labels):
-        assert_close(leaf.grad[chosen], expected["grad_logits"], equal_nan=True, **tolerance(case))
+        assert_close(leaf.grad[chosen], expected["grad_logits"], equal_nan=True, **case.tolerance)
 
 
 @pytest.mark.parametrize("case", cases("templates"), ids=str)
@@ -188,7 +184,7 @@ class TestClassLogits:
             for index, logits in enumerate(result.split(counts)):
                 expected = outputs.get(f"{expected_name}/{index}")
                 if expected is not None:
-                    assert_close(logits, expected, **tolerance(case))
+                    assert_close(logits, expected, **case.tolerance)
 
     def test_ensemble_and_void(self, case: GoldenCase) -> None:
         train, test = self.vocabularies(case)
@@ -204,11 +200,11 @@ class TestClassLogits:
                     theirs = train_to_test_logits(original, table, len(test))
                 result = geometric_ensemble(ours, theirs, seen, variant["alpha"], variant["beta"])
                 prefix = f"{variant['name']}/"
-                assert_close(result, outputs[f"{prefix}ensembled/{index}"], **tolerance(case))
+                assert_close(result, outputs[f"{prefix}ensembled/{index}"], **case.tolerance)
                 assert_close(
                     append_void(result, original),
                     outputs[f"{prefix}with_void/{index}"],
-                    **tolerance(case),
+                    **case.tolerance,
                 )
 
 

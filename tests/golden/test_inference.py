@@ -12,10 +12,6 @@ from maskclippp.postprocess import InstanceSettings, PanopticSettings
 from tests.golden_cases import GoldenCase, cases
 
 
-def tolerance(case: GoldenCase) -> dict[str, float]:
-    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
-
-
 def size_of(masks: Tensor) -> tuple[int, int]:
     return masks.shape[-2], masks.shape[-1]
 
@@ -35,10 +31,10 @@ def test_semantic(case: GoldenCase, name: str) -> None:
     masks, logits = inputs["masks"], inputs["logits_with_void" if name == "void" else "logits"]
     num_classes, size = case.info["config"]["K"], size_of(inputs["masks"])
     scores = postprocess.semantic_scores(masks, logits, num_classes, size)
-    assert_close(scores, outputs[name], **tolerance(case))
+    assert_close(scores, outputs[name], **case.tolerance)
     labels = postprocess.semantic_labels(masks, logits, num_classes, size)
     best = outputs[name].gather(0, labels[None])[0]
-    assert_close(best, outputs[name].max(dim=0).values, **tolerance(case))
+    assert_close(best, outputs[name].max(dim=0).values, **case.tolerance)
     classes = postprocess.mask_classes(logits, num_classes)
     assert torch.equal(classes, outputs[f"mask_class_{name}"])
 
@@ -72,7 +68,7 @@ def test_instance(case: GoldenCase, variant: dict[str, Any]) -> None:
     )
     assert len(instances) == variant["num_instances"]
     shared = variant["name"].replace("box1", "box0")
-    assert_close(instances.scores, outputs[f"{shared}/scores"], **tolerance(case))
+    assert_close(instances.scores, outputs[f"{shared}/scores"], **case.tolerance)
     assert torch.equal(instances.pred_classes, outputs[f"{shared}/classes"])
     assert torch.equal(instances.pred_masks, outputs[f"{shared}/masks"].bool())
     boxes = outputs.get(f"{variant['name']}/boxes", torch.zeros(len(instances), 4))

@@ -32,10 +32,6 @@ INVENTORIES = {
 }
 
 
-def tolerance(case: GoldenCase) -> dict[str, float]:
-    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
-
-
 def sizes_of(inputs: dict[str, Tensor]) -> list[tuple[int, int]]:
     return [(height, width) for height, width in inputs["spatial_shapes"].tolist()]
 
@@ -48,11 +44,11 @@ def test_sampling_and_its_gradients(case: GoldenCase) -> None:
         for name in ("value", "sampling_locations", "attention_weights")
     }
     output = sample_multi_scale(spatial_shapes=sizes_of(inputs), **arguments)
-    assert_close(output, expected.pop("out"), **tolerance(case))
+    assert_close(output, expected.pop("out"), **case.tolerance)
     (output * inputs["cotangent"]).sum().backward()
     for name, gradient in expected.items():
         found = arguments[name.removeprefix("grad/")].grad
-        assert_close(found, gradient, **tolerance(case), msg=lambda text, n=name: f"{n}: {text}")
+        assert_close(found, gradient, **case.tolerance, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def build_attention(case: GoldenCase) -> MultiScaleDeformableAttention:
@@ -68,7 +64,7 @@ def build_attention(case: GoldenCase) -> MultiScaleDeformableAttention:
 @pytest.mark.parametrize("case", MODULES, ids=str)
 def test_attention_and_its_gradients(case: GoldenCase) -> None:
     inputs, expected = case.tensors("inputs"), case.tensors("outputs")
-    check, attention = tolerance(case), build_attention(case)
+    check, attention = case.tolerance, build_attention(case)
     for name in [name for name in expected if name.startswith("init/")]:
         fresh = attention.get_parameter(name.removeprefix("init/"))
         assert_close(fresh.detach(), expected.pop(name), **check)
@@ -132,7 +128,7 @@ def variants(case: GoldenCase) -> list[str]:
     ids=str,
 )
 def test_pixel_decoder(case: GoldenCase, variant: str) -> None:
-    output, check = run_decoder(case, variant), tolerance(case)
+    output, check = run_decoder(case, variant), case.tolerance
     expected = {
         name.removeprefix(f"{variant}/"): tensor
         for name, tensor in case.tensors("outputs").items()

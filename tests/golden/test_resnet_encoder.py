@@ -3,53 +3,33 @@
 import pytest
 import torch
 from open_clip.model import _build_vision_tower
-from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.batching import InputFormat, PaddedBatch, Resize
 from maskclippp.clip import CLIPResNet
 from maskclippp.clip.position_embedding import resize_position_embedding
-from tests.golden_cases import GoldenCase, cases
+from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
 
 RESNET = cases("rn_encoder")
-
-
-def tolerance(case: GoldenCase) -> dict[str, float]:
-    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
-
-
-def indexed(tensors: dict[str, Tensor], prefix: str) -> list[Tensor]:
-    """Tensors named prefix0, prefix1, ..."""
-    count = sum(key.startswith(prefix) for key in tensors)
-    return [tensors[f"{prefix}{index}"] for index in range(count)]
-
-
-def of_variant(case: GoldenCase, variant: str) -> dict[str, Tensor]:
-    outputs = case.tensors("outputs").items()
-    prefix = f"{variant}/"
-    return {key.removeprefix(prefix): value for key, value in outputs if key.startswith(prefix)}
 
 
 def build(case: GoldenCase, out_features: list[str], variant: str = "test_none") -> CLIPResNet:
     """The encoder of a case, as in a variant ``<mode>_<resize>[_thresh<value>]``."""
     config, model = case.info["config"], case.info["open_clip_model_config"]
-    _, kind, *rest = variant.split("_")
-    threshold = config["DOWN_MASK_THRESH"]
-    for option in rest:
-        threshold = float(option.removeprefix("thresh"))
+    _, resize, *_ = variant.split("_")
     encoder = CLIPResNet(
         proxy=_build_vision_tower(model["embed_dim"], model["vision_cfg"]),
         input_format=InputFormat(
             config["PIXEL_MEAN"],
             config["PIXEL_STD"],
             config["SIZE_DIVISIBILITY"],
-            test_resize=Resize(kind, config["TEST_IMAGE_SIZE"]),
+            test_resize=Resize(resize, config["TEST_IMAGE_SIZE"]),
         ),
         out_features=out_features,
         frozen=False,
         finetune_type=config["FINETUNE_TYPE"],
         downsample_method=config["DOWNSAMPLE_METHOD"],
-        down_mask_thresh=threshold,
+        down_mask_thresh=mask_threshold(case, variant),
         mask_logit_scale=config["MASK_LOGIT_SCALE"],
         learnable_mask_logit_scale=config["LEARNABLE_MASK_LOGIT_SCALE"],
     )
@@ -63,7 +43,7 @@ def build(case: GoldenCase, out_features: list[str], variant: str = "test_none")
     ids=str,
 )
 def test_images_with_masks(case: GoldenCase, variant: str) -> None:
-    inputs, expected, check = case.tensors("inputs"), of_variant(case, variant), tolerance(case)
+    inputs, expected, check = case.tensors("inputs"), case.outputs_of(variant), case.tolerance
     config = case.info["config"]
     features = [name.removesuffix(config["FEATURE_SUFFIX"]) for name in config["OUT_FEATURES"]]
     encoder = build(case, features, variant)
@@ -90,8 +70,8 @@ def test_image_embedding_of_the_plain_tower() -> None:
         batch = PaddedBatch(images, [size] * len(images), no_masks)
         with torch.no_grad():
             encoded = build(case, ["i_embs"]).encode(batch, with_masks=False)
-        expected = of_variant(case, "plain")["embedding"]
-        assert_close(encoded.maps["i_embs"][:, :, 0, 0], expected, **tolerance(case))
+        expected = case.outputs_of("plain")["embedding"]
+        assert_close(encoded.maps["i_embs"][:, :, 0, 0], expected, **case.tolerance)
 
 
 @pytest.mark.parametrize("case", RESNET, ids=str)
@@ -103,4 +83,4 @@ def test_position_embedding_at_other_grids(case: GoldenCase) -> None:
     for name, expected in tables.items():
         height, width = map(int, name.removeprefix(prefix).split("x"))
         resized = resize_position_embedding(embedding, (height, width))
-        assert_close(resized, expected, **tolerance(case))
+        assert_close(resized, expected, **case.tolerance)

@@ -64,7 +64,7 @@ def test_swin_backbone(case: GoldenCase) -> None:
     outputs = case.tensors("outputs")
     with torch.no_grad():
         encoded = build_swin(case)(list(case.tensors("inputs")["image"]))
-    check = {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
+    check = case.tolerance
     if "normalised_image" in outputs:  # too large for the compact copy
         assert_close(encoded.batch.images, outputs.pop("normalised_image"), **check)
     assert set(encoded.maps) == set(outputs)

@@ -39,5 +39,4 @@ def test_sentences_become_the_same_tokens(case: GoldenCase) -> None:
 def test_embeddings(case: GoldenCase) -> None:
     with torch.no_grad():
         embeddings = build_text_tower(case)(case.info["sentences"])
-    tolerance = {key: case.info["tolerance"][key] for key in ("rtol", "atol")}
-    assert_close(embeddings, case.tensors("outputs")["embeddings"], **tolerance)
+    assert_close(embeddings, case.tensors("outputs")["embeddings"], **case.tolerance)

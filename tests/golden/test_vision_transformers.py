@@ -13,15 +13,11 @@ from maskclippp.batching import InputFormat, Resize
 from maskclippp.clip import CLIPViT, EVACLIPViT
 from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
 from maskclippp.clip.position_embedding import resize_position_embedding
-from tests.golden_cases import GoldenCase, cases
+from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
 
 CASES = [
     case for family in ("eva02_encoder", "eva01_encoder", "vit_encoder") for case in cases(family)
 ]
-
-
-def tolerance(case: GoldenCase) -> dict[str, float]:
-    return {"rtol": case.info["tolerance"]["rtol"], "atol": case.info["tolerance"]["atol"]}
 
 
 def eva_trunk(model: dict[str, Any]) -> Eva:
@@ -49,14 +45,11 @@ def eva_trunk(model: dict[str, Any]) -> Eva:
 def build(case: GoldenCase, variant: str) -> MaskTokenEncoder:
     """The encoder of a case, in the mode of a variant ``<mode>_<resize>[_thresh<value>]``."""
     config = case.info["config"]
-    mode, resize, *rest = variant.split("_")
-    threshold = config["DOWN_MASK_THRESH"]
-    for option in rest:
-        threshold = float(option.removeprefix("thresh"))
+    mode, resize, *_ = variant.split("_")
     arguments: dict[str, Any] = {
         "mask_tokens": MaskTokenSettings(
             first_block=config["MASK_PRIOR_BEG"],
-            threshold=threshold,
+            threshold=mask_threshold(case, variant),
             log_scale=config["MASK_LOGIT_SCALE"],
             learnable=config["LEARNABLE_MASK_LOGIT_SCALE"],
             downsample_method=config["DOWNSAMPLE_METHOD"],
@@ -84,13 +77,10 @@ def build(case: GoldenCase, variant: str) -> MaskTokenEncoder:
     return encoder.train(mode == "train")
 
 
-def outputs_of(case: GoldenCase, variant: str) -> dict[str, Tensor]:
+def joined_outputs(case: GoldenCase, variant: str) -> dict[str, Tensor]:
     """The outputs of a variant; those of all images of one kind are joined under one name."""
-    images = len([name for name in case.tensors("inputs") if name.startswith("image_")])
-    found: dict[str, Tensor] = {}
-    for key, value in case.tensors("outputs").items():
-        if key.startswith(f"{variant}/"):
-            found[key.removeprefix(f"{variant}/")] = value
+    images = len(indexed(case.tensors("inputs"), "image_"))
+    found = case.outputs_of(variant)
     for name in {name.removesuffix("_0") for name in found if name.endswith("_0")}:
         found[name] = torch.cat([found.pop(f"{name}_{index}") for index in range(images)])
     return found
@@ -99,12 +89,8 @@ def outputs_of(case: GoldenCase, variant: str) -> dict[str, Tensor]:
 def run(encoder: MaskTokenEncoder, case: GoldenCase) -> dict[str, Tensor]:
     """All outputs for the images and masks of a case, by the names of the case."""
     inputs = case.tensors("inputs")
-    count = sum(name.startswith("image_") for name in inputs)
     with torch.no_grad():
-        encoded = encoder(
-            [inputs[f"image_{index}"] for index in range(count)],
-            [inputs[f"masks_{index}"] for index in range(count)],
-        )
+        encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
     assert encoded.mask_embeddings is not None
     assert encoded.mask_areas is not None
     return {
@@ -122,11 +108,11 @@ def run(encoder: MaskTokenEncoder, case: GoldenCase) -> dict[str, Tensor]:
     ids=str,
 )
 def test_outputs(case: GoldenCase, variant: str) -> None:
-    expected = outputs_of(case, variant)
+    expected = joined_outputs(case, variant)
     assert "m_embs" in expected
     own = run(build(case, variant), case)
     for name, value in expected.items():
-        assert_close(own[name], value, **tolerance(case), msg=lambda text, at=name: f"{at}: {text}")
+        assert_close(own[name], value, **case.tolerance, msg=lambda text, at=name: f"{at}: {text}")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -136,7 +122,7 @@ def test_mask_embeddings_do_not_depend_on_what_else_is_asked_for(case: GoldenCas
     encoder = build(case, variant)
     encoder.out_features = ("m_embs",)
     assert_close(
-        run(encoder, case)["m_embs"], outputs_of(case, variant)["m_embs"], **tolerance(case)
+        run(encoder, case)["m_embs"], joined_outputs(case, variant)["m_embs"], **case.tolerance
     )
 
 
@@ -150,9 +136,9 @@ def test_the_tower_without_masks() -> None:
             for block in encoder.blocks():
                 tokens = encoder._run_image_block(block, tokens, context)
             embedding = encoder._embed(tokens[:, 0])
-        assert_close(embedding, outputs["plain/embedding"], **tolerance(case))
+        assert_close(embedding, outputs["plain/embedding"], **case.tolerance)
         if "plain/tokens_before_norm" in outputs:
-            assert_close(tokens, outputs["plain/tokens_before_norm"], **tolerance(case))
+            assert_close(tokens, outputs["plain/tokens_before_norm"], **case.tolerance)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -164,7 +150,7 @@ def test_position_embedding(case: GoldenCase) -> None:
         if key.startswith("pos_embed_at_"):
             height, width = map(int, key.removeprefix("pos_embed_at_").split("x"))
             own = resize_position_embedding(table, (height, width))
-            assert_close(own, expected.flatten(0, -2), **tolerance(case))
+            assert_close(own, expected.flatten(0, -2), **case.tolerance)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
