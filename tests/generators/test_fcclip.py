@@ -1,0 +1,127 @@
+"""FC-CLIP's generator classifies its masks into whatever words are asked for."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from maskclippp.generators import FCCLIPSegmentor, GeneratedMasks, MaskSource
+from maskclippp.meta_arch import MaskCLIPpp
+from maskclippp.vocabulary import Vocabulary
+from tests.generators.tiny_generators import NUM_QUERIES, fcclip_config, tiny_source
+from tests.tiny_models import TEST_CLASSES, random_image
+
+WORDS = Vocabulary.from_class_names(["cat, kitten", "dog", "grass, lawn, meadow", "sky"])
+OTHER_WORDS = Vocabulary.from_class_names(["sky", "dog"])
+
+
+def asked(words: Vocabulary = WORDS) -> tuple[MaskSource, FCCLIPSegmentor]:
+    source = tiny_source("FCCLIPSegmentor")
+    source.set_vocabulary(words)
+    assert isinstance(source.generator, FCCLIPSegmentor)
+    return source, source.generator
+
+
+def logits_of(generated: GeneratedMasks) -> torch.Tensor:
+    assert generated.logits is not None
+    (logits,) = generated.logits
+    return logits
+
+
+def test_logits_are_over_the_words_and_void() -> None:
+    generated = asked()[0]([{"image": random_image(50, 70)}])
+    assert generated.classifier == "open"
+    assert logits_of(generated).shape == (NUM_QUERIES, len(WORDS) + 1)
+
+
+def test_without_words_there_are_masks_alone() -> None:
+    generated = tiny_source("FCCLIPSegmentor")([{"image": random_image(64, 64)}])
+    assert generated.logits is None
+    assert generated.classifier is None
+    assert len(generated.masks[0]) == NUM_QUERIES
+
+
+def test_changed_words_change_the_columns_and_not_the_masks() -> None:
+    source, _ = asked()
+    record = {"image": random_image(50, 70)}
+    before = source([record])
+    source.set_vocabulary(OTHER_WORDS)
+    after = source([record])
+    assert torch.equal(before.masks[0], after.masks[0])
+    # sky, dog, void
+    assert_close(logits_of(after), logits_of(before)[:, [3, 1, 4]])
+
+
+def test_a_class_scores_as_its_best_synonym() -> None:
+    source, _ = asked()
+    record = {"image": random_image(50, 70)}
+    of_classes = logits_of(source([record]))
+    source.set_vocabulary(Vocabulary.from_class_names(WORDS.synonyms))
+    of_names = logits_of(source([record]))
+    for index in range(len(WORDS)):
+        best = of_names[:, :-1][:, WORDS.class_of_synonym == index].max(dim=1).values
+        assert_close(of_classes[:, index], best)
+
+
+def test_void_is_the_last_column() -> None:
+    source, generator = asked()
+    record = {"image": random_image(50, 70)}
+    before = logits_of(source([record]))
+    generator.void_embedding.weight.data.neg_()
+    after = logits_of(source([record]))
+    assert_close(after[:, :-1], before[:, :-1])
+    assert_close(after[:, -1], -before[:, -1])
+
+
+def test_words_are_encoded_once() -> None:
+    source, generator = asked()
+    embeddings = generator._text
+    source.set_vocabulary(Vocabulary(WORDS.classes))
+    assert generator._text is embeddings
+
+
+def test_logits_are_finite_in_bfloat16() -> None:
+    source, _ = asked()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = logits_of(source([{"image": random_image(64, 64)}]))
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+def test_the_text_tower_is_no_part_of_the_state() -> None:
+    _, generator = asked()
+    assert {key.split(".")[0] for key in generator.state_dict()} == {
+        "pixel_decoder",
+        "predictor",
+        "void_embedding",
+    }
+
+
+def test_widths_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"MASK_DIM \(16\) and MODEL\.MASK_FORMER\.HIDDEN_DIM"):
+        tiny_source("FCCLIPSegmentor", "MODEL.SEM_SEG_HEAD.MASK_DIM", 16)
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_the_model_runs_on_its_masks(ensemble: bool) -> None:
+    model = MaskCLIPpp(
+        fcclip_config(
+            *(".TEST.ENSEMBLE_ON", ensemble, ".TEST.GEOMETRIC_ENSEMBLE_ALPHA", 0.6),
+            *(".TEST.SEMANTIC_OUTPUT", "scores", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True),
+        )
+    ).eval()
+    (result,) = model([{"image": random_image(40, 60), "height": 77, "width": 101}])
+    assert result["sem_seg"].shape == (len(TEST_CLASSES), 77, 101)
+    assert result["sem_seg"].isfinite().all()
+    assert result["panoptic_seg"][0].shape == (77, 101)
+
+
+def test_no_query_above_the_threshold_leaves_the_panoptic_map_empty() -> None:
+    options = (
+        *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True),
+        *("MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", 1.0),
+    )
+    model = MaskCLIPpp(fcclip_config(*options)).eval()
+    (result,) = model([{"image": random_image(40, 60)}])
+    ids, segments = result["panoptic_seg"]
+    assert segments == []
+    assert not ids.any()
