@@ -69,14 +69,21 @@ def _add_solver_keys(cfg: CfgNode) -> None:
 
 def _visual_encoder_keys(feature_suffix: str) -> dict[str, Any]:
     return {
-        "NAME": "none",  # CLIPConvNeXt | DummyVisualEncoder | ...
-        "MODEL_NAME": "",  # name of the open_clip model
-        "PRETRAINED": "",  # open_clip tag or a path
+        # CLIPConvNeXt | EVACLIPViT | CLIPViT | CLIPResNet; of a generator (VISUAL_ENCODER_F) also
+        # D2SwinTransformer | DummyVisualEncoder (nothing). Tables of all choices: docs/encoders.md
+        "NAME": "none",
+        "MODEL_NAME": "",  # convnext_base_w_320, EVA02-CLIP-B-16, ViT-B-16, RN50x16, ...
+        # a tag of open_clip | path of a file | eva_clip, eva01_clip, eva02_clip (the one set of
+        # weights of an EVA model) | shapes (ships with the package) | random
+        "PRETRAINED": "",
         "LOAD_FROM": "",  # further checkpoint laid over the pretrained weights
         "LOAD_BEG_KEY": "",  # take only keys with this prefix from LOAD_FROM, and strip it
-        "OUT_FEATURES": [],  # m_embs, p_embs, i_embs, stage1..stage4 (each + FEATURE_SUFFIX)
+        # Outputs, each + FEATURE_SUFFIX: m_embs, p_embs, i_embs; CLIPConvNeXt: stage1..stage4;
+        # CLIPResNet: layer1..layer4; EVACLIPViT, CLIPViT: blockN and i_embsN (after block N),
+        # m_embs-K (mask tokens K blocks before the end); D2SwinTransformer: res2..res5
+        "OUT_FEATURES": [],
         "FEATURE_SUFFIX": feature_suffix,
-        # none | all | before_proj | before_s4 | after_s4 | attention
+        # none | all | before_proj; CLIPConvNeXt: | before_s4 | after_s4; others: | attention
         "FINETUNE_TYPE": "none",
         "PIXEL_MEAN": list(CLIP_PIXEL_MEAN),
         "PIXEL_STD": list(CLIP_PIXEL_STD),
@@ -87,13 +94,19 @@ def _visual_encoder_keys(feature_suffix: str) -> dict[str, Any]:
         "TEST_RESIZE_TYPE": "none",  # the same three in evaluation and for frozen encoders
         "TEST_IMAGE_SIZE": 640,
         "TEST_IMAGE_SCALE": 1.0,
-        "MASK_PRIOR_BEG": 0,  # first block with mask tokens; 5: pooling after the last stage
+        # EVACLIPViT, CLIPViT: first block with mask tokens, from 1; CLIPConvNeXt: 5, pooling after
+        # the last stage; CLIPResNet: no effect
+        "MASK_PRIOR_BEG": 0,
         # masks -> feature grid: bilinear | nearest | bicubic | avg | max
         "DOWNSAMPLE_METHOD": "bilinear",
-        "DOWN_MASK_THRESH": 0.0,  # mask tokens: threshold; None: half of the mask's maximum
+        # mask tokens and CLIPResNet: a cell is inside a mask above this; None: above half of the
+        # mask's maximum
+        "DOWN_MASK_THRESH": 0.0,
         "MASK_SCALE": 1.0,  # part of the published configs; has no effect
         "MASK_BIAS": 0.0,  # part of the published configs; has no effect
-        "MASK_LOGIT_SCALE": 0.0,  # mask tokens: initial log scale of the attention bias
+        # mask tokens and CLIPResNet: initial log of the weight of mask values in attention
+        "MASK_LOGIT_SCALE": 0.0,
+        # whether it is trained, unless FINETUNE_TYPE is none
         "LEARNABLE_MASK_LOGIT_SCALE": False,
         # (new) recompute activations in the backward pass: less memory, more time
         "GRADIENT_CHECKPOINTING": False,
@@ -104,13 +117,13 @@ def _visual_encoder_keys(feature_suffix: str) -> dict[str, Any]:
 
 def _text_encoder_keys() -> dict[str, Any]:
     return {
-        "NAME": "none",  # CLIPTextEncoder | ...
-        "MODEL_NAME": "",
+        "NAME": "none",  # CLIPTextEncoder | EVACLIPTextEncoder
+        "MODEL_NAME": "",  # this and the next three: as of VISUAL_ENCODER
         "PRETRAINED": "",
         "LOAD_FROM": "",
         "LOAD_BEG_KEY": "",
-        "FINETUNE_TYPE": "none",  # none | all | attention | proj
-        "SKIP_LN_FINAL": False,
+        "FINETUNE_TYPE": "none",  # none | all | attention | proj (final norm, projection, scale)
+        "SKIP_LN_FINAL": False,  # leave out the final LayerNorm
         # (new) recompute activations in the backward pass: less memory, more time
         "GRADIENT_CHECKPOINTING": False,
     }
