@@ -1,0 +1,383 @@
+"""One table over evaluation runs: our numbers, and the published ones where there are some.
+
+    python tools/collect_results.py output/ --csv results.csv --markdown results.md
+    python tools/collect_results.py --comparison output/<config>/<tag> ...
+
+Every argument is a run directory or any folder above some. Evaluations of one config, checkpoint
+and tag share a row, also those that eval_all.sh made in a directory per benchmark. Columns are
+the main metrics of every benchmark with those of seen (S) and unseen (U) classes, and the means of
+MESS's domains. --comparison prints one line per metric instead.
+"""
+
+import argparse
+import csv
+import fnmatch
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tabulate import tabulate
+
+TABLES = Path(__file__).resolve().parent
+# The number by which each task is judged.
+MAIN_METRICS = {
+    "sem_seg": "mIoU",
+    "panoptic_seg": "PQ",
+    "segm": "AP",
+    "bbox": "AP",
+    "mask_acc": "mMaskAcc",
+}
+SEEN, UNSEEN = "(S)", "(U)"
+AUGMENTED = "_TTA"
+MESS = "MESS"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A line of ``benchmarks.tsv``: the first name is the suffix of tags."""
+
+    name: str
+    label: str
+    datasets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A line of ``published_results.tsv``; ``config`` is a pattern of config names."""
+
+    config: str
+    benchmark: str
+    task: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one ``results.json`` says, and the run that it belongs to."""
+
+    folder: Path
+    config: str
+    tag: str
+    checkpoint: str
+    words: str
+    dataset: str
+    metrics: Mapping[tuple[str, str], float]  # by (task, metric), percent
+
+
+@dataclass(frozen=True)
+class Value:
+    """One cell: a metric of a benchmark, or of a dataset that no benchmark names."""
+
+    label: str
+    task: str
+    metric: str
+    ours: float
+    published: float | None = None
+
+    @property
+    def column(self) -> str:
+        """Column name; boxes and masks have the same metrics, so boxes are named."""
+        return f"{self.label} {'box ' if self.task.startswith('bbox') else ''}{self.metric}"
+
+
+@dataclass
+class Row:
+    """All evaluations of one config, checkpoint, vocabulary and tag."""
+
+    config: str
+    tag: str
+    checkpoint: str
+    words: str
+    values: dict[str, Value] = field(default_factory=dict)
+
+
+class Benchmarks:
+    """The tables beside this file."""
+
+    @cached_property
+    def all(self) -> list[Benchmark]:
+        """The benchmarks, in the order of their table."""
+        return [
+            Benchmark(names.split(",")[0], label, tuple(datasets.split(",")))
+            for names, label, datasets, *_ in _read_table("benchmarks.tsv")
+        ]
+
+    @cached_property
+    def domains(self) -> dict[str, list[Benchmark]]:
+        """The benchmarks of each domain of MESS."""
+        by_name = {benchmark.name: benchmark for benchmark in self.all}
+        return {
+            domain: [by_name[name] for name in names.split(",")]
+            for domain, names in _read_table("mess_domains.tsv")
+        }
+
+    @cached_property
+    def published(self) -> list[Published]:
+        """The published numbers."""
+        return [
+            Published(config, benchmark, task, metric, float(value))
+            for config, benchmark, task, metric, value in _read_table("published_results.tsv")
+        ]
+
+    def of_dataset(self, dataset: str) -> Benchmark | None:
+        """The benchmark that evaluates on a dataset, if there is one."""
+        return next((b for b in self.all if dataset in b.datasets), None)
+
+    def published_value(
+        self, config: str, benchmark: Benchmark | None, task: str, metric: str
+    ) -> float | None:
+        """The published number for a config, if there is one."""
+        wanted = (benchmark.name if benchmark else None, task, metric)
+        return next(
+            (
+                p.value
+                for p in self.published
+                if wanted == (p.benchmark, p.task, p.metric)
+                and fnmatch.fnmatchcase(config, p.config)
+            ),
+            None,
+        )
+
+
+def read_evaluations(folders: Iterable[Path]) -> list[Evaluation]:
+    """The evaluations in run directories, or in any folders above them.
+
+    Raises:
+        FileNotFoundError: a folder has no results; ValueError: a file is no result file.
+    """
+    found: dict[Path, Evaluation] = {}
+    for folder in folders:
+        files = sorted(folder.rglob("inference*/*/results.json"))
+        if not files:
+            raise FileNotFoundError(
+                f"{folder} has no results (inference/<dataset>/results.json below it): expected "
+                "the output directory of an evaluation, or a folder above some"
+            )
+        found |= {file.resolve(): _read_evaluation(file) for file in files}
+    return list(found.values())
+
+
+def table_rows(evaluations: Sequence[Evaluation], benchmarks: Benchmarks) -> list[Row]:
+    """One row per config, checkpoint, vocabulary and tag.
+
+    Raises ValueError when two evaluations would share a cell with different numbers.
+    """
+    rows: dict[tuple[str, ...], Row] = {}
+    for evaluation in evaluations:
+        benchmark = benchmarks.of_dataset(evaluation.dataset)
+        tag = _common_tag(evaluation.tag, benchmark)
+        key = (evaluation.config, tag, evaluation.checkpoint, evaluation.words)
+        row = rows.setdefault(key, Row(*key))
+        for value in _main_values(evaluation, benchmark, benchmarks):
+            known = row.values.setdefault(value.column, value)
+            if known.ours != value.ours:
+                raise ValueError(
+                    f"{evaluation.folder}: {value.column} is {value.ours}, another evaluation of "
+                    f"config {row.config}, tag {row.tag} has {known.ours}: collect them one by one"
+                )
+    for row in rows.values():
+        _average_parts(row, benchmarks)
+        _average_domains(row, benchmarks)
+    return list(rows.values())
+
+
+def comparison(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One entry per main metric: ours, published, difference, seen, unseen."""
+    lines = []
+    for row in rows:
+        for value in row.values.values():
+            if value.metric.endswith((SEEN, UNSEEN)):
+                continue
+            line: dict[str, Any] = {"run": f"{row.config} {row.tag}"} if len(rows) > 1 else {}
+            difference = None if value.published is None else value.ours - value.published
+            line |= {"benchmark": value.label, "metric": value.column[len(value.label) + 1 :]}
+            line |= {"ours": value.ours, "published": value.published, "difference": difference}
+            for name, suffix in (("seen", SEEN), ("unseen", UNSEEN)):
+                part = row.values.get(value.column + suffix)
+                line[name] = part.ours if part else None
+            lines.append(line)
+    return lines
+
+
+def wide_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One entry per row with every column that any row has; published numbers beside ours."""
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    lines = []
+    for row in rows:
+        line: dict[str, Any] = {
+            "config": row.config,
+            "tag": row.tag,
+            "checkpoint": row.checkpoint,
+            "words": row.words,
+        }
+        for column in columns:
+            value = row.values.get(column)
+            line[column] = value.ours if value else None
+            if any(r.values[column].published is not None for r in rows if column in r.values):
+                line[f"{column} (published)"] = value.published if value else None
+        lines.append(line)
+    return lines
+
+
+def notes(rows: Sequence[Row], benchmarks: Benchmarks) -> list[str]:
+    """Which domains of MESS have no mean yet, because some of their benchmarks are missing."""
+    lines = []
+    for row in rows:
+        present = {value.label for value in row.values.values()}
+        for domain, members in benchmarks.domains.items():
+            missing = [b.label for b in members if b.label not in present]
+            if 0 < len(missing) < len(members):
+                lines.append(
+                    f"{row.config} {row.tag}: no mean over {MESS} {domain}, because it lacks "
+                    + ", ".join(missing)
+                )
+    return lines
+
+
+def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table with full precision."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A table for people; columns without any entry are left out."""
+    kept = [key for key in lines[0] if any(line[key] not in (None, "") for line in lines)]
+    body = [[line[key] for key in kept] for line in lines]
+    return tabulate(body, headers=kept, tablefmt="github", floatfmt=".2f", disable_numparse=[0])
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="run directories, or folders above them")
+    parser.add_argument("--csv", type=Path, help="write the table here")
+    parser.add_argument("--markdown", type=Path, help="write the table here")
+    parser.add_argument("--comparison", action="store_true", help="one line per metric")
+    args = parser.parse_args()
+    benchmarks = Benchmarks()
+    try:
+        rows = table_rows(read_evaluations(args.runs), benchmarks)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    lines = comparison(rows) if args.comparison else wide_table(rows)
+    if args.csv:
+        write_csv(args.csv, lines)
+    text = "\n".join([markdown(lines), *notes(rows, benchmarks)]) + "\n"
+    if args.markdown:
+        args.markdown.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def _read_table(name: str) -> Iterator[list[str]]:
+    for line in (TABLES / name).read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            yield line.split("\t")
+
+
+def _read_evaluation(file: Path) -> Evaluation:
+    run = file.parents[2]
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        metrics = {
+            (task, name): float("nan") if value is None else float(value)
+            for task, values in content["results"].items()
+            for name, value in values.items()
+        }
+        dataset = content["dataset"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is no result file of train_maskclippp.py ({error!r}): expected an object with "
+            "dataset and results {task: {metric: percent}}; evaluate again"
+        ) from error
+    if file.parents[1].name.endswith(AUGMENTED):
+        metrics = {(task + AUGMENTED, name): value for (task, name), value in metrics.items()}
+    return Evaluation(
+        folder=file.parent,
+        config=run.resolve().parent.name,
+        tag=run.resolve().name,
+        checkpoint=_checkpoint(run),
+        words=_words(content),
+        dataset=dataset,
+        metrics=metrics,
+    )
+
+
+def _checkpoint(run: Path) -> str:
+    """MODEL.WEIGHTS of a run, "" if it left no config."""
+    file = run / "config.yaml"
+    if not file.is_file():
+        return ""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return str(content["MODEL"]["WEIGHTS"])
+
+
+def _words(content: Mapping[str, Any]) -> str:
+    """Which words the classes had, by name and the beginning of their hash, if the file says so."""
+    vocabulary = content.get("vocabulary")
+    if not isinstance(vocabulary, dict):
+        return "" if vocabulary is None else str(vocabulary)
+    name, digest = vocabulary.get("name", ""), str(vocabulary.get("sha256", ""))[:8]
+    return f"{name} {digest}".strip()
+
+
+def _common_tag(tag: str, benchmark: Benchmark | None) -> str:
+    """The tag without what eval_all.sh and eval_mask_acc.sh added to it."""
+    if benchmark is not None:
+        tag = tag.removesuffix(f"_{benchmark.name}")
+    return tag.removesuffix("_mask-acc")
+
+
+def _main_values(
+    evaluation: Evaluation, benchmark: Benchmark | None, benchmarks: Benchmarks
+) -> Iterator[Value]:
+    """The main metrics; a benchmark of several datasets has a label per dataset."""
+    label = evaluation.dataset
+    if benchmark is not None and len(benchmark.datasets) == 1:
+        label = benchmark.label
+    for (task, metric), ours in evaluation.metrics.items():
+        main = MAIN_METRICS.get(task.removesuffix(AUGMENTED))
+        if main is None or metric not in (main, main + SEEN, main + UNSEEN):
+            continue
+        published = benchmarks.published_value(evaluation.config, benchmark, task, metric)
+        augmented = " TTA" if task.endswith(AUGMENTED) else ""
+        yield Value(label + augmented, task, metric, ours, published)
+
+
+def _average_parts(row: Row, benchmarks: Benchmarks) -> None:
+    """Add the mean of every benchmark that consists of several datasets, if all are there."""
+    for benchmark in benchmarks.all:
+        if len(benchmark.datasets) > 1:
+            _add_mean(row, benchmark.label, benchmark.datasets)
+
+
+def _average_domains(row: Row, benchmarks: Benchmarks) -> None:
+    """Add the mean over each complete domain of MESS, and over MESS if all of it is there."""
+    labels = {name: [b.label for b in members] for name, members in benchmarks.domains.items()}
+    for domain, members in labels.items():
+        _add_mean(row, f"{MESS} {domain}", members)
+    _add_mean(row, MESS, [label for members in labels.values() for label in members])
+
+
+def _add_mean(row: Row, label: str, members: Sequence[str]) -> None:
+    """Add the mean of each main metric that all members (labels) have."""
+    for task, metric in MAIN_METRICS.items():
+        parts = [row.values.get(Value(name, task, metric, 0).column) for name in members]
+        found = [part.ours for part in parts if part is not None and part.task == task]
+        if len(found) == len(members):
+            mean = Value(label, task, metric, sum(found) / len(found))
+            row.values[mean.column] = mean
+
+
+if __name__ == "__main__":
+    main()
