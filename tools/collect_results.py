@@ -176,7 +176,7 @@ def table_rows(evaluations: Sequence[Evaluation], benchmarks: Benchmarks) -> lis
         row = rows.setdefault(key, Row(*key))
         for value in _main_values(evaluation, benchmark, benchmarks):
             known = row.values.setdefault(value.column, value)
-            if known.ours != value.ours:
+            if str(known.ours) != str(value.ours):  # NaN differs from itself
                 raise ValueError(
                     f"{evaluation.folder}: {value.column} is {value.ours}, another evaluation of "
                     f"config {row.config}, tag {row.tag} has {known.ours}: collect them one by one"
