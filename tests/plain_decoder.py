@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskclippp.generators.mask2former.class_heads import OpenVocabularyDecoder
+from maskclippp.generators.mask2former.class_heads import (
+    ClosedVocabularyDecoder,
+    OpenVocabularyDecoder,
+)
 from maskclippp.generators.mask2former.decoder_layers import CrossAttentionLayer
 from maskclippp.generators.mask2former.sine_position import sine_position_encoding
 from maskclippp.generators.mask2former.transformer_decoder import MaskedAttentionDecoder
@@ -92,6 +95,16 @@ def read_cells(
         read + position, memory + places, memory, attn_mask=mask, need_weights=False
     )
     return queries + update if layer.pre_norm else layer.norm(queries + update)
+
+
+def closed_logits(decoder: ClosedVocabularyDecoder) -> Classify:
+    """A classifier by a linear layer, void last."""
+
+    def classify(states: Tensor, masks: Tensor, mask_features: Tensor) -> Tensor:
+        logits: Tensor = decoder.class_embed(states)
+        return logits
+
+    return classify
 
 
 def open_logits(

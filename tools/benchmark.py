@@ -1,13 +1,20 @@
-"""Measure text classifier, encoder, post-processing and training step of any config.
+"""Measure the parts of any config, and the whole model stage by stage.
 
     python tools/benchmark.py [--config-file configs/...yaml] [--parts text encoder ...]
         [--against plain] [--output benchmark.json] [sizes] [KEY VALUE ...]
 
 Weights are random, nothing is downloaded. Without a config file, the published ConvNeXt-B mask
 classifier is taken. With ``--against plain`` each part is compared, in the same run and taking
-turns, with the straightforward formulation in ``tests/plain.py``; both must first give the same
-result. ``--parts masktokens`` measures the blocks of vision transformers that have mask tokens;
-``--variants`` runs the encoder in other ways, too. A table of all encoders: benchmark_encoders.py.
+turns, with the straightforward formulation in ``tests/plain*.py``; both must first give the same
+result. ``--variants`` runs the encoder in other ways, too. Further parts:
+
+- masktokens: the blocks of vision transformers that have mask tokens;
+- pixeldecoder, decoder: those of the config's mask generator, on images of ``--generator-size``;
+- inference: an image of ``--image-size``, brought to the test size of the config, through the whole
+  model, and how its time is divided: see model_stages.py for what is made up.
+
+For these of a generator, FC-CLIP-L's published config is the default. Tables of all encoders and of
+all generators: benchmark_encoders.py, benchmark_generators.py.
 
 Time is the median of ``--repeats`` runs. Memory is the growth of the peak while the part
 runs once: of CUDA's tensors, or of the process's resident memory on a CPU.
@@ -35,17 +42,26 @@ import maskclippp  # noqa: E402, F401  (makes detectron2 importable)
 # isort: split
 import benchmark_parts  # noqa: E402
 import encoder_parts  # noqa: E402
-from benchmark_workload import OURS, PLAIN, Bench, Row, Workload, make_vocabulary  # noqa: E402
+import generator_parts  # noqa: E402
+import model_stages  # noqa: E402
+from benchmark_workload import OURS, PLAIN, Bench, Row, Workload, register_classes  # noqa: E402
 from detectron2.config import CfgNode  # noqa: E402
-from detectron2.data import MetadataCatalog  # noqa: E402
 from measure import Measurement  # noqa: E402
 
 from maskclippp.clip import VisualEncoder, build_text_tower, build_visual_encoder  # noqa: E402
+from maskclippp.clip.visual_encoder import FeatureShape  # noqa: E402
 from maskclippp.config import get_cfg  # noqa: E402
 from maskclippp.config_files import merge_config_file, merge_options  # noqa: E402
+from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor  # noqa: E402
 from maskclippp.meta_arch import MaskCLIPpp  # noqa: E402
 
 PARTS = ("text", "encoder", "postprocess", "train")  # of every model
+GENERATOR_PARTS = ("pixeldecoder", "decoder", "inference")
+ALL_PARTS = (*PARTS, "masktokens", *GENERATOR_PARTS)
+GENERATOR_CONFIG = (
+    *("configs", "coco-pan", "clip-convnext-large", "fcclip-l"),
+    "maskclippp_coco-pan_clip-convnext-large_fcclip-l.yaml",
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIB = 2**20
 
@@ -63,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
         masks=args.masks,
         grid=(args.grid[0], args.grid[1]),
         mask_stride=args.mask_stride,
+        generator_size=(args.generator_size[0], args.generator_size[1]),
         train_masks=args.train_masks,
         dtype=DTYPES[args.dtype],
         repeats=args.repeats,
@@ -88,7 +105,10 @@ class Models:
     @cached_property
     def whole(self) -> MaskCLIPpp:
         """Both towers and all that belongs to them."""
-        return MaskCLIPpp(self.cfg).to(self.cfg.MODEL.DEVICE)
+        cfg = self.cfg.clone()
+        # Made-up masks are measured: none is generated.
+        cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME = "SuperpixelSegmentor"
+        return MaskCLIPpp(cfg).to(cfg.MODEL.DEVICE)
 
     @cached_property
     def encoder(self) -> VisualEncoder:
@@ -97,6 +117,11 @@ class Models:
             return self.whole.visual_encoder
         node = self.cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER
         return build_visual_encoder(node).to(self.cfg.MODEL.DEVICE)
+
+    @cached_property
+    def decoders(self) -> tuple[MaskTransformerSegmentor, dict[str, FeatureShape]]:
+        """Of the mask generator, and the maps that they read."""
+        return generator_parts.build_decoders(model_stages.without_text_towers(self.cfg))
 
     def parameters(self) -> dict[str, float]:
         """Millions of parameters per tower."""
@@ -116,6 +141,12 @@ def run_part(part: str, bench: Bench, models: Models, variants: list[str]) -> It
         return encoder_parts.encoder(bench, models.encoder, models.parameters(), variants)
     if part == "masktokens":
         return encoder_parts.mask_tokens(bench, models.encoder)
+    if part == "pixeldecoder":
+        return generator_parts.pixel_decoder(bench, *models.decoders)
+    if part == "decoder":
+        return generator_parts.decoder(bench, *models.decoders)
+    if part == "inference":
+        return model_stages.inference(bench, models.cfg)
     if part == "postprocess":
         return benchmark_parts.postprocess(bench)
     return benchmark_parts.train(bench, models.whole)
@@ -128,7 +159,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", type=Path)
-    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "masktokens"), default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=ALL_PARTS, default=PARTS)
     parser.add_argument("--against", choices=[PLAIN], help="what to compare with")
     parser.add_argument(
         "--variants",
@@ -156,13 +187,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--mask-stride", type=_positive, default=default.mask_stride, help="pixels per mask pixel"
     )
+    parser.add_argument(
+        "--generator-size",
+        type=_positive,
+        nargs=2,
+        default=default.generator_size,
+        metavar=("H", "W"),
+        help="image for pixeldecoder and decoder",
+    )
     parser.add_argument("--train-masks", type=_positive, default=default.train_masks)
     parser.add_argument("--repeats", type=_positive, default=default.repeats)
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: PyTorch's choice")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--dtype", choices=sorted(DTYPES), default="float32", help="autocast of encoder and train"
-    )
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of autocast")
     parser.add_argument("--channels-last", action="store_true", help="memory format of the encoder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="KEY VALUE")
@@ -182,6 +219,8 @@ def build_config(args: argparse.Namespace, num_classes: int) -> CfgNode:
     node = cfg.MODEL.MASKCLIPPP
     if args.config_file:
         merge_config_file(cfg, args.config_file)
+    elif set(GENERATOR_PARTS) & set(args.parts):
+        merge_config_file(cfg, REPOSITORY.joinpath(*GENERATOR_CONFIG))
     else:
         cfg.INPUT.FORMAT = "RGB"
         node.VISUAL_ENCODER.NAME, node.TEXT_ENCODER.NAME = "CLIPConvNeXt", "CLIPTextEncoder"
@@ -192,16 +231,14 @@ def build_config(args: argparse.Namespace, num_classes: int) -> CfgNode:
         node.VISUAL_ENCODER.SIZE_DIVISIBILITY = 32
         node.PSM.NAME = "LinearPSM"
     merge_options(cfg, args.options)
-    for tower in (node.VISUAL_ENCODER, node.TEXT_ENCODER):
+    towers = (node.VISUAL_ENCODER, node.TEXT_ENCODER, node.VISUAL_ENCODER_F, node.TEXT_ENCODER_F)
+    for tower in towers:
         tower.PRETRAINED, tower.LOAD_FROM = "random", ""
+    node.SEGMENTOR.PRETRAINED = "random"
     if args.channels_last:
-        node.VISUAL_ENCODER.CHANNELS_LAST = True
-    node.SEGMENTOR.NAME = "SuperpixelSegmentor"  # made-up masks are measured: none is generated
+        node.VISUAL_ENCODER.CHANNELS_LAST = node.VISUAL_ENCODER_F.CHANNELS_LAST = True
     cfg.MODEL.DEVICE = args.device
-    dataset = f"benchmark_{num_classes}_classes"
-    classes = make_vocabulary(num_classes).classes
-    MetadataCatalog.get(dataset).set(stuff_classes=[", ".join(names) for names in classes])
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (dataset,)
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (register_classes(num_classes),)
     return cfg
 
 

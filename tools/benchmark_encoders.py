@@ -36,11 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure what the command line asks for; print the table, and write it if asked."""
     args, others = parse_arguments(arguments)
     rows = [measure_config(path, args.masks, others) for path in args.config_files]
-    table = tabulate(rows, headers=HEADERS, tablefmt="github", disable_numparse=True) + "\n"
-    sys.stdout.write(table)
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(table)
+    write_table(HEADERS, rows, args.output)
 
 
 def parse_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -74,19 +70,38 @@ def measure_config(path: Path, masks: int, options: Sequence[str]) -> list[str]:
     cfg = get_cfg()
     merge_config_file(cfg, path)
     side = cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER.TEST_IMAGE_SIZE
+    size = ("--image-size", side, side * 3 // 2)
+    (result,) = run_benchmark(path, "encoder", *size, "--masks", masks, *options)
+    return as_row(path.parent.name, result)
+
+
+def run_benchmark(config: Path, part: str, *options: Any) -> list[dict[str, Any]]:
+    """The results of one part of a config, measured in a process of its own.
+
+    Raises:
+        subprocess.CalledProcessError: the measurement failed; it has said why.
+    """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [
             *(sys.executable, REPOSITORY / "tools" / "benchmark.py"),
-            *("--config-file", path, "--parts", "encoder", "--output", report),
-            *("--image-size", side, side * 3 // 2, "--masks", masks),
+            *("--config-file", config, "--parts", part, "--output", report),
             *options,
         ]
         words = [str(word) for word in command]
         done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
         sys.stderr.write(done.stdout)  # shows how far this has come
-        (result,) = json.loads(report.read_text())["results"]
-    return as_row(path.parent.name, result)
+        results: list[dict[str, Any]] = json.loads(report.read_text())["results"]
+        return results
+
+
+def write_table(headers: Sequence[str], rows: Sequence[Sequence[str]], path: Path | None) -> None:
+    """Write a Markdown table to standard output, and to a file if there is to be one."""
+    table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + "\n"
+    sys.stdout.write(table)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(table)
 
 
 def as_row(name: str, result: dict[str, Any]) -> list[str]:

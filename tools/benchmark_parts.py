@@ -65,7 +65,7 @@ def postprocess(bench: Bench) -> Iterator[Row]:
     work, device = bench.work, bench.device
     vocabulary = make_vocabulary(work.classes)
     masks = bench.generated_masks()
-    name_logits = mask_logits(work.masks, vocabulary).to(device)
+    name_logits = mask_logits(work.masks, len(vocabulary.synonyms)).to(device)
     class_of_synonym = vocabulary.class_of_synonym.to(device)
     logits = max_over_synonyms(name_logits, class_of_synonym, work.classes)
     things = frozenset(range(0, work.classes, 2))

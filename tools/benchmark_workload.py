@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.data import MetadataCatalog
 from measure import Measurement, measure
 from torch import Tensor
 from torch.testing import assert_close
@@ -29,6 +30,7 @@ class Workload:
         masks: generated masks per image.
         grid: cells of the feature grid on which mask tokens alone are measured.
         mask_stride: image pixels per pixel of a generated mask.
+        generator_size: height and width of the images that decoders of generators are measured on.
         train_masks: annotated masks per image.
         dtype: of autocast in encoder and training; float32 is none.
         repeats: timed runs.
@@ -40,6 +42,7 @@ class Workload:
     masks: int = 100
     grid: tuple[int, int] = (28, 42)
     mask_stride: int = 4
+    generator_size: tuple[int, int] = (800, 1216)
     train_masks: int = 16
     dtype: torch.dtype = torch.float32
     repeats: int = 3
@@ -126,6 +129,14 @@ def make_vocabulary(num_classes: int) -> Vocabulary:
     return Vocabulary(tuple((name, f"kind of {name}") for name in names))
 
 
+def register_classes(num_classes: int) -> str:
+    """The name of a dataset that has such words and no images."""
+    name = f"benchmark_{num_classes}_classes"
+    classes = make_vocabulary(num_classes).classes
+    MetadataCatalog.get(name).set(stuff_classes=[", ".join(names) for names in classes])
+    return name
+
+
 def random_image(size: tuple[int, int]) -> Tensor:
     """uint8 [3, H, W] noise."""
     return torch.randint(0, 256, (3, *size), dtype=torch.uint8)
@@ -142,9 +153,8 @@ def blobs(count: int, size: tuple[int, int]) -> Tensor:
     return ((1 - distance) * 8 + uneven).sigmoid()
 
 
-def mask_logits(count: int, vocabulary: Vocabulary) -> Tensor:
-    """[count, Ka + 1]: every mask prefers one name; for about half of them void is likelier."""
-    num_names = len(vocabulary.synonyms)
+def mask_logits(count: int, num_names: int) -> Tensor:
+    """[count, names + 1]: every mask prefers one name; for about half of them void is likelier."""
     logits = torch.randn(count, num_names + 1)
     logits[torch.arange(count), torch.randint(num_names, (count,))] += 9
     logits[:, -1] += torch.where(torch.rand(count) < 0.5, 12.0, 2.0)

@@ -65,14 +65,15 @@ def measure(
 
 
 def _seconds(function: Callable[[], Any], device: torch.device) -> float:
-    _wait(device)
+    wait(device)
     start = time.perf_counter()
     function()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until everything that was started on a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

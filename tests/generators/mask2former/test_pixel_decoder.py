@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from maskclippp.generators.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
+from tests import plain_pixel_decoder
 
 CHANNELS = {"stage1": 4, "stage2": 6, "stage3": 8, "stage4": 10}
 STRIDES = {"stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
@@ -36,6 +37,21 @@ def random_features(batch: int = 2, size: tuple[int, int] = (17, 26)) -> dict[st
         features[name] = torch.randn(batch, channels, *size)
         size = (size[0] + 1) // 2, (size[1] + 1) // 2
     return features
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_decoding_equals_the_straightforward_formulation(first: int) -> None:
+    decoder = build(transformer_in_features=list(CHANNELS)[first:], num_layers=2)
+    for layer in decoder.transformer.encoder.layers:
+        # A fresh layer samples at cell centres, all points alike.
+        nn.init.normal_(layer.self_attn.sampling_offsets.weight, std=0.1)
+        nn.init.normal_(layer.self_attn.attention_weights.weight)
+    features = random_features()
+    output = decoder(features)
+    mask_features, maps = plain_pixel_decoder.decode(decoder, features)
+    assert_close(output.mask_features, mask_features)
+    for found, expected in zip(output.multi_scale_features, maps, strict=True):
+        assert_close(found, expected)
 
 
 def test_every_image_is_decoded_alone() -> None:

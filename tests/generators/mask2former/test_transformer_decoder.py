@@ -65,9 +65,8 @@ def open_decoder(options: DecoderOptions) -> OpenVocabularyDecoder:
 def plain_closed(
     decoder: ClosedVocabularyDecoder, maps: list[Tensor], mask_features: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    return plain_decoder.decode(
-        decoder, maps, mask_features, lambda states, *_: decoder.class_embed(states)
-    )
+    classify = plain_decoder.closed_logits(decoder)
+    return plain_decoder.decode(decoder, maps, mask_features, classify)
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
