@@ -81,7 +81,7 @@ def read_numpy_pickle(path: Path) -> Any:
         Exception: one of ``DAMAGE`` if the stream is broken.
     """
     with path.open("rb") as file:
-        return _with_tensors(RestrictedUnpickler(file, _NUMPY_GLOBALS).load())
+        return _with_tensors(RestrictedUnpickler(file, _NUMPY_GLOBALS).load(), {})
 
 
 class _PickledType:
@@ -162,13 +162,21 @@ _NUMPY_GLOBALS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _with_tensors(content: Any) -> Any:
-    """Plain containers with their arrays as tensors that own their memory."""
+def _with_tensors(content: Any, converted: dict[int, Any]) -> Any:
+    """Plain containers with their arrays as tensors that own their memory.
+
+    ``converted``, by identity, keeps what is shared shared: a few bytes of a pickle can hold a list
+    2^100 times.
+    """
+    if id(content) in converted:
+        return converted[id(content)]
+    result = content
     if isinstance(content, _PickledArray):
         native = content.array.dtype.newbyteorder("=")
-        return torch.from_numpy(np.array(content.array, native, order="C"))
-    if isinstance(content, dict):
-        return {key: _with_tensors(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return type(content)(_with_tensors(value) for value in content)
-    return content
+        result = torch.from_numpy(np.array(content.array, native, order="C"))
+    elif isinstance(content, dict):
+        result = {key: _with_tensors(value, converted) for key, value in content.items()}
+    elif isinstance(content, list | tuple):
+        result = type(content)(_with_tensors(value, converted) for value in content)
+    converted[id(content)] = result
+    return result

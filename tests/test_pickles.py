@@ -154,6 +154,15 @@ def test_permitted_functions_cannot_be_altered_by_a_file(tmp_path: Path) -> None
     assert not hasattr(Permitted(len), "__dict__")
 
 
+def test_what_is_shared_in_a_file_is_converted_once(tmp_path: Path) -> None:
+    """Lists that hold the list before them twice would otherwise fill the memory."""
+    content: Any = [ARRAYS["float32"]]
+    for _ in range(100):
+        content = [content, content]
+    found = read_numpy_pickle(write(tmp_path / "a.pkl", content))
+    assert found[0] is found[1]
+
+
 @pytest.mark.parametrize("kept", [0, 1, 20, -1, -20])
 def test_a_truncated_pickle_is_damaged(kept: int, tmp_path: Path) -> None:
     path = write(tmp_path / "model.pkl", {"model": ARRAYS})
