@@ -51,6 +51,24 @@ def plain_coco_panoptic_lsj(record: dict[str, Any], config: dict[str, Any], seed
 def plain_mask_former_semantic(
     record: dict[str, Any], config: dict[str, Any], seed: int
 ) -> Expected:
+    image, labels, _ = _resize_crop_flip_pad(record, config, seed)
+    classes = [int(label) for label in np.unique(labels) if label != 255]
+    return Expected(image, classes, np.stack([labels == c for c in classes]), labels)
+
+
+def plain_mask_former_panoptic(
+    record: dict[str, Any], config: dict[str, Any], seed: int
+) -> Expected:
+    image, labels, ids = _resize_crop_flip_pad(record, config, seed)
+    segments = [s for s in record["segments_info"] if not s["iscrowd"]]
+    masks = np.stack([ids == s["id"] for s in segments])
+    return Expected(image, [s["category_id"] for s in segments], masks, labels)
+
+
+def _resize_crop_flip_pad(
+    record: dict[str, Any], config: dict[str, Any], seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, class ids and segment ids."""
     node = _input_config(config)
     image, ids = _load(record)
     labels = np.full(ids.shape, 255)
@@ -63,6 +81,7 @@ def plain_mask_former_semantic(
     scale = min(scale, node.MAX_SIZE_TRAIN / max(height, width))
     new_height, new_width = int(height * scale + 0.5), int(width * scale + 0.5)
     image = _resize_image(image, new_height, new_width)
+    ids = resize_ids(ids, new_height, new_width)
     rows = (np.arange(new_height) * height / new_height).astype(int)
     columns = (np.arange(new_width) * width / new_width).astype(int)
     labels = labels[rows][:, columns]
@@ -76,14 +95,13 @@ def plain_mask_former_semantic(
         limit = node.CROP.SINGLE_CATEGORY_MAX_AREA
         if limit == 1 or (len(counts) > 1 and counts.max() < limit * counts.sum()):
             break
-    image, labels = image[window], labels[window]
+    image, labels, ids = image[window], labels[window], ids[window]
     if np.random.uniform() < 0.5:
-        image, labels = np.flip(image, 1), np.flip(labels, 1)
-    if node.SIZE_DIVISIBILITY > 0:
-        image = _pad(image, node.SIZE_DIVISIBILITY, 128)
-        labels = _pad(labels, node.SIZE_DIVISIBILITY, 255)
-    classes = [int(label) for label in np.unique(labels) if label != 255]
-    return Expected(image, classes, np.stack([labels == c for c in classes]), labels)
+        image, labels, ids = np.flip(image, 1), np.flip(labels, 1), np.flip(ids, 1)
+    side = node.SIZE_DIVISIBILITY
+    if side > 0:
+        image, labels, ids = _pad(image, side, 128), _pad(labels, side, 255), _pad(ids, side, 0)
+    return image, labels, ids
 
 
 def resize_ids(ids: np.ndarray, height: int, width: int) -> np.ndarray:

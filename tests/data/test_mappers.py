@@ -25,6 +25,7 @@ from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.plain_mappers import (
     Expected,
     plain_coco_panoptic_lsj,
+    plain_mask_former_panoptic,
     plain_mask_former_semantic,
 )
 from tests.data.real_samples import mapper_cases, sample_records
@@ -33,6 +34,7 @@ DATASET = "openvocab_coco_2017_val_panoptic_with_sem_seg"
 MAPPERS = {
     "COCOPanopticNewBaselineDatasetMapper": "coco_panoptic_lsj",
     "MaskFormerSemanticDatasetMapper": "mask_former_semantic",
+    "MaskFormerPanopticDatasetMapper": "mask_former_panoptic",
 }
 CROP = {
     "INPUT.CROP.ENABLED": True,
@@ -40,6 +42,11 @@ CROP = {
     "INPUT.CROP.SIZE": [40, 48],
     "INPUT.MIN_SIZE_TRAIN": [35, 50, 70],
     "INPUT.MAX_SIZE_TRAIN": 100,
+}
+LIMITED_AND_PADDED = {
+    **CROP,
+    "INPUT.SIZE_DIVISIBILITY": 44,
+    "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": 0.6,
 }
 LSJ = {"INPUT.IMAGE_SIZE": 64, "INPUT.MIN_SCALE": 0.4, "INPUT.MAX_SCALE": 1.7}
 PLAIN_RUNS = [
@@ -50,8 +57,15 @@ PLAIN_RUNS = [
     (
         "mask_former_semantic",
         plain_mask_former_semantic,
-        {**CROP, "INPUT.SIZE_DIVISIBILITY": 44, "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": 0.6},
+        LIMITED_AND_PADDED,
     ),
+    ("mask_former_panoptic", plain_mask_former_panoptic, CROP),
+    ("mask_former_panoptic", plain_mask_former_panoptic, LIMITED_AND_PADDED),
+]
+ON_PANOPTIC_RECORDS = [
+    ("coco_panoptic_lsj", LSJ),
+    ("mask_former_semantic", CROP),
+    ("mask_former_panoptic", CROP),
 ]
 
 
@@ -193,7 +207,7 @@ def test_original_size_is_kept_and_the_record_untouched(scene: list[dict[str, An
 
 def test_image_without_labels_gives_no_mask(scene: list[dict[str, Any]]) -> None:
     record = {**scene[0], "segments_info": []}
-    for mapper, config in (("coco_panoptic_lsj", LSJ), ("mask_former_semantic", CROP)):
+    for mapper, config in ON_PANOPTIC_RECORDS:
         instances = call(mapper, config, 1, record)["instances"]
         assert instances.gt_masks.shape[0] == len(instances.gt_classes) == 0
 
@@ -211,14 +225,14 @@ def test_lsj_without_panoptic_annotation_says_so(scene: list[dict[str, Any]]) ->
 
 def test_size_in_the_annotation_must_be_the_image_size(scene: list[dict[str, Any]]) -> None:
     record = {**scene[0], "height": 1}
-    for mapper, config in (("coco_panoptic_lsj", LSJ), ("mask_former_semantic", CROP)):
+    for mapper, config in ON_PANOPTIC_RECORDS:
         with pytest.raises(ValueError, match="its annotation says 1 x"):
             build_train_mapper(configuration(mapper, config))(record)
 
 
 def test_annotation_of_another_size_names_both_files(scene: list[dict[str, Any]]) -> None:
     record = {**scene[0], "pan_seg_file_name": scene[1]["pan_seg_file_name"]}
-    for mapper, config in (("coco_panoptic_lsj", LSJ), ("mask_former_semantic", CROP)):
+    for mapper, config in ON_PANOPTIC_RECORDS:
         with pytest.raises(ValueError, match="sizes differ") as error:
             build_train_mapper(configuration(mapper, config))(record)
         assert record["file_name"] in str(error.value)
@@ -349,7 +363,7 @@ def test_broken_image_is_named(scene: list[dict[str, Any]], tmp_path: Path) -> N
 
 def test_semantic_mapper_takes_the_ignore_label_of_the_training_set() -> None:
     cfg = configuration("mask_former_semantic", CROP)
-    assert build_train_mapper(cfg).ignore_label == MetadataCatalog.get(DATASET).ignore_label
+    assert build_train_mapper(cfg).rules.ignore_label == MetadataCatalog.get(DATASET).ignore_label
 
 
 def test_label_that_is_no_class_of_the_training_set_names_its_file(

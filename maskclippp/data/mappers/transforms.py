@@ -1,4 +1,6 @@
-"""Random geometry for training, as torchvision v2 transforms of (PIL image, label mask) pairs.
+"""Random geometry for training, as torchvision v2 transforms of an image with its annotation.
+
+Annotation is any number of label maps (``tv_tensors.Mask``), maps of segment ids and polygons.
 
 ``make_params`` draws, ``transform`` applies what was drawn, so drawn values can be applied again.
 All draws come from numpy's global generator, in the order of the published training: with the same
@@ -24,14 +26,32 @@ IMAGE_PADDING = 128
 LabelSampling = Literal["centre", "corner"]
 
 
+class SegmentIds(tv_tensors.Mask):
+    """Segment ids of a panoptic map: always resized at pixel centres, being a picture's pixels."""
+
+
+class Vertices(tv_tensors.TVTensor):
+    """Vertices of polygons: float64 [n, 2], x and y in pixels. They may lie outside the image."""
+
+    @classmethod
+    def of(cls, points: torch.Tensor) -> "Vertices":
+        """The points [n, 2] as vertices."""
+        return points.reshape(-1, 2).double().as_subclass(cls)
+
+
 def resize_labels(
     labels: torch.Tensor, size: Sequence[int], sampling: LabelSampling
 ) -> torch.Tensor:
-    """Nearest-neighbour resizing of integer labels [h, w] to ``size`` (height, width).
+    """Nearest-neighbour resizing of integer labels [h, w] or [n, h, w] to ``size`` (height, width).
 
-    Values must fit into 32-bit integers; the result is int64 [*size].
+    Values must fit into 32-bit integers; the result is int64 [*size] or [n, *size].
     """
     height, width = size
+    if labels.ndim == 3:
+        resized = labels.new_empty((len(labels), height, width), dtype=torch.int64)
+        for index, label_map in enumerate(labels):
+            resized[index] = resize_labels(label_map, size, sampling)
+        return resized
     if sampling == "corner":
         # float64 holds every label exactly; torch computes the source index in its own way.
         resized = torch.nn.functional.interpolate(labels[None, None].double(), (height, width))
@@ -63,7 +83,7 @@ def shortest_edge_size(
 
 
 class _GeometricTransform(v2.Transform):
-    """A transform of (PIL image, label mask); the image's size decides."""
+    """A transform of an image and its annotation; the image's size decides."""
 
     def _size(self, flat_inputs: list[Any]) -> tuple[int, int]:
         height, width = v2.query_size(flat_inputs)
@@ -82,13 +102,17 @@ class RandomFlip(_GeometricTransform):
         self.direction = direction
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        if self.direction == "none":
-            return {"flip": False}
-        return {"flip": bool(np.random.uniform() < 0.5)}
+        flip = self.direction != "none" and bool(np.random.uniform() < 0.5)
+        return {"flip": flip, "canvas": self._size(flat_inputs)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not params["flip"]:
             return inpt
+        if isinstance(inpt, Vertices):
+            height, width = params["canvas"]
+            x, y = inpt.unbind(1)
+            flipped = (width - x, y) if self.direction == "horizontal" else (x, height - y)
+            return Vertices.of(torch.stack(flipped, dim=1))
         flip = F.horizontal_flip if self.direction == "horizontal" else F.vertical_flip
         return flip(inpt)
 
@@ -99,12 +123,16 @@ class _Resize(_GeometricTransform):
         self.label_sampling = label_sampling
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        size = params["size"]
+        if isinstance(inpt, Vertices):
+            (old_height, old_width), (height, width) = params["canvas"], size
+            scale = torch.tensor([width / old_width, height / old_height], dtype=torch.float64)
+            return Vertices.of(inpt.as_subclass(torch.Tensor) * scale)
         if isinstance(inpt, tv_tensors.Mask):
-            resized = resize_labels(
-                inpt.as_subclass(torch.Tensor), params["size"], self.label_sampling
-            )
-            return tv_tensors.Mask(resized)
-        return F.resize(inpt, params["size"], interpolation=v2.InterpolationMode.BILINEAR)
+            sampling = "centre" if isinstance(inpt, SegmentIds) else self.label_sampling
+            resized = resize_labels(inpt.as_subclass(torch.Tensor), size, sampling)
+            return resized.as_subclass(type(inpt))
+        return F.resize(inpt, size, interpolation=v2.InterpolationMode.BILINEAR)
 
 
 class ResizeShortestEdge(_Resize):
@@ -142,7 +170,9 @@ class ResizeShortestEdge(_Resize):
             shortest = np.random.randint(self.shortest[0], self.shortest[1] + 1)
         else:
             shortest = np.random.choice(self.shortest)
-        return {"size": shortest_edge_size(*self._size(flat_inputs), int(shortest), self.longest)}
+        canvas = self._size(flat_inputs)
+        size = shortest_edge_size(*canvas, int(shortest), self.longest)
+        return {"size": size, "canvas": canvas}
 
 
 class LargeScaleJitter(_Resize):
@@ -162,7 +192,8 @@ class LargeScaleJitter(_Resize):
         side = self.side * np.random.uniform(self.min_scale, self.max_scale)
         scale = min(side / height, side / width)
         # An extreme aspect ratio must not lose its short side altogether.
-        return {"size": (max(1, round(height * scale)), max(1, round(width * scale)))}
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return {"size": size, "canvas": (height, width)}
 
 
 class FixedSizeCrop(_GeometricTransform):
@@ -189,7 +220,10 @@ class FixedSizeCrop(_GeometricTransform):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return pad_to(F.crop(inpt, **params), self.side, self.side, self.label_padding)
+        cropped = _crop(inpt, params)
+        if isinstance(cropped, Vertices):
+            return cropped
+        return pad_to(cropped, self.side, self.side, self.label_padding)
 
 
 class RandomCrop(_GeometricTransform):
@@ -201,7 +235,7 @@ class RandomCrop(_GeometricTransform):
             the image's height and width; "relative_range": smallest shares, the largest being 1.
         max_category_share: with a value below 1, up to ten crops are drawn until one holds several
             categories of which none covers that share of the labelled pixels; the last one is used
-            anyway. Pixels of ``ignore_label`` do not count.
+            anyway. Pixels of ``ignore_label`` do not count. It needs a map of class ids.
     """
 
     _TYPES = ("absolute", "absolute_range", "relative", "relative_range")
@@ -235,7 +269,7 @@ class RandomCrop(_GeometricTransform):
         height, width = self._size(flat_inputs)
         if self.max_category_share >= 1:
             return self._draw(height, width)
-        (labels,) = (item for item in flat_inputs if isinstance(item, tv_tensors.Mask))
+        (labels,) = (item for item in flat_inputs if type(item) is tv_tensors.Mask)
         for _ in range(self._ATTEMPTS):
             crop = self._draw(height, width)
             if self._is_varied(F.crop(labels, **crop)):
@@ -243,7 +277,7 @@ class RandomCrop(_GeometricTransform):
         return crop
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return F.crop(inpt, **params)
+        return _crop(inpt, params)
 
     def _draw(self, height: int, width: int) -> dict[str, int]:
         crop_height, crop_width = self._draw_size(height, width)
@@ -272,6 +306,14 @@ class RandomCrop(_GeometricTransform):
     def _is_varied(self, labels: torch.Tensor) -> bool:
         counts = torch.unique(labels[labels != self.ignore_label], return_counts=True)[1]
         return len(counts) > 1 and bool(counts.max() < self.max_category_share * counts.sum())
+
+
+def _crop(inpt: Any, window: dict[str, Any]) -> Any:
+    """Cut a window (top, left, height, width) out; polygons move along and keep their vertices."""
+    if isinstance(inpt, Vertices):
+        corner = torch.tensor([window["left"], window["top"]], dtype=torch.float64)
+        return Vertices.of(inpt.as_subclass(torch.Tensor) - corner)
+    return F.crop(inpt, **window)
 
 
 def pad_to(inpt: Any, height: int, width: int, label_padding: int) -> Any:
