@@ -125,7 +125,8 @@ def test_a_generator_without_decoders_is_one_stage(generator: str, tmp_path: Pat
         *(f"{NODE}.SEGMENTOR.NAME", generator),
         *(f"{NODE}.VISUAL_ENCODER_F.NAME", "none"),
     )
-    _, *stages = run(tmp_path, CONFIGS[FCCLIP], "--parts", "inference", options=options)
+    whole, *stages = run(tmp_path, CONFIGS[FCCLIP], "--parts", "inference", options=options)
+    assert whole["masks"] >= 5
     assert [stage["what"] for stage in stages] == ["generator", *STAGES[3:]]
 
 
