@@ -17,6 +17,13 @@ _VOID_KEY = "void_embedding.weight"
 _QUERIES_KEY = "predictor.query_feat.weight"
 _OLD_QUERIES_KEY = "predictor.static_query.weight"
 
+# Weights that ship with the package, by the names that configs give them.
+_SHAPES = Path(__file__).resolve().parents[1] / "data" / "shapes" / "weights"
+_SHIPPED = {
+    "shapes": _SHAPES / "shapes_fcclip.safetensors",
+    "shapes_mask2former": _SHAPES / "shapes_mask2former.safetensors",
+}
+
 _MASK2FORMER = "https://dl.fbaipublicfiles.com/maskformer/mask2former/coco/panoptic"
 _FCCLIP_PAGE = "https://github.com/bytedance/fc-clip"
 _MAFTP_PAGE = "https://github.com/jiaosiyu1999/MAFT-Plus"
@@ -38,11 +45,13 @@ _ORIGINS = {
 
 
 def check_present(file: str, key: str) -> Path:
-    """The path of a generator's checkpoint.
+    """The path of a generator's checkpoint; ``shapes`` names the one that ships with the package.
 
     Raises:
         FileNotFoundError: it is not there; says where it is published and how to get it.
     """
+    if file in _SHIPPED:
+        return _SHIPPED[file]
     path = Path(file).expanduser()
     if file and path.is_file():
         return path
