@@ -1,0 +1,90 @@
+"""The built-in world's trained generator: what it was shown, how it is made, what it gives."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch.testing import assert_close
+
+from maskclippp.data.shapes.dataset import classes_of, scene_of
+from maskclippp.data.shapes.vocabulary import CLASSES
+from maskclippp.generators.checkpoints import check_present
+from tests.golden_cases import REPOSITORY
+
+sys.path.append(str(REPOSITORY / "tools"))
+
+import train_shapes_generator as tool
+
+KEY = "MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED"
+STRIDE = 4
+VALIDATION_SCENES = 8
+
+
+def test_only_segments_of_seen_classes_are_shown() -> None:
+    scene = scene_of("val", 0)
+    segments = tool.segments_of(scene, STRIDE)
+    seen = [segment for segment in scene.segments if segment.category.is_seen]
+    assert len(seen) < len(scene.segments)
+    names = classes_of("train")
+    assert [names[label] for label in segments.labels] == [segment.category for segment in seen]
+    areas = segments.masks.sum(dim=(1, 2)) * STRIDE**2
+    assert_close(areas, torch.tensor([float(segment.area) for segment in seen]))
+    unseen_area = sum(s.area for s in scene.segments if not s.category.is_seen)
+    assert segments.unlabelled.sum().item() * STRIDE**2 == pytest.approx(unseen_area, rel=1e-4)
+
+
+def test_the_words_of_training_are_those_of_seen_classes() -> None:
+    _, vocabulary = tool.build_source(tool.CONFIG, [KEY, "random"])
+    unseen = {name for category in CLASSES if not category.is_seen for name in category.names}
+    assert unseen.isdisjoint(vocabulary.synonyms)
+    assert len(vocabulary) == len(classes_of("train"))
+
+
+def test_training_scenes_are_those_of_no_split() -> None:
+    scenes = tool.LabelledScenes(steps=1, batch_size=1, seed=0, stride=STRIDE)
+    first = scenes[0].images[0]
+    for split in ("train", "val"):
+        assert not any(
+            np.array_equal(tool.image_of(scene_of(split, index))[:, :128, :128], first)
+            for index in range(3)
+        )
+
+
+def test_training_writes_weights_that_a_config_loads(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    arguments = ["--output", str(file), "--steps", "2", "--batch-size", "1", "--workers", "0"]
+    tool.train(tool.parse_arguments([*arguments, "--validation-scenes", "1"]))
+    source, _ = tool.build_source(tool.CONFIG, [KEY, str(file)])
+    again = tmp_path / "again.safetensors"
+    tool.save(source.generator, tool.parse_arguments(["--output", str(again)]))
+    with safe_open(file, "pt") as first, safe_open(again, "pt") as second:
+        assert set(first.keys()) == set(second.keys())
+        for key in first.keys():  # noqa: SIM118  (not a dictionary)
+            assert torch.equal(first.get_tensor(key), second.get_tensor(key))
+
+
+def test_the_shipped_weights_tell_how_they_were_made() -> None:
+    path = check_present("shapes", KEY)
+    assert path.stat().st_size < 3e6
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        assert all(file.get_tensor(key).dtype == torch.float16 for key in file.keys())  # noqa: SIM118
+    defaults = tool.parse_arguments(["--output", "x"])
+    assert json.loads(metadata["settings"])["steps"] == str(defaults.steps)
+    assert json.loads(metadata["loss"])["no_object"] == tool.WEIGHTS.no_object
+
+
+def test_the_shipped_generator_finds_better_masks_than_superpixels() -> None:
+    scenes = [scene_of("val", index) for index in range(VALIDATION_SCENES)]
+    trained, _ = tool.build_source(tool.CONFIG, [])
+    superpixels, _ = tool.build_source(tool.CONFIG.with_name("linear_psm.yaml"), SUPERPIXELS)
+    found, merged = (tool.mask_quality(source, scenes) for source in (trained, superpixels))
+    assert found["seen"] > merged["seen"] + 0.1
+    assert found["unseen"] > merged["unseen"]
+
+
+SUPERPIXELS = ["MODEL.MASKCLIPPP.SEGMENTOR.NAME", "SuperpixelSegmentor"]
