@@ -1,4 +1,4 @@
-"""How models are judged on the built-in world: three evaluations, one row of numbers.
+"""How models are judged on the built-in world: four evaluations, one row of numbers.
 
 Every training and evaluation is a run of ``train_maskclippp.py``, as a user would start it.
 """
@@ -28,6 +28,21 @@ class Evaluation:
 
 
 _GENERATOR = "MODEL.MASKCLIPPP.SEGMENTOR.NAME"
+# Options that choose where masks come from.
+TRUE_MASKS = (_GENERATOR, "GTSegmentor")
+SUPERPIXELS = (_GENERATOR, "SuperpixelSegmentor")
+TRAINED_GENERATOR = (
+    *(_GENERATOR, "FCCLIPSegmentor"),
+    *("MODEL.MASKCLIPPP.VISUAL_ENCODER_F.NAME", "CLIPConvNeXt"),
+)
+
+
+def _segmentation(name: str, options: tuple[str, ...], source: str) -> Evaluation:
+    """Semantic and panoptic segmentation with masks from ``source``."""
+    metrics = {f"mIoU, {source}": ("sem_seg", "mIoU"), f"PQ, {source}": ("panoptic_seg", "PQ")}
+    return Evaluation(name, options, metrics)
+
+
 EVALUATIONS = (
     Evaluation(
         "classify true masks",
@@ -36,16 +51,22 @@ EVALUATIONS = (
     ),
     Evaluation(
         "segment with true masks",
-        (_GENERATOR, "GTSegmentor", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "False"),
+        (*TRUE_MASKS, "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "False"),
         {"mIoU, true masks": ("sem_seg", "mIoU")},
     ),
-    Evaluation(
-        "segment with superpixels",
-        (_GENERATOR, "SuperpixelSegmentor", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True"),
-        {
-            "mIoU, superpixels": ("sem_seg", "mIoU"),
-            "PQ, superpixels": ("panoptic_seg", "PQ"),
-        },
+    _segmentation("segment with superpixels", SUPERPIXELS, "superpixels"),
+    _segmentation("segment with a trained generator", TRAINED_GENERATOR, "trained generator"),
+)
+# Of the masks alone: each takes the class of the true segment that it fits best.
+_GIVEN_CLASSES = ("MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY", "True")
+MASK_EVALUATIONS = (
+    _segmentation(
+        "superpixels alone", (*SUPERPIXELS, *_GIVEN_CLASSES), "classes given, superpixels"
+    ),
+    _segmentation(
+        "trained generator alone",
+        (*TRAINED_GENERATOR, *_GIVEN_CLASSES),
+        "classes given, trained generator",
     ),
 )
 COLUMNS = tuple(column for evaluation in EVALUATIONS for column in evaluation.metrics)

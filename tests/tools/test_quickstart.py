@@ -1,6 +1,7 @@
 """The quickstart's pieces: progress from log lines, its table, results and failures of runs."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from tests.golden_cases import REPOSITORY
 sys.path.append(str(REPOSITORY / "tools"))
 
 import quickstart
+import quickstart_report
 import shapes_protocol
+from quickstart_report import View
 
 
 def test_bars_follow_the_log_of_a_run() -> None:
@@ -25,13 +28,56 @@ def test_bars_follow_the_log_of_a_run() -> None:
         assert bar.n == 130
 
 
-def test_the_table_shows_what_fine_tuning_changed() -> None:
-    groups, columns = shapes_protocol.GROUPS, shapes_protocol.COLUMNS
-    before = {column: dict.fromkeys(groups, 10.0) for column in columns}
-    after = {column: dict.fromkeys(groups, 12.5) for column in columns}
-    rows = quickstart.comparison(before, after)
-    assert len(rows) == len(groups) * len(columns)
-    assert rows[0] == ("all", columns[0], 10.0, 12.5, 2.5)
+def scores(value: float) -> shapes_protocol.Scores:
+    return {c: dict.fromkeys(shapes_protocol.GROUPS, value) for c in shapes_protocol.COLUMNS}
+
+
+def scores_of_masks(superpixels: float, trained_generator: float) -> shapes_protocol.Scores:
+    values = superpixels, trained_generator
+    return {
+        column: {"all": value}
+        for evaluation, value in zip(shapes_protocol.MASK_EVALUATIONS, values, strict=True)
+        for column in evaluation.metrics
+    }
+
+
+def test_a_table_shows_what_fine_tuning_changed() -> None:
+    table = quickstart.gain_of_tuning(scores(10.0), scores(12.5))
+    assert len(table.rows) == len(shapes_protocol.GROUPS) * len(shapes_protocol.COLUMNS)
+    assert table.rows[0] == ("all", shapes_protocol.COLUMNS[0], 10.0, 12.5, 2.5)
+
+
+def test_a_table_shows_what_a_trained_generator_gives() -> None:
+    found = scores(20.0)
+    found["PQ, trained generator"] = dict.fromkeys(shapes_protocol.GROUPS, 35.0)
+    table = quickstart.gain_of_generator(found | scores_of_masks(50.0, 70.0))
+    assert table.headers[2:] == ("superpixels", "trained generator", "gain")
+    assert ("unseen", "mIoU", 20.0, 20.0, 0.0) in table.rows
+    assert ("unseen", "PQ", 20.0, 35.0, 15.0) in table.rows
+    assert ("all", "mIoU, classes given", 50.0, 70.0, 20.0) in table.rows
+    assert len(table.rows) == 2 * len(shapes_protocol.GROUPS) + 2
+
+
+def test_the_report_shows_tables_and_a_picture_of_every_view(tmp_path: Path) -> None:
+    views = [
+        View("on true masks", quickstart.BEFORE, None, shapes_protocol.TRUE_MASKS),
+        View("on found masks", quickstart.BEFORE, None, shapes_protocol.TRAINED_GENERATOR),
+    ]
+    page = tmp_path / "report.html"
+    quickstart_report.write(
+        page,
+        tuning=quickstart.gain_of_tuning(scores(10.0), scores(12.5)),
+        masks=quickstart.gain_of_generator(scores(20.0) | scores_of_masks(50.0, 70.0)),
+        views=views,
+        options=[],
+        num_pictures=1,
+    )
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<table>") == 2
+    assert text.count("data:image/png") == 2 + len(views)
+    shares = re.findall(r"<figcaption>on \w+ masks: (\d+) % of the pixels right", text)
+    assert len(shares) == len(views)
+    assert all(int(share) > 10 for share in shares)
 
 
 def test_scores_are_read_from_the_results_of_a_run(tmp_path: Path) -> None:
