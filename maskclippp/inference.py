@@ -53,10 +53,10 @@ class InferenceSettings:
         if self.dtype not in _DTYPES:
             raise ValueError(f"TEST.DTYPE: {self.dtype!r} is not one of {sorted(_DTYPES)}")
 
-    @property
-    def autocast_dtype(self) -> torch.dtype:
-        """The dtype of autocast in evaluation; float32 means off."""
-        return _DTYPES[self.dtype]
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context in which networks are evaluated."""
+        dtype = _DTYPES[self.dtype]
+        return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "InferenceSettings":
@@ -122,9 +122,21 @@ def combine_with_generator(
     return append_void(combined, generator_logits)
 
 
+@dataclass(frozen=True)
+class ClassifiedMasks:
+    """The masks of an image with their classes.
+
+    Attributes:
+        masks: Q masks, at any resolution.
+        logits: [Q, K] or [Q, K + 1] with void last.
+    """
+
+    masks: SoftMasks
+    logits: Tensor
+
+
 def image_results(
-    masks: SoftMasks,
-    logits: Tensor,
+    found: ClassifiedMasks,
     size: tuple[int, int],
     thing_classes: frozenset[int],
     num_classes: int,
@@ -136,29 +148,27 @@ def image_results(
     nearly equal score apart.
 
     Args:
-        masks: Q masks of the image, at any resolution.
-        logits: [Q, K] or [Q, K + 1] with void last.
+        found: the masks of the image and their classes.
         size: height and width of the results.
         thing_classes: classes that have instances.
         num_classes: K.
         settings: what to compute.
     """
     if settings.mask_acc:
-        return {"mask_cls": postprocess.mask_classes(logits, num_classes)}
-    with torch.autocast(logits.device.type, enabled=False):
-        return _segmentations(masks, logits, size, thing_classes, num_classes, settings)
+        return {"mask_cls": postprocess.mask_classes(found.logits, num_classes)}
+    with torch.autocast(found.logits.device.type, enabled=False):
+        return _segmentations(found, size, thing_classes, num_classes, settings)
 
 
 def _segmentations(
-    masks: SoftMasks,
-    logits: Tensor,
+    found: ClassifiedMasks,
     size: tuple[int, int],
     thing_classes: frozenset[int],
     num_classes: int,
     settings: InferenceSettings,
 ) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    arguments = (masks, logits, num_classes, size)
+    arguments = (found.masks, found.logits, num_classes, size)
     if settings.semantic_on and settings.semantic_output == "scores":
         results["sem_seg"] = postprocess.semantic_scores(*arguments)
     elif settings.semantic_on:

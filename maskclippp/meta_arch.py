@@ -32,7 +32,12 @@ from maskclippp.generators import (
     check_generator,
 )
 from maskclippp.generators.assignment import label_by_overlap
-from maskclippp.inference import InferenceSettings, combine_with_generator, image_results
+from maskclippp.inference import (
+    ClassifiedMasks,
+    InferenceSettings,
+    combine_with_generator,
+    image_results,
+)
 from maskclippp.soft_masks import SoftMasks
 from maskclippp.text_classifier import TextClassifier
 from maskclippp.vocabulary import Vocabulary, get_templates, shared_vocabulary
@@ -208,9 +213,9 @@ class MaskCLIPpp(nn.Module):
         self.thing_classes = thing_classes
         self._test_text = None
         self._class_of_synonym = vocabulary.class_of_synonym
-        # bool [K]: test classes that share a name with a training class
         train = self.train_vocabulary or Vocabulary(())
-        self._seen = vocabulary.seen_in(train)
+        # bool [K]: test classes that share a name with a training class
+        self.seen = vocabulary.seen_in(train)
         self._class_of_train_class = vocabulary.class_of_train_class(train)
 
     def train(self, mode: bool = True) -> "MaskCLIPpp":
@@ -259,12 +264,13 @@ class MaskCLIPpp(nn.Module):
         """
         if self.training:
             return self._losses(batched_inputs)
-        dtype = self.inference.autocast_dtype
-        with (
-            torch.no_grad(),
-            torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32),
-        ):
+        with torch.no_grad(), self.inference.autocast(self.device):
             return self._infer(batched_inputs)
+
+    def classify_masks(self, batched_inputs: Records) -> list[ClassifiedMasks]:
+        """What the results of :meth:`forward` in evaluation are made of, per image."""
+        with torch.no_grad(), self.inference.autocast(self.device):
+            return self._classify_masks(batched_inputs)
 
     def _losses(self, records: Records) -> dict[str, Tensor]:
         vocabulary = self.train_vocabulary
@@ -350,40 +356,39 @@ class MaskCLIPpp(nn.Module):
 
     def _infer_padded(self, records: Records) -> list[dict[str, Any]]:
         """Results of images that are padded to a common size."""
-        generated: GeneratedMasks = self._get_classifying_source()(records)
-        masks = [image_masks.to(self.device) for image_masks in generated.soft_masks()]
         sizes = [_output_size(record) for record in records]
         if self.inference.segmentor_only:
+            found = self._get_mask_source()(records).soft_masks()
             return [
-                {"pred_masks": postprocess.binary_masks(image_masks, size)}
-                for image_masks, size in zip(masks, sizes, strict=True)
+                {"pred_masks": postprocess.binary_masks(masks.to(self.device), size)}
+                for masks, size in zip(found, sizes, strict=True)
             ]
+        results = []
+        for image, size in zip(self._classify_masks(records), sizes, strict=True):
+            result = image_results(image, size, self.thing_classes, len(self.seen), self.inference)
+            results.append({**result, "category_overlapping_mask": self.seen})
+        return results
+
+    def _classify_masks(self, records: Records) -> list[ClassifiedMasks]:
         text = self._get_test_text()
+        generated: GeneratedMasks = self._get_classifying_source()(records)
+        masks = [image_masks.to(self.device) for image_masks in generated.soft_masks()]
         encoded = self.visual_encoder([record["image"] for record in records], masks)
         # Half precision cannot tell hundreds of similar words apart.
         with torch.autocast(self.device.type, enabled=False):
             name_logits = self._align(encoded.float(), text)
-        assert self.test_vocabulary is not None
-        num_classes = len(self.test_vocabulary)
-        if self._class_of_synonym.device != self.device:
-            self._class_of_synonym = self._class_of_synonym.to(self.device)
-        class_logits = max_over_synonyms(name_logits, self._class_of_synonym, num_classes)
-        per_image = class_logits.split(encoded.batch.masks_per_image)
-        results = []
-        for index, (logits, size) in enumerate(zip(per_image, sizes, strict=True)):
-            if generated.logits is not None:
-                logits = combine_with_generator(
-                    logits,
-                    generated.logits[index].to(self.device),
-                    self._seen,
-                    self._class_of_train_class if generated.classifier == "closed" else None,
-                    self.inference,
+        self._class_of_synonym = self._class_of_synonym.to(self.device)  # once, and kept
+        class_logits = max_over_synonyms(name_logits, self._class_of_synonym, len(self.seen))
+        per_image = list(class_logits.split(encoded.batch.masks_per_image))
+        if generated.logits is not None:
+            table = self._class_of_train_class if generated.classifier == "closed" else None
+            per_image = [
+                combine_with_generator(
+                    logits, theirs.to(self.device), self.seen, table, self.inference
                 )
-            result = image_results(
-                masks[index], logits, size, self.thing_classes, num_classes, self.inference
-            )
-            results.append({**result, "category_overlapping_mask": self._seen})
-        return results
+                for logits, theirs in zip(per_image, generated.logits, strict=True)
+            ]
+        return [ClassifiedMasks(*pair) for pair in zip(masks, per_image, strict=True)]
 
 
 def _output_size(record: dict[str, Any]) -> tuple[int, int]:

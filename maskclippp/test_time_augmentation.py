@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from maskclippp.class_logits import max_over_synonyms
 from maskclippp.data.mappers.common import image_to_tensor
 from maskclippp.data.mappers.transforms import shortest_edge_size
-from maskclippp.inference import combine_with_generator
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.postprocess import class_probabilities
 from maskclippp.soft_masks import SoftMasks, apply_matrices
@@ -147,7 +145,7 @@ class SemanticTestTimeAugmentation(nn.Module):
         return [
             {
                 "sem_seg_labels": best_mean_scores(list(self._views(record))),
-                "category_overlapping_mask": self.model._seen,
+                "category_overlapping_mask": self.model.seen,
             }
             for record in batched_inputs
         ]
@@ -155,15 +153,15 @@ class SemanticTestTimeAugmentation(nn.Module):
     def _views(self, record: dict[str, Any]) -> Iterator[ViewScores]:
         image = F.to_pil_image(record["image"])
         size = (record.get("height", image.height), record.get("width", image.width))
-        vocabulary = self.model.test_vocabulary
-        assert vocabulary is not None
         for min_size in self.min_sizes:
             view_size = shortest_edge_size(image.height, image.width, min_size, self.max_size)
             resized = F.resize(image, list(view_size), v2.InterpolationMode.BILINEAR)
             view = {**record, "image": image_to_tensor(resized, "RGB")}
             for mirrored in (False, True) if self.flip else (False,):
-                masks, logits = _classify_masks(self.model, _mirror(view) if mirrored else view)
-                yield ViewScores.of(masks, logits, len(vocabulary), size, mirrored=mirrored)
+                (found,) = self.model.classify_masks([_mirror(view) if mirrored else view])
+                yield ViewScores.of(
+                    found.masks, found.logits, len(self.model.seen), size, mirrored=mirrored
+                )
 
 
 def check_augmentation(cfg: CfgNode) -> None:
@@ -216,22 +214,3 @@ def _mirror(record: dict[str, Any]) -> dict[str, Any]:
     """The record of the mirrored image."""
     maps = {key: record[key].flip(-1) for key in ("image", *_LABEL_MAPS) if key in record}
     return {**record, **maps}
-
-
-def _classify_masks(model: MaskCLIPpp, record: dict[str, Any]) -> tuple[SoftMasks, Tensor]:
-    """The masks of one image, and their logits [Q, K] or [Q, K + 1] with void last."""
-    dtype = model.inference.autocast_dtype
-    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        generated = model._get_classifying_source()([record])
-        masks = generated.soft_masks()[0].to(model.device)
-        encoded = model.visual_encoder([record["image"]], [masks])
-    name_logits = model._align(encoded.float(), model._get_test_text())
-    vocabulary = model.test_vocabulary
-    assert vocabulary is not None
-    class_of_synonym = vocabulary.class_of_synonym.to(model.device)
-    logits = max_over_synonyms(name_logits, class_of_synonym, len(vocabulary))
-    if generated.logits is None:
-        return masks, logits
-    table = model._class_of_train_class if generated.classifier == "closed" else None
-    theirs = generated.logits[0].to(model.device)
-    return masks, combine_with_generator(logits, theirs, model._seen, table, model.inference)

@@ -169,10 +169,10 @@ def save(
 def make_generator(cfg: CfgNode) -> Callable[[list[Record]], list[Tensor]]:
     """A function from records to their masks, bool [Q, H, W] at the original size."""
     source = build_mask_source(cfg)
-    dtype = InferenceSettings.from_config(cfg).autocast_dtype
+    inference = InferenceSettings.from_config(cfg)
 
     def generate(batch: list[Record]) -> list[Tensor]:
-        with torch.autocast(cfg.MODEL.DEVICE, dtype=dtype, enabled=dtype != torch.float32):
+        with inference.autocast(torch.device(cfg.MODEL.DEVICE)):
             found = source(batch).soft_masks()
         return [
             binary_masks(masks, (record["height"], record["width"]))
