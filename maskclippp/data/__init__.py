@@ -1,8 +1,10 @@
 """Datasets, mappers and loaders. Importing this package registers every dataset, reading none."""
 
-from maskclippp.data.coco_panoptic import register_coco_panoptic
-from maskclippp.data.panoptic import datasets_root
+from maskclippp.data.builtin import register_builtin
+from maskclippp.data.layout import datasets_root
+from maskclippp.data.mess import register_mess
 from maskclippp.data.shapes import register_shapes
 
-register_coco_panoptic(datasets_root())
+register_builtin(datasets_root())
 register_shapes()
+register_mess()

@@ -1,8 +1,6 @@
 """COCO 2017 panoptic (133 classes), in the published layout and under the published names."""
 
-from pathlib import Path
-
-from maskclippp.data.panoptic import PanopticDataset, register_panoptic
+from maskclippp.data.panoptic import PanopticDataset
 
 SPLITS = ("train", "val")
 
@@ -23,9 +21,3 @@ def coco_panoptic(split: str) -> PanopticDataset:
             "python datasets/prepare_coco_semantic_annos_from_panoptic_annos.py"
         ),
     )
-
-
-def register_coco_panoptic(root: Path) -> None:
-    """Register both splits below ``root``."""
-    for split in SPLITS:
-        register_panoptic(coco_panoptic(split), root)

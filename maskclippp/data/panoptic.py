@@ -1,7 +1,6 @@
 """Registration of datasets in COCO's panoptic format: a JSON, a folder of PNGs, one of images."""
 
 import functools
-import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from maskclippp.data.files import read_json
-from maskclippp.data.vocabularies import ClassEntry, load_class_list
+from maskclippp.data.layout import Layout
+from maskclippp.data.layout import datasets_root as datasets_root
+from maskclippp.data.vocabularies import ClassEntry, class_list
 
-ROOT_VARIABLE = "DETECTRON2_DATASETS"
 _REQUIRED_KEYS = {
     "images": ("id",),
     "annotations": ("image_id", "file_name", "segments_info"),
@@ -26,7 +26,9 @@ class PanopticDataset:
 
     ``class_list`` names a list of :mod:`maskclippp.data.vocabularies` or is one;
     ``preparation`` is what a user who lacks the data is told to do; ``make_files`` is called before
-    the records are read, by a dataset that can make its own files.
+    the records are read, by a dataset that can make its own files. ``image_of`` and ``semantic_of``
+    give the path of a file below ``images`` and ``semantic_maps`` by the stem of the panoptic PNG;
+    without them the files have that stem and the suffixes ``image_suffix`` and .png.
     """
 
     name: str
@@ -41,18 +43,32 @@ class PanopticDataset:
     evaluator_type: str = "coco_panoptic_seg"
     ignore_label: int = 255
     image_suffix: str = ".jpg"
+    image_of: Callable[[str], str] | None = None
+    semantic_of: Callable[[str], str] | None = None
 
     @property
     def classes(self) -> tuple[ClassEntry, ...]:
         """The classes in contiguous order."""
-        if isinstance(self.class_list, tuple):
-            return self.class_list
-        return load_class_list(self.class_list)
+        return class_list(self.class_list)
 
+    def layout(self, root: Path) -> Layout:
+        """The parts below ``root``, for messages."""
+        parts = {
+            "images": self.images,
+            "panoptic JSON": self.panoptic_json,
+            "panoptic PNGs": self.panoptic_maps,
+        }
+        return Layout(self.name, root, parts, self.preparation)
 
-def datasets_root() -> Path:
-    """``$DETECTRON2_DATASETS`` (default ``datasets``), absolute: a later chdir is harmless."""
-    return Path(os.environ.get(ROOT_VARIABLE, "datasets")).expanduser().absolute()
+    def image_file(self, root: Path, stem: str) -> str:
+        """The image that belongs to the panoptic PNG of this stem."""
+        name = f"{stem}{self.image_suffix}" if self.image_of is None else self.image_of(stem)
+        return str(root / self.images / name)
+
+    def semantic_file(self, root: Path, stem: str) -> str:
+        """The semantic label map that belongs to the panoptic PNG of this stem."""
+        name = f"{stem}.png" if self.semantic_of is None else self.semantic_of(stem)
+        return str(root / self.semantic_maps / name)
 
 
 def register_panoptic(dataset: PanopticDataset, root: Path) -> None:
@@ -93,29 +109,35 @@ def load_panoptic_records(
     ``segments_info`` with contiguous ``category_id`` and boolean ``isthing``.
 
     Raises FileNotFoundError (what is expected where, how to prepare it) and ValueError (JSON that
-    is malformed or has categories that the class list lacks). With ``check_files`` the first
-    record's image and panoptic PNG must exist, so that a wrong root is noticed at once.
+    is malformed or has categories that the class list lacks). With ``check_files`` every image and
+    every panoptic PNG must exist: a run must not end at the one that does not.
     """
     if dataset.make_files is not None:
         dataset.make_files()
+    layout = dataset.layout(root)
     json_file = root / dataset.panoptic_json
-    _require(json_file.is_file(), json_file, dataset, root)
+    if not json_file.is_file():
+        raise layout.missing(json_file)
     content = read_json(
         json_file, _REQUIRED_KEYS, f"the COCO panoptic annotation of dataset {dataset.name}"
     )
     images = {image["id"]: image for image in content["images"]}
     classes = dataset.classes
-    positions = {entry.category_id: index for index, entry in enumerate(classes)}
-    _check_categories(content["categories"], classes, json_file)
+    shift = category_id_shift(
+        [category["id"] for category in content["categories"]],
+        [entry.category_id for entry in classes],
+    )
+    positions = {entry.category_id - shift: index for index, entry in enumerate(classes)}
+    _check_categories(content["categories"], classes, positions, json_file)
     records = []
     for annotation in content["annotations"]:
         check_segments(annotation, json_file, ("id", "category_id"), positions)
         stem = Path(annotation["file_name"]).stem
         record: dict[str, Any] = {
-            "file_name": str(root / dataset.images / f"{stem}{dataset.image_suffix}"),
+            "file_name": dataset.image_file(root, stem),
             "image_id": annotation["image_id"],
             "pan_seg_file_name": str(root / dataset.panoptic_maps / annotation["file_name"]),
-            "sem_seg_file_name": str(root / dataset.semantic_maps / annotation["file_name"]),
+            "sem_seg_file_name": dataset.semantic_file(root, stem),
             "segments_info": [
                 {
                     **segment,
@@ -128,11 +150,24 @@ def load_panoptic_records(
         image = images.get(annotation["image_id"], {})
         record.update({key: image[key] for key in ("height", "width") if key in image})
         records.append(record)
-    _require(bool(records), json_file, dataset, root, "at least one annotation")
+    if not records:
+        raise layout.missing(json_file, "at least one annotation")
     if check_files:
-        for key in ("file_name", "pan_seg_file_name"):
-            _require(Path(records[0][key]).is_file(), Path(records[0][key]), dataset, root)
+        layout.require_files("images", [record["file_name"] for record in records])
+        layout.require_files("panoptic PNGs", [record["pan_seg_file_name"] for record in records])
     return records
+
+
+def category_id_shift(found: Sequence[int], expected: Sequence[int]) -> int:
+    """What to add to the category ids of a JSON to get those of the class list: 0, 1 or -1.
+
+    Some copies of a dataset count its categories from 0, others from 1. Only a JSON that lists all
+    categories tells; any other one must have the ids of the class list.
+    """
+    for shift in (1, -1):
+        if {identity + shift for identity in found} == set(expected):
+            return shift
+    return 0
 
 
 def check_segments(
@@ -163,34 +198,21 @@ def check_segments(
 
 
 def _check_categories(
-    categories: Sequence[dict[str, Any]], classes: Sequence[ClassEntry], json_file: Path
+    categories: Sequence[dict[str, Any]],
+    classes: Sequence[ClassEntry],
+    positions: Mapping[int, int],
+    json_file: Path,
 ) -> None:
-    expected = {entry.category_id: entry.is_thing for entry in classes}
     for category in categories:
         identity = category["id"]
-        if identity not in expected:
+        if identity not in positions:
             raise ValueError(
                 f"{json_file}: category {identity} ({category.get('name')}) is not in the list "
                 "of classes"
             )
-        if bool(category["isthing"]) != expected[identity]:
+        is_thing = classes[positions[identity]].is_thing
+        if bool(category["isthing"]) != is_thing:
             raise ValueError(
                 f"{json_file}: category {identity} ({category.get('name')}) has isthing "
-                f"{category['isthing']}, the class list says {int(expected[identity])}"
+                f"{category['isthing']}, the class list says {int(is_thing)}"
             )
-
-
-def _require(
-    present: bool, path: Path, dataset: PanopticDataset, root: Path, what: str = "this file"
-) -> None:
-    if present:
-        return
-    setting = os.environ.get(ROOT_VARIABLE, "not set (default: datasets)")
-    raise FileNotFoundError(
-        f"dataset {dataset.name}: expected {what}: {path}\n"
-        f"  images:          {root / dataset.images}\n"
-        f"  panoptic JSON:   {root / dataset.panoptic_json}\n"
-        f"  panoptic PNGs:   {root / dataset.panoptic_maps}\n"
-        f"  {ROOT_VARIABLE} is {setting}, so the root is {root}\n"
-        f"  How to prepare it: {dataset.preparation}"
-    )

@@ -2,9 +2,10 @@
 
 Columns: ``id`` (the dataset's own category id), ``kind`` (thing or stuff), ``color`` (red, green,
 blue) and ``words`` (synonyms joined by commas, the plainest first). The position of a class among
-the lines is its contiguous id.
+the lines is its contiguous id. Names, ids and order are the datasets' own; the synonyms are ours.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,11 @@ class ClassEntry:
     def synonyms(self) -> list[str]:
         """The synonyms as a list, blanks stripped."""
         return [word.strip() for word in self.words.split(",")]
+
+
+def class_list(classes: str | tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
+    """The classes themselves, or those of a list by name or path, which is read only once."""
+    return classes if isinstance(classes, tuple) else _load_once(classes)
 
 
 def load_class_list(name_or_path: str | Path) -> tuple[ClassEntry, ...]:
@@ -63,6 +69,9 @@ def load_class_list(name_or_path: str | Path) -> tuple[ClassEntry, ...]:
     if not entries:
         raise ValueError(f"{path}: holds no class")
     return tuple(entries)
+
+
+_load_once = functools.cache(load_class_list)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -1,0 +1,184 @@
+"""Registration of instance datasets: a folder of images and a JSON in the format of COCO or LVIS.
+
+Metadata hold our words for the classes, whatever names the JSON has: categories are matched by id.
+"""
+
+import functools
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from pycocotools import mask as mask_codec
+
+from maskclippp.data.files import read_json
+from maskclippp.data.layout import Layout
+from maskclippp.data.vocabularies import ClassEntry, class_list
+
+_LOGGER = logging.getLogger(__name__)
+_REQUIRED_KEYS = {
+    "annotations": ("image_id", "category_id", "bbox", "segmentation"),
+    "categories": ("id",),
+}
+_LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
+
+
+@dataclass(frozen=True)
+class InstanceDataset:
+    """Where an instance dataset lies; paths are relative to the root of all datasets.
+
+    Its classes are the things of ``class_list``, which names a list of
+    :mod:`maskclippp.data.vocabularies` or is one. ``evaluator_type`` is "coco" or "lvis"; LVIS
+    names images by their URL, whose last folder is that of the split.
+    """
+
+    name: str
+    images: str
+    instances_json: str
+    class_list: str | tuple[ClassEntry, ...]
+    preparation: str
+    evaluator_type: str = "coco"
+
+    @property
+    def classes(self) -> tuple[ClassEntry, ...]:
+        """The things in contiguous order."""
+        return tuple(entry for entry in class_list(self.class_list) if entry.is_thing)
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Contiguous class by category id."""
+        return {entry.category_id: index for index, entry in enumerate(self.classes)}
+
+    def layout(self, root: Path) -> Layout:
+        """The parts below ``root``, for messages."""
+        parts = {"images": self.images, "instances JSON": self.instances_json}
+        return Layout(self.name, root, parts, self.preparation)
+
+
+def register_instances(dataset: InstanceDataset, root: Path) -> None:
+    """Register records and metadata under ``dataset.name``; no file of the dataset is touched."""
+    classes = dataset.classes
+    DatasetCatalog.register(
+        dataset.name, functools.partial(load_instance_records, dataset, root, check_files=True)
+    )
+    MetadataCatalog.get(dataset.name).set(
+        thing_classes=[entry.words for entry in classes],
+        thing_colors=[list(entry.color) for entry in classes],
+        thing_dataset_id_to_contiguous_id=dataset.positions,
+        image_root=str(root / dataset.images),
+        json_file=str(root / dataset.instances_json),
+        evaluator_type=dataset.evaluator_type,
+    )
+
+
+def load_instance_records(
+    dataset: InstanceDataset, root: Path, *, check_files: bool
+) -> list[dict[str, Any]]:
+    """One record per image of the JSON, also for images without objects.
+
+    Keys: ``file_name``, ``image_id``, ``height``, ``width``, ``annotations`` (``bbox`` as x, y,
+    width, height; ``bbox_mode``; ``segmentation`` of polygons or run-length code; contiguous
+    ``category_id``; ``iscrowd``), and with LVIS ``neg_category_ids`` and
+    ``not_exhaustive_category_ids``. Objects whose polygons all have less than 3 points are left
+    out, with a warning.
+
+    Raises FileNotFoundError (what is expected where, how to prepare it; with ``check_files`` also
+    for missing images) and ValueError (malformed JSON, categories that the class list lacks,
+    annotations of images that the JSON does not list).
+    """
+    layout = dataset.layout(root)
+    json_file = root / dataset.instances_json
+    if not json_file.is_file():
+        raise layout.missing(json_file)
+    name_key = "coco_url" if dataset.evaluator_type == "lvis" else "file_name"
+    content = read_json(
+        json_file,
+        {"images": ("id", "height", "width", name_key), **_REQUIRED_KEYS},
+        f"the instance annotation of dataset {dataset.name}",
+    )
+    if not content["images"]:
+        raise layout.missing(json_file, "at least one image")
+    _check_categories(content["categories"], dataset, json_file)
+    annotations = _annotations_by_image(content, dataset, json_file)
+    records = []
+    for image in content["images"]:
+        # The URL ends in the folder of the split and the file.
+        name = "/".join(image[name_key].split("/")[-2 if name_key == "coco_url" else 0 :])
+        records.append(
+            {
+                "file_name": str(root / dataset.images / name),
+                "image_id": image["id"],
+                "height": image["height"],
+                "width": image["width"],
+                "annotations": annotations[image["id"]],
+                **{key: image[key] for key in _LVIS_KEYS if key in image},
+            }
+        )
+    if check_files:
+        layout.require_files("images", [record["file_name"] for record in records])
+    return records
+
+
+def _annotations_by_image(
+    content: Mapping[str, Any], dataset: InstanceDataset, json_file: Path
+) -> defaultdict[int | str, list[dict[str, Any]]]:
+    positions = dataset.positions
+    image_ids = {image["id"] for image in content["images"]}
+    by_image: defaultdict[int | str, list[dict[str, Any]]] = defaultdict(list)
+    outlines_lost = 0
+    for index, annotation in enumerate(content["annotations"]):
+        place = f"{json_file}: annotations[{index}]"
+        if annotation["image_id"] not in image_ids:
+            raise ValueError(f"{place} is of image {annotation['image_id']}, which is not listed")
+        if annotation["category_id"] not in positions:
+            raise ValueError(
+                f"{place} has category {annotation['category_id']}, which is not in the list of "
+                f"{len(positions)} classes"
+            )
+        segmentation = _usable_segmentation(annotation["segmentation"])
+        if segmentation is None:
+            outlines_lost += 1
+            continue
+        by_image[annotation["image_id"]].append(
+            {
+                "bbox": annotation["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": positions[annotation["category_id"]],
+                "iscrowd": annotation.get("iscrowd", 0),
+                "segmentation": segmentation,
+            }
+        )
+    if outlines_lost:
+        _LOGGER.warning(
+            "%s: %d objects without any polygon of at least 3 points are left out",
+            json_file,
+            outlines_lost,
+        )
+    return by_image
+
+
+def _usable_segmentation(segmentation: Any) -> Any:
+    """Polygons of at least 3 points, or compressed run-length code; None: nothing is left."""
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):
+            return mask_codec.frPyObjects(segmentation, *segmentation["size"])
+        return segmentation
+    polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
+    return polygons or None
+
+
+def _check_categories(
+    categories: Sequence[Mapping[str, Any]], dataset: InstanceDataset, json_file: Path
+) -> None:
+    positions = dataset.positions
+    unknown = [category for category in categories if category["id"] not in positions]
+    if unknown:
+        listed = ", ".join(f"{c['id']} ({c.get('name')})" for c in unknown[:10])
+        raise ValueError(
+            f"{json_file}: {len(unknown)} categories are not among the {len(positions)} classes "
+            f"of dataset {dataset.name}: {listed}"
+        )

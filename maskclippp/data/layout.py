@@ -1,0 +1,74 @@
+"""Where datasets lie, and errors that say what is expected where and how to prepare it."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT_VARIABLE = "DETECTRON2_DATASETS"
+SHOWN_FILES = 10
+
+
+def datasets_root() -> Path:
+    """``$DETECTRON2_DATASETS`` (default ``datasets``), absolute: a later chdir is harmless."""
+    return Path(os.environ.get(ROOT_VARIABLE, "datasets")).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a dataset below a root, as far as errors have to tell of them.
+
+    Args:
+        parts: relative path of each part, by what it is ("images").
+        preparation: what a user who lacks the data is told to do.
+    """
+
+    dataset_name: str
+    root: Path
+    parts: Mapping[str, str]
+    preparation: str
+
+    def missing(self, path: Path, what: str = "this file") -> FileNotFoundError:
+        """The error for one path that is not there, or that holds not what it must."""
+        return FileNotFoundError(f"expected {what}: {path}\n{self}")
+
+    def require_files(self, kind: str, files: Sequence[str]) -> None:
+        """Raise FileNotFoundError, with their count and the first ten, for files that are absent.
+
+        Each folder is listed once, so that a hundred thousand files are checked in a second.
+        """
+        absent = _absent(files)
+        if absent:
+            more = f"\n  and {len(absent) - SHOWN_FILES} more" if len(absent) > SHOWN_FILES else ""
+            listed = "\n  ".join(absent[:SHOWN_FILES])
+            raise FileNotFoundError(
+                f"{len(absent)} of {len(files)} {kind} do not exist:\n  {listed}{more}\n{self}"
+            )
+
+    def __str__(self) -> str:
+        setting = os.environ.get(ROOT_VARIABLE, "not set (default: datasets)")
+        width = max(map(len, self.parts)) + 1
+        return "\n".join(
+            [
+                f"dataset {self.dataset_name} consists of",
+                *(f"  {kind + ':':<{width}} {self.root / p}" for kind, p in self.parts.items()),
+                f"  {ROOT_VARIABLE} is {setting}, the root of this dataset is {self.root}",
+                f"  How to prepare it: {self.preparation}",
+            ]
+        )
+
+
+def _absent(files: Iterable[str]) -> list[str]:
+    names_in: dict[str, frozenset[str]] = {}
+    absent = []
+    for file in files:
+        folder, name = os.path.split(file)
+        if folder not in names_in:
+            names_in[folder] = (
+                frozenset(os.listdir(folder))  # noqa: PTH208 - names alone, of a huge folder
+                if Path(folder).is_dir()
+                else frozenset()
+            )
+        if name not in names_in[folder]:
+            absent.append(file)
+    return absent

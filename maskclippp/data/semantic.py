@@ -1,0 +1,115 @@
+"""Registration of semantic datasets: a folder of images and one of label maps, paired by name."""
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from maskclippp.data.layout import SHOWN_FILES, Layout
+from maskclippp.data.vocabularies import ClassEntry, class_list
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SemanticDataset:
+    """Where a semantic dataset lies; paths are relative to the root of all datasets.
+
+    The label maps hold contiguous class ids. ``class_list`` names a list of
+    :mod:`maskclippp.data.vocabularies` or is one; ``first_id`` is the number under which class 0
+    is written in result files.
+    """
+
+    name: str
+    images: str
+    labels: str
+    class_list: str | tuple[ClassEntry, ...]
+    preparation: str
+    image_suffix: str = ".jpg"
+    label_suffix: str = ".png"
+    ignore_label: int = 255
+    first_id: int = 0
+
+    @property
+    def classes(self) -> tuple[ClassEntry, ...]:
+        """The classes in contiguous order."""
+        return class_list(self.class_list)
+
+    def layout(self, root: Path) -> Layout:
+        """The parts below ``root``, for messages."""
+        parts = {
+            "images": f"{self.images}/*{self.image_suffix}",
+            "label maps": f"{self.labels}/*{self.label_suffix}",
+        }
+        return Layout(self.name, root, parts, self.preparation)
+
+
+def register_semantic(dataset: SemanticDataset, root: Path) -> None:
+    """Register records and metadata under ``dataset.name``; no file of the dataset is touched."""
+    classes = dataset.classes
+    DatasetCatalog.register(dataset.name, functools.partial(load_semantic_records, dataset, root))
+    MetadataCatalog.get(dataset.name).set(
+        stuff_classes=[entry.words for entry in classes],
+        stuff_colors=[list(entry.color) for entry in classes],
+        stuff_dataset_id_to_contiguous_id={
+            dataset.first_id + index: index for index in range(len(classes))
+        },
+        thing_dataset_id_to_contiguous_id={},  # there are no instances, for code that asks
+        image_root=str(root / dataset.images),
+        sem_seg_root=str(root / dataset.labels),
+        evaluator_type="sem_seg",
+        ignore_label=dataset.ignore_label,
+    )
+
+
+def load_semantic_records(dataset: SemanticDataset, root: Path) -> list[dict[str, Any]]:
+    """One record, with ``file_name`` and ``sem_seg_file_name``, per pair of image and label map.
+
+    The two folders are searched with all below them; a pair has the same relative path but for the
+    suffix, and pairs are sorted by it. Files without partner are left out, with a warning that says
+    how many there are and names the first ten. Raises FileNotFoundError (what is expected where,
+    how to prepare it) when there is no image, no label map or no pair.
+    """
+    layout = dataset.layout(root)
+    image_folder, label_folder = root / dataset.images, root / dataset.labels
+    images = _files_by_stem(image_folder, dataset.image_suffix)
+    labels = _files_by_stem(label_folder, dataset.label_suffix)
+    if not images:
+        raise layout.missing(image_folder, f"images *{dataset.image_suffix} in this folder")
+    if not labels:
+        raise layout.missing(label_folder, f"label maps *{dataset.label_suffix} in this folder")
+    pairs = sorted(images.keys() & labels.keys())
+    if not pairs:
+        raise layout.missing(
+            label_folder, f"label maps named as the images, such as {min(images)}, in this folder"
+        )
+    alone = [images[stem] for stem in sorted(images.keys() - labels.keys())]
+    alone += [labels[stem] for stem in sorted(labels.keys() - images.keys())]
+    if alone:
+        _LOGGER.warning(
+            "dataset %s has %d images and %d label maps; the %d files without partner are left "
+            "out, the first of them %s",
+            dataset.name,
+            len(images),
+            len(labels),
+            len(alone),
+            ", ".join(alone[:SHOWN_FILES]),
+        )
+    return [{"file_name": images[stem], "sem_seg_file_name": labels[stem]} for stem in pairs]
+
+
+def _files_by_stem(folder: Path, suffix: str) -> dict[str, str]:
+    """Path of every file with this suffix, by its path relative to the folder without suffix."""
+    files = {}
+    # os.walk, because Path.rglob does not follow linked folders before Python 3.13.
+    for parent, _, names in os.walk(folder, followlinks=True):
+        prefix = os.path.relpath(parent, folder)
+        for name in names:
+            if name.endswith(suffix):
+                stem = os.path.normpath(os.path.join(prefix, name))  # noqa: PTH118 - many files
+                files[stem.removesuffix(suffix)] = str(Path(parent, name))
+    return files
