@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""ADE20K instances (100 things): a COCO JSON per split.
+
+Reads ``ADEChallengeData2016/annotations_instance/{training,validation}`` below the dataset root
+(R = class 1..100, G = number of the instance) and writes
+``ADEChallengeData2016/ade20k_instance_{train,val}.json``. Category ids are those of the 150
+classes, 0..149; an image's id is its file name without suffix; annotation ids count from 1.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from maskclippp.data import ade20k_sources
+from maskclippp.data.ade20k_sources import Instance
+from maskclippp.data.files import read_image_size
+from maskclippp.data.preparation import AnnotationFile, Step, run_script
+from maskclippp.data.renumbering import bounding_box
+from maskclippp.data.vocabularies import load_class_list
+
+
+def describe(original: Path) -> dict[str, Any]:
+    """The JSON's entries of one image; annotations still lack their ids."""
+    height, width = read_image_size(original)
+    name = original.stem
+    return {
+        "image": {"id": name, "file_name": f"{name}.jpg", "height": height, "width": width},
+        "annotations": [
+            annotation(instance, name) for instance in ade20k_sources.read_instances(original)
+        ],
+    }
+
+
+def annotation(instance: Instance, image_id: str) -> dict[str, Any]:
+    """COCO's annotation of an instance, its mask run-length encoded."""
+    encoded = coco_mask.encode(np.asfortranarray(instance.mask, np.uint8))
+    return {
+        "image_id": image_id,
+        "category_id": instance.category_id,
+        "bbox": bounding_box(instance.mask),
+        "area": int(instance.mask.sum()),
+        "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")},
+        "iscrowd": 0,
+    }
+
+
+def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of the JSON."""
+    classes = load_class_list("ade20k_150")
+    annotations = [entry for image in described for entry in image["annotations"]]
+    return {
+        "images": [image["image"] for image in described],
+        "annotations": [{"id": i, **entry} for i, entry in enumerate(annotations, start=1)],
+        "categories": [
+            {"id": category, "name": classes[category].synonyms[0]}
+            for category in ade20k_sources.thing_categories()
+        ],
+    }
+
+
+def plan(root: Path, split: str) -> list[Step]:
+    """The JSON of a split, and the images that belong to it."""
+    originals = ade20k_sources.list_instance_maps(root, split)
+    target = root / ade20k_sources.FOLDER / f"ade20k_instance_{split}.json"
+    return [
+        AnnotationFile(f"{split} annotation", target, originals, describe, assemble),
+        ade20k_sources.given_images(root, split, originals),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script(__doc__, plan, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+#!/usr/bin/env python
+"""ADE20K panoptic (100 things, 50 stuff classes): PNGs and a COCO panoptic JSON per split.
+
+Reads ``ADEChallengeData2016/annotations`` and ``annotations_instance`` below the dataset root and
+writes ``ADEChallengeData2016/ade20k_panoptic_{train,val}`` and a JSON of the same name.
+
+Stuff comes from the semantic map, then every instance is painted over it; a pixel of a thing class
+without an instance belongs to no segment. As in the published annotation, area and box of a stuff
+segment are those before things are painted over it, and it is listed even if nothing of it is left:
+the panoptic metric reads the JSON's areas, so other ones would give other numbers. Segment ids are
+1000 * (class + 1) + number of the instance, 0 for stuff; the published ones are random.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maskclippp.data import ade20k_sources
+from maskclippp.data.files import LabelArray, check_same_size
+from maskclippp.data.preparation import AnnotationFile, Files, Step, run_script
+from maskclippp.data.prepared_files import PanopticMap
+from maskclippp.data.renumbering import segment_entry
+from maskclippp.data.vocabularies import load_class_list
+
+
+class Originals(NamedTuple):
+    """The two PNGs of an image."""
+
+    semantic: Path
+    instances: Path
+
+
+def merge(originals: Originals) -> tuple[LabelArray, list[dict[str, Any]]]:
+    """Segment ids [h, w] and the JSON's list of segments of one image."""
+    classes = ade20k_sources.read_classes(originals.semantic)
+    instances = ade20k_sources.read_instances(originals.instances)
+    ids = np.zeros(classes.shape, np.int32)
+    segments = []
+    stuff = set(range(150)) - set(ade20k_sources.thing_categories())
+    for category in sorted(stuff & set(np.unique(classes).tolist())):
+        mask = classes == category
+        segments.append(segment_entry(mask, 1000 * (category + 1), category))
+        ids[mask] = segments[-1]["id"]
+    for number, category, mask in instances:
+        check_same_size(mask.shape, originals.instances, classes.shape, originals.semantic)
+        segments.append(segment_entry(mask, 1000 * (category + 1) + number, category))
+        ids[mask] = segments[-1]["id"]
+    return ids, segments
+
+
+def segment_ids(originals: Originals) -> LabelArray:
+    """Segment ids [h, w] of one image."""
+    return merge(originals)[0]
+
+
+def describe(originals: Originals) -> dict[str, Any]:
+    """The JSON's entries of one image."""
+    ids, segments = merge(originals)
+    (height, width), name = ids.shape, originals.semantic.stem
+    return {
+        "image": {"id": name, "file_name": f"{name}.jpg", "height": height, "width": width},
+        "annotation": {
+            "image_id": name,
+            "file_name": f"{name}.png",
+            "segments_info": segments,
+        },
+    }
+
+
+def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of the JSON."""
+    return {
+        "images": [entry["image"] for entry in described],
+        "annotations": [entry["annotation"] for entry in described],
+        "categories": [
+            {
+                "id": index,
+                "name": entry.synonyms[0],
+                "isthing": int(entry.is_thing),
+                "color": list(entry.color),
+            }
+            for index, entry in enumerate(load_class_list("ade20k_150"))
+        ],
+    }
+
+
+def plan(root: Path, split: str) -> list[Step]:
+    """The PNGs and the JSON of a split, and the images that belong to them."""
+    semantic_maps = ade20k_sources.list_semantic_maps(root, split)
+    instance_folder = ade20k_sources.list_instance_maps(root, split)[0].parent
+    originals = [Originals(path, instance_folder / path.name) for path in semantic_maps]
+    folder = root / ade20k_sources.FOLDER / f"ade20k_panoptic_{split}"
+    maps = [PanopticMap(folder / o.semantic.name, partial(segment_ids, o)) for o in originals]
+    return [
+        Files(f"{split} panoptic maps", maps),
+        AnnotationFile(
+            f"{split} annotation", folder.with_suffix(".json"), originals, describe, assemble
+        ),
+        ade20k_sources.given_images(root, split, semantic_maps),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script(__doc__, plan, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""ADE20K (150 classes): label maps with class ids 0..149, 255 = ignore.
+
+Reads ``ADEChallengeData2016/annotations/{training,validation}`` below the dataset root (0 = other,
+1..150 = class) and writes ``ADEChallengeData2016/annotations_detectron2``.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from maskclippp.data import ade20k_sources
+from maskclippp.data.preparation import Files, Step, run_script
+from maskclippp.data.prepared_files import LabelMap
+
+
+def plan(root: Path, split: str) -> list[Step]:
+    """The label maps of a split, and the images that belong to them."""
+    originals = ade20k_sources.list_semantic_maps(root, split)
+    folder = root / ade20k_sources.FOLDER / "annotations_detectron2"
+    targets = [folder / ade20k_sources.SPLIT_FOLDERS[split] / path.name for path in originals]
+    maps = [
+        LabelMap(target, partial(ade20k_sources.read_classes, original))
+        for target, original in zip(targets, originals, strict=True)
+    ]
+    return [
+        Files(f"{split} label maps", maps),
+        ade20k_sources.given_images(root, split, originals),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script(__doc__, plan, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

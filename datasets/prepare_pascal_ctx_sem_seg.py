@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+"""PASCAL Context with its 59 frequent classes: images, and label maps with ids 0..58.
+
+Reads ``VOCdevkit/VOC2010`` (or ``VOC2010``) below the dataset root: ``JPEGImages`` and, beside it,
+``trainval_merged.json`` of PASCAL in Detail; writes ``pascal_ctx_d2/images`` and
+``pascal_ctx_d2/annotations_ctx59`` (255 = ignore).
+
+The JSON lists ``images`` (``image_id``, ``file_name``, ``height``, ``width``, ``phase`` train or
+val) and ``annos_segmentation``, whose entries have ``image_id``, ``category_id`` and a run-length
+encoded ``segmentation``; a later entry covers earlier ones, as in the Detail API. Reading it takes
+several GB of memory.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from maskclippp.data.files import read_json
+from maskclippp.data.pascal_sources import challenge_folder, copied_images, label_path
+from maskclippp.data.preparation import Files, Step, errors_name, require_file, run_script
+from maskclippp.data.prepared_files import LabelMap
+from maskclippp.data.renumbering import renumber
+from maskclippp.data.vocabularies import load_class_list
+
+WHERE_TO_GET = (
+    "unpack VOCtrainval_03-May-2010.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2010/) into the "
+    "root of all datasets and put trainval_merged.json "
+    "(https://sites.google.com/view/pasd/dataset) into VOC2010"
+)
+REQUIRED_KEYS = {
+    "images": ("image_id", "file_name", "height", "width", "phase"),
+    "annos_segmentation": ("image_id", "category_id", "segmentation"),
+}
+
+
+def class_ids(
+    size: tuple[int, int], segments: list[tuple[int, dict[str, Any]]], image: Path
+) -> npt.NDArray[np.uint8]:
+    """The label map [h, w] of one image from (category, encoded mask) in the JSON's order."""
+    labels = np.zeros(size, np.int32)
+    values = [entry.category_id for entry in load_class_list("pascal_context_59")]
+    with errors_name(image):
+        for category, encoded in segments:
+            if tuple(encoded["size"]) != size:
+                raise ValueError(f"its mask has the size {encoded['size']}, expected {size}")
+            labels[coco_mask.decode(encoded) > 0] = category
+        return renumber(labels, values, ignored_values=[0], ignore_label=255)
+
+
+def plan(root: Path, split: str) -> list[Step]:
+    """The images and label maps of a split."""
+    source, target = challenge_folder(root, 2010), root / "pascal_ctx_d2"
+    json_file = require_file(source / "trainval_merged.json", WHERE_TO_GET)
+    content = read_json(json_file, REQUIRED_KEYS, "the annotation of PASCAL in Detail")
+    images = [entry for entry in content["images"] if entry["phase"] == split]
+    segments = defaultdict(list)
+    for entry in content["annos_segmentation"]:
+        segments[entry["image_id"]].append((entry["category_id"], entry["segmentation"]))
+    photographs = source / "JPEGImages"
+    maps = []
+    for entry in images:
+        image = photographs / entry["file_name"]
+        size = (entry["height"], entry["width"])
+        compute = partial(class_ids, size, segments[entry["image_id"]], image)
+        maps.append(LabelMap(label_path(target, "ctx59", split, f"{image.stem}.png"), compute))
+    names = [Path(entry["file_name"]).stem for entry in images]
+    return [
+        copied_images(names, photographs, target, split),
+        Files(f"{split} label maps", maps),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_script(__doc__, plan, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
