@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,11 @@ import train_shapes_generator as tool
 KEY = "MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED"
 STRIDE = 4
 VALIDATION_SCENES = 8
+CONFIGS = tool.CONFIG.parent
+SHIPPED = [
+    ("shapes", CONFIGS / "linear_psm_fcclip.yaml"),
+    ("shapes_mask2former", CONFIGS / "linear_psm_mask2former.yaml"),
+]
 
 
 def test_only_segments_of_seen_classes_are_shown() -> None:
@@ -67,24 +73,22 @@ def test_training_writes_weights_that_a_config_loads(tmp_path: Path) -> None:
             assert torch.equal(first.get_tensor(key), second.get_tensor(key))
 
 
-def test_the_shipped_weights_tell_how_they_were_made() -> None:
-    path = check_present("shapes", KEY)
+@pytest.mark.parametrize(("name", "config"), SHIPPED, ids=["fcclip", "mask2former"])
+def test_shipped_weights_are_small_and_tell_how_they_were_made(name: str, config: Path) -> None:
+    path = check_present(name, KEY)
     assert path.stat().st_size < 3e6
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         assert all(file.get_tensor(key).dtype == torch.float16 for key in file.keys())  # noqa: SIM118
-    defaults = tool.parse_arguments(["--output", "x"])
-    assert json.loads(metadata["settings"])["steps"] == str(defaults.steps)
-    assert json.loads(metadata["loss"])["no_object"] == tool.WEIGHTS.no_object
+    assert json.loads(metadata["settings"])["config"] == config.name
+    assert json.loads(metadata["loss"]) == asdict(tool.WEIGHTS)
 
 
-def test_the_shipped_generator_finds_better_masks_than_superpixels() -> None:
+@pytest.mark.parametrize(("name", "config"), SHIPPED, ids=["fcclip", "mask2former"])
+def test_a_shipped_generator_finds_better_masks_than_superpixels(name: str, config: Path) -> None:
     scenes = [scene_of("val", index) for index in range(VALIDATION_SCENES)]
-    trained, _ = tool.build_source(tool.CONFIG, [])
-    superpixels, _ = tool.build_source(tool.CONFIG.with_name("linear_psm.yaml"), SUPERPIXELS)
+    trained, _ = tool.build_source(config, [KEY, name])
+    superpixels, _ = tool.build_source(CONFIGS / "linear_psm_superpixels.yaml", [])
     found, merged = (tool.mask_quality(source, scenes) for source in (trained, superpixels))
-    assert found["seen"] > merged["seen"] + 0.1
-    assert found["unseen"] > merged["unseen"]
-
-
-SUPERPIXELS = ["MODEL.MASKCLIPPP.SEGMENTOR.NAME", "SuperpixelSegmentor"]
+    for kind in ("seen", "unseen"):
+        assert found[kind] > merged[kind] + 0.1

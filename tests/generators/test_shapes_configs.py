@@ -1,0 +1,61 @@
+"""Every mask generator has a config for the built-in world, and it runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maskclippp.config import get_cfg
+from maskclippp.config_files import merge_config_file
+from maskclippp.data.shapes.dataset import scene_of
+from maskclippp.generators import OfflineSegmentor
+from maskclippp.generators.mask_files import write_masks
+from maskclippp.meta_arch import MaskCLIPpp
+from maskclippp.registry import SEGMENTOR_REGISTRY
+from tests.golden_cases import REPOSITORY
+
+CONFIGS = sorted((REPOSITORY / "configs" / "shapes").glob("linear_psm*.yaml"))
+
+
+def scene_record() -> dict[str, Any]:
+    """A scene with all annotations that a generator may read."""
+    scene = scene_of("val", 0)
+    ids = torch.from_numpy(scene.segment_ids)
+    label_of = torch.tensor([255, *(segment.category.id - 1 for segment in scene.segments)])
+    return {
+        "image": torch.from_numpy(scene.image).permute(2, 0, 1),
+        "file_name": "scene.jpg",
+        "sem_seg": label_of[ids],
+        "pan_seg": ids,
+        "segments_info": [{"id": segment.id} for segment in scene.segments],
+    }
+
+
+def generator_name(config: Path) -> str:
+    cfg = get_cfg()
+    merge_config_file(cfg, str(config))
+    name: str = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME
+    return name
+
+
+def test_there_is_a_config_for_every_generator() -> None:
+    generators = {name for name, _ in SEGMENTOR_REGISTRY}
+    assert {generator_name(config) for config in CONFIGS} == generators
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_segments_a_scene(config: Path, tmp_path: Path) -> None:
+    cfg = get_cfg()
+    merge_config_file(cfg, str(config))
+    cfg.MODEL.DEVICE = "cpu"
+    record = scene_record()
+    if generator_name(config) == OfflineSegmentor.__name__:
+        cfg.MODEL.MASKCLIPPP.SEGMENTOR.OFFLINE_ANN_DIR = str(tmp_path)
+        ids = torch.arange(1, len(record["segments_info"]) + 1)[:, None, None]
+        write_masks(tmp_path / "scene.npz", record["pan_seg"] == ids)
+    (result,) = MaskCLIPpp(cfg).eval()([record])
+    labels = result["sem_seg_labels"]
+    assert labels.shape == record["sem_seg"].shape
+    # A border between grounds, or between an object and its ground: the masks are not one.
+    assert len(labels.unique()) > 1
