@@ -34,6 +34,11 @@ def add_maskclippp_config(cfg: CfgNode) -> None:
             "NAME": None,  # run name; None: config name and tag
         }
     )
+    # (new) words that name the classes: auto | builtin | openseg | the path of a text file | words
+    # separated by commas (maskclippp/vocabulary_sources.py)
+    cfg.DATASETS.VOCABULARY = "auto"
+    # (new) datasets of your own, a list of mappings (docs/own_dataset.md)
+    cfg.DATASETS.CUSTOM = []
     # (new) RandomSubsetTrainingSampler: the share of the records that a run sees
     cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
     cfg.RUN_DEMO = False  # part of the published configs; has no effect

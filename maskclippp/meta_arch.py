@@ -40,7 +40,8 @@ from maskclippp.inference import (
 )
 from maskclippp.soft_masks import SoftMasks
 from maskclippp.text_classifier import TextClassifier
-from maskclippp.vocabulary import Vocabulary, get_templates, shared_vocabulary
+from maskclippp.vocabulary import Vocabulary, get_templates
+from maskclippp.vocabulary_sources import evaluation_vocabulary, training_vocabulary
 
 Records = Sequence[dict[str, Any]]
 
@@ -58,6 +59,7 @@ class MaskCLIPpp(nn.Module):
             needed, because training on annotated masks needs none.
         train_vocabulary: classes of the training set; None for a model that is only used.
         test_dataset: registered dataset whose words are asked for at first; may be None.
+        vocabulary: whose words name test classes (:mod:`maskclippp.vocabulary_sources`).
         templates: prompts of the text classifier.
         text_chunk_size: sentences per forward pass of the text tower.
         text_cache: keep embeddings of a frozen text tower on disk.
@@ -78,6 +80,7 @@ class MaskCLIPpp(nn.Module):
         make_mask_source: Callable[[], MaskSource],
         train_vocabulary: Vocabulary | None = None,
         test_dataset: str | None = None,
+        vocabulary: str = "builtin",
         templates: Sequence[str] = ("a photo of a {}.",),
         text_chunk_size: int = 512,
         text_cache: bool = True,
@@ -96,6 +99,7 @@ class MaskCLIPpp(nn.Module):
         self.psm = psm
         self.criterion = criterion
         self.train_vocabulary = train_vocabulary
+        self.vocabulary = vocabulary
         self.train_masks = train_masks
         self.ignore_index = ignore_index
         self.inference = inference or InferenceSettings()
@@ -133,8 +137,9 @@ class MaskCLIPpp(nn.Module):
             "psm": build_psm(cfg),
             "criterion": build_criterion(cfg),
             "make_mask_source": lambda: build_mask_source(cfg),
-            "train_vocabulary": shared_vocabulary(cfg.DATASETS.TRAIN),
+            "train_vocabulary": training_vocabulary(cfg.DATASETS.TRAIN, cfg.DATASETS.VOCABULARY),
             "test_dataset": cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else None,
+            "vocabulary": cfg.DATASETS.VOCABULARY,
             "templates": get_templates(node.TEMPLATES),
             "text_chunk_size": node.TEXT_CHUNK_SIZE,
             "text_cache": node.TEXT_CACHE,
@@ -171,11 +176,7 @@ class MaskCLIPpp(nn.Module):
         return self.visual_encoder.device
 
     def set_test_dataset(self, name: str) -> None:
-        """Ask for the words of a registered dataset from now on.
-
-        Raises:
-            ValueError: the dataset has no class names.
-        """
+        """Ask for a registered dataset's words from now on; raises as ``evaluation_vocabulary``."""
         self._choose_dataset(name)
         if not self.inference.segmentor_only:
             self._get_test_text()
@@ -197,7 +198,7 @@ class MaskCLIPpp(nn.Module):
 
     def _choose_dataset(self, name: str) -> None:
         metadata = MetadataCatalog.get(name)
-        vocabulary = Vocabulary.from_metadata(metadata)
+        vocabulary = evaluation_vocabulary(name, self.vocabulary)
         things = metadata.get("thing_dataset_id_to_contiguous_id", None)
         if things is None:
             # Instance sets name things only; semantic sets have none.

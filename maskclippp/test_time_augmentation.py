@@ -23,6 +23,7 @@ from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.postprocess import class_probabilities
 from maskclippp.soft_masks import SoftMasks, apply_matrices
 from maskclippp.upsampling import reduce_masks
+from maskclippp.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,16 @@ class SemanticTestTimeAugmentation(nn.Module):
             )
         node = cfg.TEST.AUG
         return cls(model, min_sizes=node.MIN_SIZES, max_size=node.MAX_SIZE, flip=node.FLIP)
+
+    @property
+    def test_vocabulary(self) -> Vocabulary | None:
+        """The words that are asked for."""
+        return self.model.test_vocabulary
+
+    @property
+    def train_vocabulary(self) -> Vocabulary | None:
+        """The words of the training set."""
+        return self.model.train_vocabulary
 
     def set_test_dataset(self, name: str) -> None:
         """See :class:`MaskCLIPpp`."""

@@ -4,9 +4,10 @@ A class is a list of synonyms. All synonyms of all classes, in class order, are 
 classifier; ``Ka`` is their number, ``K`` the number of classes.
 """
 
+import hashlib
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -61,9 +62,13 @@ def class_names_of(metadata: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Classes in order, each a non-empty tuple of synonyms."""
+    """Classes in order, each a non-empty tuple of synonyms.
+
+    ``source`` says where the words come from; two vocabularies of the same words are equal.
+    """
 
     classes: tuple[tuple[str, ...], ...]
+    source: str = field(default="", compare=False)
 
     @classmethod
     def from_class_names(cls, names: Sequence[str], source: str = "word list") -> "Vocabulary":
@@ -81,7 +86,7 @@ class Vocabulary:
                     f"{source}: class {index} is {names[index]!r}, which has an empty name; "
                     "expected synonyms separated by single commas"
                 )
-        return cls(classes)
+        return cls(classes, source)
 
     @classmethod
     def from_metadata(cls, metadata: Any) -> "Vocabulary":
@@ -105,6 +110,19 @@ class Vocabulary:
     def class_of_synonym(self) -> Tensor:
         """int64 [Ka]: the class of every name."""
         return torch.repeat_interleave(torch.tensor(self.num_synonyms))
+
+    def provenance(self) -> dict[str, Any]:
+        """Which words these are: ``source``, ``sha256``, and how many ``classes`` and ``names``.
+
+        The hash is of the words themselves: one line per class, synonyms joined by commas.
+        """
+        text = "\n".join(",".join(synonyms) for synonyms in self.classes)
+        return {
+            "source": self.source,
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "classes": len(self),
+            "names": len(self.synonyms),
+        }
 
     def sample_synonyms(self) -> list[int]:
         """One row number (0..Ka-1) per class, drawn with Python's global generator.
@@ -140,13 +158,21 @@ class Vocabulary:
         return torch.tensor([*table, nowhere])
 
 
-def shared_vocabulary(datasets: Sequence[str]) -> Vocabulary | None:
+def registered_vocabulary(dataset_name: str) -> Vocabulary:
+    """The words under which a dataset is registered; ValueError when it has none."""
+    return Vocabulary.from_metadata(MetadataCatalog.get(dataset_name))
+
+
+def shared_vocabulary(
+    datasets: Sequence[str],
+    vocabulary_of: Callable[[str], Vocabulary] = registered_vocabulary,
+) -> Vocabulary | None:
     """The one vocabulary of registered training sets; None for none.
 
     Raises:
         ValueError: the sets do not agree class by class.
     """
-    vocabularies = [Vocabulary.from_metadata(MetadataCatalog.get(name)) for name in datasets]
+    vocabularies = [vocabulary_of(name) for name in datasets]
     for name, vocabulary in zip(datasets, vocabularies, strict=True):
         if vocabulary != vocabularies[0]:
             raise ValueError(

@@ -33,7 +33,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate on one dataset and write ``results.json`` into ``folder``.
 
-    A model with ``set_test_dataset(name)`` is told whose classes it has to name.
+    A model with ``set_test_dataset(name)`` is told whose classes it has to name. The file records
+    the words that were asked for and those trained on, which decide what counts as seen.
 
     Returns:
         Metrics per task on the main process, else {}.
@@ -46,5 +47,12 @@ def evaluate(
         logger.info("Evaluation results for %s:", dataset_name)
         print_csv_format(results)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "results.json", {"dataset": dataset_name, "results": results})
+        content = {"dataset": dataset_name, "vocabulary": _words_of(model), "results": results}
+        write_json(folder / "results.json", content)
     return results
+
+
+def _words_of(model: nn.Module) -> dict[str, Any]:
+    """Provenance of the words of a model, as far as it has any."""
+    words = {key: getattr(model, f"{key}_vocabulary", None) for key in ("test", "train")}
+    return {key: vocabulary and vocabulary.provenance() for key, vocabulary in words.items()}

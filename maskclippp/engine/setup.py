@@ -17,6 +17,12 @@ from maskclippp.config import get_cfg
 from maskclippp.config_files import merge_config_file, merge_options
 from maskclippp.detectron2_engine import engine_description
 from maskclippp.test_time_augmentation import check_augmentation
+from maskclippp.vocabulary_sources import (
+    KEY,
+    evaluation_vocabulary,
+    resolved_selection,
+    training_vocabulary,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +63,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.DEVICE = "cpu"
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)
     _check_datasets(cfg, for_training=not args.eval_only)
+    _check_vocabularies(cfg)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
     cfg.freeze()
@@ -77,6 +84,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be made ({error.strerror}): choose another one by "
             "OUTPUT_DIR <path> at the end of the command"
         ) from error
+    _check_same_words(cfg)
     rank = comm.get_rank()
     default_setup(cfg, args)
     setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=rank, name="maskclippp")
@@ -126,3 +134,23 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
                     f"DATASETS.{key} \"('{(similar or known)[0]}',)\""
                     + ('; "()" trains without evaluation' if key == "TEST" else "")
                 )
+
+
+def _check_vocabularies(cfg: CfgNode) -> None:
+    """What :mod:`maskclippp.vocabulary_sources` raises if words that were asked for are absent."""
+    selection = cfg.DATASETS.VOCABULARY
+    if selection in ("auto", "builtin"):
+        return  # the model says so if there are none
+    training_vocabulary(cfg.DATASETS.TRAIN, selection)
+    for name in cfg.DATASETS.TEST:
+        evaluation_vocabulary(name, selection)
+
+
+def _check_same_words(cfg: CfgNode) -> None:
+    """A ValueError if the processes, perhaps of several machines, would use different words."""
+    found = sorted(set(comm.all_gather(resolved_selection(cfg.DATASETS.VOCABULARY))))
+    if len(found) > 1:
+        raise ValueError(
+            f"{KEY} auto means {' and '.join(found)} on different machines of this run: download "
+            f"the word lists on all of them, or set {KEY} builtin"
+        )
