@@ -4,6 +4,7 @@ from maskclippp.evaluation.assigned_masks import AssignedMasksEvaluator
 from maskclippp.evaluation.build import build_evaluator
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
+from maskclippp.evaluation.lvis import LVISEvaluator
 from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
 from maskclippp.evaluation.mask_iou import mask_iou
 from maskclippp.evaluation.panoptic import PanopticEvaluator
@@ -13,6 +14,7 @@ __all__ = [
     "AssignedMasksEvaluator",
     "GroundTruth",
     "InstanceEvaluator",
+    "LVISEvaluator",
     "MaskAccuracyEvaluator",
     "PanopticEvaluator",
     "SemanticEvaluator",

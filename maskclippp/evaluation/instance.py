@@ -1,9 +1,8 @@
 """Instance segmentation: COCO average precision of boxes and masks."""
 
-import contextlib
-import io
 import itertools
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -15,28 +14,37 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from pycocotools import mask as mask_codec
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from maskclippp.data.files import read_json
+from maskclippp.evaluation.average_precision import (
+    SUMMARY,
+    Detections,
+    PrecisionTable,
+    coco_average_precision,
+)
 from maskclippp.evaluation.ground_truth import GroundTruth
+from maskclippp.evaluation.instance_truth import (
+    SWITCH,
+    InstanceTruth,
+    JsonInstances,
+    PanopticThings,
+)
 from maskclippp.evaluation.model_outputs import check_mask_size, required
 from maskclippp.evaluation.result_files import write_results
 from maskclippp.output_files import write_json
 
 CONVENTION = (
-    "COCO average precision by pycocotools: IoU 0.50:0.05:0.95, at most 100 detections per image "
-    "and category, crowd ignored."
+    "COCO average precision: IoU 0.50:0.05:0.95, at most 100 detections per image and category, "
+    "crowd ignored."
 )
 _LOGGER = logging.getLogger(__name__)
-_SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _SHAPE_KEYS = {"bbox": ("bbox",), "segm": ("segmentation",)}
 _IOU_TYPES = tuple(_SHAPE_KEYS)
-_SWITCH = "MODEL.MASK_FORMER.TEST.INSTANCE_ON"
 
 
 class InstanceEvaluator(DatasetEvaluator):
     """Compares ``instances`` outputs with the COCO instance JSON of a dataset.
+
+    A dataset without one (``json_file`` None) is judged by the things of its panoptic annotation.
 
     ``instances`` has ``scores`` [n], ``pred_classes`` [n] (contiguous), and ``pred_masks``
     [n, H, W] boolean and/or ``pred_boxes`` (x0, y0, x1, y1). Every predicted class must be in
@@ -44,10 +52,14 @@ class InstanceEvaluator(DatasetEvaluator):
 
     Args:
         iou_types: any of "bbox" and "segm". Boxes are meaningful only if the model computes them.
+        processes: very many detections are matched in so many processes.
 
     ``evaluate`` returns ``{"bbox": ..., "segm": ...}`` in percent on the main process and None on
     others; {} when no image was processed, NaN for all metrics when there is no detection.
     """
+
+    convention = CONVENTION
+    metric_names: tuple[str, ...] = SUMMARY
 
     def __init__(
         self,
@@ -55,36 +67,41 @@ class InstanceEvaluator(DatasetEvaluator):
         output_folder: str | Path | None = None,
         *,
         iou_types: Sequence[str] = _IOU_TYPES,
+        processes: int = 0,
     ) -> None:
         if not iou_types or not set(iou_types) <= set(_IOU_TYPES):
             raise ValueError(f"iou_types: expected some of {_IOU_TYPES}, found {tuple(iou_types)}")
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
         self._iou_types = tuple(iou_types)
+        self._processes = processes
+        self._instances = self._instance_truth()
         self._clear()
 
     def reset(self) -> None:
         """Start anew; errors of the annotation file come here, before the model has run."""
         self._clear()
-        _ = self._category_names
+        self._instances.check()
 
     def _clear(self) -> None:
         self._images = 0
         self._detections: list[dict[str, Any]] = []
+        self._instances.clear()
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
         """Take the detections of one batch; a ValueError names the image that does not fit."""
         for image, output in zip(inputs, outputs, strict=True):
-            instances = required(output, "instances", image["file_name"], _SWITCH)
+            instances = required(output, "instances", image["file_name"], SWITCH)
             self._check_image(image, instances)
             self._images += 1
             self._detections.extend(self._encode(instances, image))
 
     def evaluate(self) -> dict[str, Any] | None:
         gathered = comm.gather((self._images, self._detections))
-        if not comm.is_main_process():
+        content = self._instances.gather()
+        if content is None:
             return None
         if not sum(images for images, _ in gathered):
             _LOGGER.warning("no image of %s was processed", self._truth.dataset_name)
@@ -95,64 +112,63 @@ class InstanceEvaluator(DatasetEvaluator):
             write_json(self._folder / "coco_instances_results.json", detections)
         results = OrderedDict()
         for iou_type in self._iou_types:
-            metrics, per_class = self._average_precision(detections, iou_type)
+            metrics, per_class = self._average_precision(content, detections, iou_type)
             results[iou_type] = metrics
             if self._folder is not None:
                 write_results(
                     self._folder,
                     task=iou_type,
                     dataset_name=self._truth.dataset_name,
-                    convention=CONVENTION,
+                    convention=self.convention,
                     metrics=metrics,
                     per_class=per_class,
                 )
         return results
 
     def _average_precision(
-        self, detections: list[dict[str, Any]], iou_type: str
+        self, content: Mapping[str, Any], detections: Detections, iou_type: str
     ) -> tuple["OrderedDict[str, float]", list[dict[str, Any]]]:
-        names = self._category_names
+        """Metrics in percent, and rows per class."""
         if not detections:
-            return OrderedDict((name, float("nan")) for name in _SUMMARY), []
+            return OrderedDict((name, math.nan) for name in self.metric_names), []
         # Without its box a mask is filed under its own area, not the box's.
-        kept = "bbox" if iou_type == "bbox" else "segmentation"
-        dropped = {"bbox", "segmentation"} - {kept}
-        found = [{k: v for k, v in d.items() if k not in dropped} for d in detections]
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
-            evaluation = COCOeval(self._coco, self._coco.loadRes(found), iou_type)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        metrics = OrderedDict(
-            (name, _percent(evaluation.stats[i])) for i, name in enumerate(_SUMMARY)
-        )
-        # precision: IoU threshold, recall point, category, area range (all), detections (100)
-        precisions = evaluation.eval["precision"][:, :, :, 0, -1]
-        per_class: list[dict[str, Any]] = []
-        for index, category in enumerate(evaluation.params.catIds):
-            valid = precisions[:, :, index]
-            valid = valid[valid > -1]
-            value = 100 * float(valid.mean()) if valid.size else float("nan")
-            per_class.append({"id": int(category), "class": names[int(category)], "AP": value})
+        dropped = {"bbox": "segmentation", "segm": "bbox"}[iou_type]
+        found = [{k: v for k, v in d.items() if k != dropped} for d in detections]
+        table = self._precision(content, found, iou_type)
+        metrics = self._summary(content, table)
+        names = self._category_names
+        per_class: list[dict[str, Any]] = [
+            {"id": category, "class": names[category], "AP": value}
+            for category, value in table.per_category().items()
+        ]
         if len(per_class) > 1:
             for row in per_class:
                 metrics[f"AP-{row['class']}"] = row["AP"]
         return metrics, per_class
 
+    def _instance_truth(self) -> InstanceTruth:
+        """Where the ground truth comes from."""
+        metadata = self._truth.metadata
+        if metadata.get("json_file", None) is None and metadata.get("panoptic_json", None):
+            return PanopticThings(self._truth)
+        shape_keys = [key for iou_type in self._iou_types for key in _SHAPE_KEYS[iou_type]]
+        return JsonInstances(self._truth, ("area", "iscrowd", *shape_keys))
+
+    def _precision(
+        self, content: Mapping[str, Any], detections: Detections, iou_type: str
+    ) -> PrecisionTable:
+        return coco_average_precision(content, detections, iou_type, processes=self._processes)
+
+    def _summary(
+        self, content: Mapping[str, Any], table: PrecisionTable
+    ) -> "OrderedDict[str, float]":
+        """The metrics over all classes, by the names of ``metric_names``."""
+        return table.summary()
+
     def _check_image(self, image: Mapping[str, Any], instances: Instances) -> None:
-        annotated = self._coco.imgs.get(image.get("image_id"))
-        if annotated is None:
-            raise ValueError(
-                f"image {image['file_name']} has image_id {image.get('image_id')!r}, which is no "
-                f"image of {self._json_file}: records and annotation belong to different datasets"
-            )
+        size = self._instances.add(image)
         if "segm" in self._iou_types and instances.has("pred_masks") and len(instances):
-            check_mask_size(
-                instances.pred_masks,
-                image["file_name"],
-                (annotated["height"], annotated["width"]),
-                self._json_file,
-            )
+            check_mask_size(instances.pred_masks, image["file_name"], size, self._instances.source)
 
     def _encode(self, instances: Instances, image: Mapping[str, Any]) -> list[dict[str, Any]]:
         scores = instances.scores.tolist()
@@ -191,49 +207,10 @@ class InstanceEvaluator(DatasetEvaluator):
 
     @cached_property
     def _category_names(self) -> dict[int, str]:
-        """The registered name (with synonyms) of every category of the JSON."""
-        mapping = self._truth.metadata.thing_dataset_id_to_contiguous_id
-        names = dict(zip(sorted(mapping, key=mapping.__getitem__), self._thing_names, strict=True))
-        absent = [c["name"] for c in self._coco.dataset["categories"] if c["id"] not in names]
-        if absent or len(self._coco.dataset["categories"]) != len(names):
-            raise ValueError(
-                f"{self._json_file} has {len(self._coco.dataset['categories'])} "
-                f"categories, dataset {self._truth.dataset_name} {len(names)} things"
-                + (f"; not registered: {', '.join(absent[:5])}" if absent else "")
-            )
-        return names
-
-    @property
-    def _thing_names(self) -> list[str]:
-        names: list[str] = list(self._truth.metadata.thing_classes)
-        return names
-
-    @property
-    def _json_file(self) -> str:
-        return self._truth.annotation_file("json_file", _SWITCH)
-
-    @cached_property
-    def _coco(self) -> COCO:
-        shape_keys = [key for iou_type in self._iou_types for key in _SHAPE_KEYS[iou_type]]
-        content = read_json(
-            self._json_file,
-            {
-                "images": ("id", "height", "width"),
-                "annotations": ("image_id", "category_id", "area", "iscrowd", *shape_keys),
-                "categories": ("id", "name"),
-            },
-            f"the instance annotation of dataset {self._truth.dataset_name}, because {_SWITCH} is "
-            "set",
-        )
-        coco = COCO()
-        coco.dataset = content
-        coco.dataset.setdefault("info", {})
-        # COCOeval takes id 0 for "unmatched" and merges equal ids; the ids mean nothing else.
-        for number, annotation in enumerate(coco.dataset["annotations"], start=1):
-            annotation["id"] = number
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco.createIndex()
-        return coco
+        """The registered name (with synonyms) of every thing by dataset id."""
+        names = self._truth.metadata.thing_classes
+        ids = [identity for _, identity in sorted(self._dataset_ids.items())]
+        return dict(zip(ids, names, strict=True))
 
 
 def _boxes(instances: Instances) -> list[list[float]]:
@@ -248,7 +225,3 @@ def _masks(instances: Instances) -> list[dict[str, Any]]:
     masks = instances.pred_masks.cpu().numpy().astype(np.uint8)
     codes = mask_codec.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
     return [{"size": code["size"], "counts": code["counts"].decode("ascii")} for code in codes]
-
-
-def _percent(value: float) -> float:
-    return 100 * float(value) if value >= 0 else float("nan")

@@ -10,8 +10,18 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from maskclippp.data.files import LabelArray
+from maskclippp.data.semantic_maps import semantic_from_panoptic
+from maskclippp.evaluation.confusion_pairs import confusion_pairs
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.model_outputs import required
+from maskclippp.evaluation.picture_sheet import (
+    PictureSheet,
+    ScoredImage,
+    SmallMap,
+    every_nth,
+    shrink,
+)
 from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.seen_classes import SeenClasses, class_means
 
@@ -27,7 +37,9 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
     Outputs hold ``mask_cls``: one class per mask. The masks of an image are its distinct semantic
     labels, ascending, or with ``panoptic`` its segments in file order, crowd included. Images
     without predictions or without ground-truth masks are skipped. ``evaluate`` returns
-    ``{"mask_acc": {metric: percentage}}`` on the main process and None on others.
+    ``{"mask_acc": {metric: percentage}}`` on the main process and None on others; with an output
+    folder it also writes them, tables per class and of confused classes, and a sheet of the best
+    and worst images.
     """
 
     def __init__(
@@ -46,6 +58,7 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         size = self._truth.num_classes
         self._confusion = np.zeros((size, size), dtype=np.int64)
+        self._sheet = PictureSheet()
         self._seen.reset()
 
     def process(
@@ -57,7 +70,7 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
                 output, "mask_cls", image["file_name"], "MODEL.MASKCLIPPP.TEST.MASK_ACC"
             )
             predicted = torch.as_tensor(classes).cpu().numpy().astype(np.int64)
-            truth = self._true_classes(image["file_name"])
+            labels, truth, ids = self._true_masks(image["file_name"])
             self._seen.update(output)
             if not len(predicted) or not len(truth):
                 continue
@@ -73,8 +86,20 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
                     f" expected 0..{self._truth.num_classes - 1}"
                 )
             np.add.at(self._confusion, (predicted, np.array(truth)), 1)
+            if self._folder is not None:
+                self._sheet.offer(
+                    ScoredImage(
+                        score=100 * float((predicted == truth).mean()),
+                        file_name=image["file_name"],
+                        truth=self._paint(labels, ids, truth),
+                        prediction=self._paint(labels, ids, predicted.tolist()),
+                    )
+                )
 
     def evaluate(self) -> dict[str, Any] | None:
+        if self._folder is not None:
+            sheet = self._folder / "mask_acc_pictures.png"
+            self._sheet.write(sheet, self._truth.class_names, "mask accuracy of the image")
         confusions = comm.gather(self._confusion)
         seen = self._seen.gather()
         if not comm.is_main_process():
@@ -104,11 +129,27 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
                 convention=CONVENTION,
                 metrics=metrics,
                 per_class=per_class,
+                confusion_pairs=confusion_pairs(confusion, names),
             )
         return OrderedDict(mask_acc=metrics)
 
-    def _true_classes(self, file_name: str) -> list[int]:
-        if self._panoptic:
-            return [int(s["category_id"]) for s in self._truth.segments_info(file_name)]
-        counts = np.bincount(self._truth.semantic_labels(file_name).labels.ravel())
-        return [int(label) for label in np.flatnonzero(counts) if label < self._truth.num_classes]
+    def _true_masks(self, file_name: str) -> tuple[LabelArray, list[int], list[int]]:
+        """A map [H, W] of mask ids, and of every mask its class and its id.
+
+        The map of a panoptic dataset is only read for pictures.
+        """
+        if not self._panoptic:
+            labels = self._truth.semantic_labels(file_name).labels
+            counts = np.bincount(labels.ravel())[: self._truth.num_classes]
+            classes = np.flatnonzero(counts).tolist()
+            return labels, classes, classes
+        segments = self._truth.segments_info(file_name)
+        ids = np.zeros((1, 1), np.int32)
+        if self._folder is not None:
+            ids = self._truth.panoptic_ids(file_name)
+        return ids, [int(s["category_id"]) for s in segments], [int(s["id"]) for s in segments]
+
+    def _paint(self, labels: LabelArray, ids: list[int], classes: list[int]) -> SmallMap:
+        """A small map in which every mask has the class given for it; bare where there is none."""
+        masks = [{"id": i, "category_id": c} for i, c in zip(ids, classes, strict=True)]
+        return shrink(semantic_from_panoptic(every_nth(labels), masks, self._truth.num_classes))

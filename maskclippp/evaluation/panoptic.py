@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from maskclippp.data.files import LabelArray, check_same_size, read_json, read_panoptic_ids
 from maskclippp.data.panoptic import check_segments
+from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.model_outputs import required
 from maskclippp.evaluation.panoptic_quality import (
@@ -23,8 +24,16 @@ from maskclippp.evaluation.panoptic_quality import (
     panoptic_quality,
     sum_counts,
 )
+from maskclippp.evaluation.picture_sheet import (
+    PictureSheet,
+    ScoredImage,
+    SmallMap,
+    every_nth,
+    shrink,
+)
 from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.seen_classes import SeenClasses, class_means
+from maskclippp.evaluation.workers import ImageWork
 from maskclippp.output_files import write_json
 
 CONVENTION = (
@@ -40,6 +49,12 @@ _REQUIRED_KEYS = {
 }
 
 
+class _CountedImage(NamedTuple):
+    prediction: dict[str, Any]  # entry of predictions.json
+    counts: ImageCounts
+    picture: ScoredImage | None
+
+
 class PanopticEvaluator(DatasetEvaluator):
     """Compares ``panoptic_seg`` outputs with the panoptic JSON and PNGs of a dataset.
 
@@ -52,11 +67,22 @@ class PanopticEvaluator(DatasetEvaluator):
     ``{"panoptic_seg": {metric: percentage}}`` on the main process and None on others, and raises
     ValueError when an image of the dataset was not predicted. Outputs that carry
     ``category_overlapping_mask`` add PQ(S) and PQ(U), over seen and unseen categories.
+
+    Args:
+        threads: images are matched beside the model in so many threads; the numbers do not depend
+            on it, but errors of an image then come with a later one, or from ``evaluate``.
     """
 
-    def __init__(self, ground_truth: GroundTruth, output_folder: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        output_folder: str | Path | None = None,
+        *,
+        threads: int = 0,
+    ) -> None:
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
+        self._work = ImageWork(self._add, threads)
         self._seen = SeenClasses()
         self._clear()
 
@@ -66,6 +92,8 @@ class PanopticEvaluator(DatasetEvaluator):
         _ = self._content
 
     def _clear(self) -> None:
+        self._work.clear()
+        self._sheet = PictureSheet()
         self._seen.reset()
         self._surplus: list[str] = []
         self._counts: dict[Any, ImageCounts] = {}
@@ -84,27 +112,61 @@ class PanopticEvaluator(DatasetEvaluator):
                 continue
             annotation = self._annotations[image_id]
             ids, segments = self._convert(panoptic, listed, image["file_name"])
-            truth_file = Path(self._truth.metadata.panoptic_root) / annotation["file_name"]
-            truth_ids = read_panoptic_ids(truth_file)
-            check_same_size(
-                ids.shape, f"prediction for {image['file_name']}", truth_ids.shape, truth_file
-            )
-            categories = {segment["id"]: segment["category_id"] for segment in segments}
-            try:
-                self._counts[image_id] = count_image(
-                    ids, categories, truth_ids, annotation["segments_info"]
-                )
-            except ValueError as error:
-                raise ValueError(
-                    f"panoptic prediction for {image['file_name']}: {error}"
-                ) from error
-            self._predictions[image_id] = {
+            prediction = {
                 "image_id": image_id,
                 "file_name": f"{Path(image['file_name']).stem}.png",
                 "segments_info": segments,
             }
+            self._work.submit(self._count, image["file_name"], ids, prediction, annotation)
+
+    def _count(
+        self,
+        file_name: str,
+        ids: LabelArray,
+        prediction: dict[str, Any],
+        annotation: Mapping[str, Any],
+    ) -> _CountedImage:
+        """Match the segments of one prediction [H, W] with the annotated ones."""
+        segments = prediction["segments_info"]
+        truth_file = Path(self._truth.metadata.panoptic_root) / annotation["file_name"]
+        truth_ids = read_panoptic_ids(truth_file)
+        check_same_size(ids.shape, f"prediction for {file_name}", truth_ids.shape, truth_file)
+        categories = {segment["id"]: segment["category_id"] for segment in segments}
+        try:
+            counts = count_image(ids, categories, truth_ids, annotation["segments_info"])
+        except ValueError as error:
+            raise ValueError(f"panoptic prediction for {file_name}: {error}") from error
+        picture = None
+        if self._folder is not None:
+            is_thing = dict.fromkeys(counts, False)
+            picture = ScoredImage(
+                score=panoptic_quality(counts, is_thing)["PQ"],
+                file_name=file_name,
+                truth=self._class_map(truth_ids, annotation["segments_info"]),
+                prediction=self._class_map(ids, segments),
+            )
+        return _CountedImage(prediction, counts, picture)
+
+    def _add(self, image: _CountedImage) -> None:
+        image_id = image.prediction["image_id"]
+        self._counts[image_id] = image.counts
+        self._predictions[image_id] = image.prediction
+        if image.picture is not None:
+            self._sheet.offer(image.picture)
+
+    def _class_map(self, ids: LabelArray, segments: Sequence[Mapping[str, Any]]) -> SmallMap:
+        """Contiguous classes of a shrunk map of segments with dataset ids; bare where void."""
+        classes = [
+            {"id": s["id"], "category_id": self._contiguous_ids[s["category_id"]]} for s in segments
+        ]
+        small = every_nth(ids)
+        return shrink(semantic_from_panoptic(small, classes, self._truth.num_classes))
 
     def evaluate(self) -> dict[str, Any] | None:
+        self._work.finish()
+        if self._folder is not None:
+            sheet = self._folder / "panoptic_seg_pictures.png"
+            self._sheet.write(sheet, self._truth.class_names, "PQ of the image")
         seen = self._seen.gather()
         gathered = comm.gather((self._counts, self._predictions))
         surplus = [file for files in comm.gather(self._surplus) for file in files]
@@ -178,6 +240,12 @@ class PanopticEvaluator(DatasetEvaluator):
             True: {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()},
             False: {v: k for k, v in metadata.stuff_dataset_id_to_contiguous_id.items()},
         }
+
+    @cached_property
+    def _contiguous_ids(self) -> dict[int, int]:
+        """Contiguous classes by dataset id, of things and stuff."""
+        by_kind = (self._dataset_ids[False], self._dataset_ids[True])
+        return {identity: number for mapping in by_kind for number, identity in mapping.items()}
 
     def _convert(
         self, panoptic: Any, segments: Sequence[Mapping[str, Any]] | None, file_name: str

@@ -17,11 +17,13 @@ def write_results(
     convention: str,
     metrics: Mapping[str, float],
     per_class: Sequence[Mapping[str, Any]] = (),
+    confusion_pairs: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write ``<task>_evaluation.json``, ``<task>_evaluation.csv`` and ``<task>_per_class.csv``.
+    """Write ``<task>_evaluation`` as ``.json`` and ``.csv``, and two tables.
 
-    Values are percentages; undefined ones (NaN) become null in JSON and stay empty in CSV. Without
-    rows there is no table per class: one of an earlier evaluation is removed.
+    These are ``<task>_per_class.csv`` and ``<task>_confusion_pairs.csv``. Values are percentages;
+    undefined ones (NaN) become null in JSON and stay empty in CSV. A table without rows is left
+    out: one of an earlier evaluation is removed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,6 +43,7 @@ def write_results(
     ]
     _write_csv(folder / f"{task}_evaluation.csv", rows)
     _write_csv(folder / f"{task}_per_class.csv", per_class)
+    _write_csv(folder / f"{task}_confusion_pairs.csv", confusion_pairs)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,17 @@ from maskclippp.data.files import check_same_size
 from maskclippp.evaluation.confusion import (
     MAX_BOUNDARY_CLASSES,
     ClassScores,
+    CountMatrix,
     FloatArray,
     boundary_confusion_matrix,
     boundary_iou,
     class_scores,
     confusion_matrix,
 )
+from maskclippp.evaluation.confusion_pairs import confusion_pairs
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.model_outputs import required
+from maskclippp.evaluation.picture_sheet import PictureSheet, ScoredImage, shrink
 from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.seen_classes import (
     BoolArray,
@@ -33,6 +36,7 @@ from maskclippp.evaluation.seen_classes import (
     class_means,
     nan_mean,
 )
+from maskclippp.evaluation.workers import ImageWork
 from maskclippp.output_files import write_json
 
 CONVENTION = (
@@ -42,18 +46,37 @@ CONVENTION = (
 _SWITCH = "MODEL.MASK_FORMER.TEST.SEMANTIC_ON"
 
 
+class _CountedImage(NamedTuple):
+    confusion: CountMatrix
+    boundary_confusion: CountMatrix | None
+    predictions: list[dict[str, Any]]
+    picture: ScoredImage | None
+
+
 class SemanticEvaluator(DatasetEvaluator):
     """Compares predicted label maps with the semantic ground truth of a dataset.
 
     Outputs hold ``sem_seg`` (scores [K, H, W]) or ``sem_seg_labels`` ([H, W], 0..K-1), at the
     original image size. ``evaluate`` returns ``{"sem_seg": {metric: percentage}}`` on the main
     process and None on others; with an output folder it also writes ``sem_seg_evaluation.json``,
-    ``.csv`` and ``sem_seg_predictions.json`` (run-length encoded masks with dataset category ids).
+    ``.csv``, tables per class and of confused classes, a sheet of the best and worst images, and
+    ``sem_seg_predictions.json`` (run-length encoded masks with dataset category ids).
+
+    Args:
+        threads: images are counted beside the model in so many threads; the numbers do not depend
+            on it, but errors of an image then come with a later one, or from ``evaluate``.
     """
 
-    def __init__(self, ground_truth: GroundTruth, output_folder: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        output_folder: str | Path | None = None,
+        *,
+        threads: int = 0,
+    ) -> None:
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
+        self._work = ImageWork(self._add, threads)
         self._seen = SeenClasses()
         self.reset()
 
@@ -62,7 +85,9 @@ class SemanticEvaluator(DatasetEvaluator):
         self._confusion = np.zeros((size, size), dtype=np.int64)
         self._boundary_confusion = np.zeros_like(self._confusion)
         self._predictions: list[dict[str, Any]] = []
+        self._sheet = PictureSheet()
         self._seen.reset()
+        self._work.clear()
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -71,20 +96,42 @@ class SemanticEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             file_name = image["file_name"]
             prediction = self._predicted_labels(output, file_name)
-            truth, label_file = self._truth.semantic_labels(file_name)
-            check_same_size(
-                prediction.shape, f"prediction for {file_name}", truth.shape, label_file
-            )
-            self._confusion += confusion_matrix(prediction, truth, self._truth.num_classes)
-            if self._has_boundaries:
-                self._boundary_confusion += boundary_confusion_matrix(
-                    prediction, truth, self._truth.num_classes
-                )
-            if self._folder is not None:
-                self._predictions.extend(self._encode(prediction, file_name))
+            self._truth.record(file_name)  # known before threads ask for it
+            self._work.submit(self._count, prediction, file_name)
             self._seen.update(output)
 
+    def _count(self, prediction: npt.NDArray[np.int32], file_name: str) -> _CountedImage:
+        """Compare one prediction [H, W] with its ground truth."""
+        num_classes = self._truth.num_classes
+        truth, label_file = self._truth.semantic_labels(file_name)
+        check_same_size(prediction.shape, f"prediction for {file_name}", truth.shape, label_file)
+        confusion = confusion_matrix(prediction, truth, num_classes)
+        boundary = None
+        if self._has_boundaries:
+            boundary = boundary_confusion_matrix(prediction, truth, num_classes)
+        if self._folder is None:
+            return _CountedImage(confusion, boundary, [], None)
+        picture = ScoredImage(
+            score=100 * nan_mean(class_scores(confusion).iou),
+            file_name=file_name,
+            truth=shrink(truth),
+            prediction=shrink(prediction),
+        )
+        return _CountedImage(confusion, boundary, self._encode(prediction, file_name), picture)
+
+    def _add(self, image: _CountedImage) -> None:
+        self._confusion += image.confusion
+        if image.boundary_confusion is not None:
+            self._boundary_confusion += image.boundary_confusion
+        self._predictions.extend(image.predictions)
+        if image.picture is not None:
+            self._sheet.offer(image.picture)
+
     def evaluate(self) -> dict[str, Any] | None:
+        self._work.finish()
+        if self._folder is not None:
+            sheet = self._folder / "sem_seg_pictures.png"
+            self._sheet.write(sheet, self._truth.class_names, "mIoU of the image")
         confusions = comm.gather((self._confusion, self._boundary_confusion))
         predictions = comm.gather(self._predictions)
         seen = self._seen.gather()
@@ -95,7 +142,8 @@ class SemanticEvaluator(DatasetEvaluator):
         scores = class_scores(confusion)
         metrics = self._metrics(scores, boundary_iou(boundary), seen)
         if self._folder is not None:
-            self._write(self._folder, metrics, scores, seen)
+            pairs = confusion_pairs(confusion[:-1, :-1], self._truth.class_names)
+            self._write(self._folder, metrics, scores, seen, pairs)
             write_json(
                 self._folder / "sem_seg_predictions.json", list(itertools.chain(*predictions))
             )
@@ -104,6 +152,7 @@ class SemanticEvaluator(DatasetEvaluator):
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
         """Counts [K+1, K+1] of this process: rows predicted, columns true, the last one ignored."""
+        self._work.finish()
         return self._confusion
 
     @property
@@ -134,6 +183,7 @@ class SemanticEvaluator(DatasetEvaluator):
         metrics: Mapping[str, float],
         scores: ClassScores,
         seen: BoolArray | None,
+        pairs: Sequence[Mapping[str, Any]],
     ) -> None:
         per_class = [
             {
@@ -152,6 +202,7 @@ class SemanticEvaluator(DatasetEvaluator):
             convention=CONVENTION,
             metrics=metrics,
             per_class=per_class,
+            confusion_pairs=pairs,
         )
 
     def _predicted_labels(self, output: Mapping[str, Any], file_name: str) -> npt.NDArray[np.int32]:

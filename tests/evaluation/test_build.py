@@ -12,6 +12,7 @@ from maskclippp.config import get_cfg
 from maskclippp.evaluation import (
     AssignedMasksEvaluator,
     InstanceEvaluator,
+    LVISEvaluator,
     MaskAccuracyEvaluator,
     PanopticEvaluator,
     SemanticEvaluator,
@@ -64,6 +65,13 @@ def on(*keys: str) -> list[Any]:
             on(*ALL_ON),
             [SemanticEvaluator, PanopticEvaluator, InstanceEvaluator],
         ),
+        (
+            "mapillary_vistas_panoptic_seg",
+            on(*ALL_ON),
+            [SemanticEvaluator, PanopticEvaluator, InstanceEvaluator],
+        ),
+        ("cityscapes_panoptic_seg", on(*ALL_ON[:2]), [SemanticEvaluator, PanopticEvaluator]),
+        ("lvis", [], [LVISEvaluator]),
         ("sem_seg", on("MODEL.MASKCLIPPP.TEST.MASK_ACC"), [MaskAccuracyEvaluator]),
         (
             "coco_panoptic_seg",
@@ -90,6 +98,14 @@ def test_nothing_to_evaluate_is_an_error(
     dataset_of_type(kind)
     with pytest.raises(NotImplementedError, match=f"{NAME}.*'{kind}'.*SEMANTIC_ON False"):
         built(tmp_path)
+
+
+def test_instances_of_cityscapes_are_refused_with_the_remedy(
+    dataset_of_type: Callable[[str], None], tmp_path: Path
+) -> None:
+    dataset_of_type("cityscapes_panoptic_seg")
+    with pytest.raises(NotImplementedError, match=r"own scripts.*INSTANCE_ON False"):
+        built(tmp_path, *on(*ALL_ON))
 
 
 def test_segmentor_only_needs_a_switch(

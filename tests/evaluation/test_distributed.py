@@ -20,17 +20,21 @@ from tests.golden_cases import GoldenCase, cases
 
 CASES = [c for c in cases("eval_") if (c.path / "pred" / "panoptic.json").is_file()]
 
+IN_ORDER_OF_PROCESSES = ("sem_seg_predictions.json", "coco_instances_results.json")
 
-def evaluate(dataset: GoldenDataset, images: slice) -> dict[str, Any]:
+
+def evaluate(
+    dataset: GoldenDataset, images: slice, folder: Path | None = None, threads: int = 0
+) -> dict[str, Any]:
     """All evaluators over some of the images; {} on other ranks than the first."""
     truth = dataset.ground_truth
     seen = dataset.seen_mask("some_seen")
     results: dict[str, Any] = {}
     for evaluator, outputs in (
-        (SemanticEvaluator(truth), dataset.semantic_outputs()),
-        (PanopticEvaluator(truth), dataset.panoptic_outputs()),
-        (InstanceEvaluator(truth), dataset.instance_outputs()),
-        (MaskAccuracyEvaluator(truth), dataset.mask_class_outputs("sem")),
+        (SemanticEvaluator(truth, folder, threads=threads), dataset.semantic_outputs()),
+        (PanopticEvaluator(truth, folder, threads=threads), dataset.panoptic_outputs()),
+        (InstanceEvaluator(truth, folder), dataset.instance_outputs()),
+        (MaskAccuracyEvaluator(truth, folder), dataset.mask_class_outputs("sem")),
     ):
         for image, output in list(zip(dataset.inputs, outputs, strict=True))[images]:
             evaluator.process([image], [{**output, "category_overlapping_mask": seen}])
@@ -44,7 +48,8 @@ def evaluate_share(case: GoldenCase, folder: str, *, rank: int, world_size: int)
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size
     )
     with registered(case) as dataset:
-        results = evaluate(dataset, slice(rank, None, world_size))
+        share = slice(rank, None, world_size)
+        results = evaluate(dataset, share, Path(folder, "together"), threads=2)
     assert comm.get_world_size() == world_size
     Path(folder, f"rank{rank}.json").write_text(json.dumps(results))
     dist.barrier()
@@ -56,9 +61,12 @@ def test_two_processes_equal_one(case: GoldenCase, tmp_path: Path) -> None:
     exit_codes = run_in_processes(evaluate_share, case, str(tmp_path), world_size=2)
     assert exit_codes == [0, 0]
     with registered(case) as dataset:
-        alone = evaluate(dataset, slice(None))
+        alone = evaluate(dataset, slice(None), tmp_path / "alone")
     together = json.loads((tmp_path / "rank0.json").read_text())
     # As text, because NaN differs from itself.
     assert json.dumps(together) == json.dumps(alone)
     assert {"sem_seg", "panoptic_seg", "bbox", "segm", "mask_acc"} == set(together)
     assert json.loads((tmp_path / "rank1.json").read_text()) == {}
+    for file in (tmp_path / "alone").iterdir():
+        if file.name not in IN_ORDER_OF_PROCESSES:
+            assert (tmp_path / "together" / file.name).read_bytes() == file.read_bytes(), file.name

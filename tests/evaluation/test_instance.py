@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import BitMasks, Instances
 
+from maskclippp.data.files import read_panoptic_ids
 from maskclippp.evaluation import InstanceEvaluator
 from tests.evaluation.golden_datasets import assert_metrics, registered
 from tests.golden_cases import GoldenCase, cases
@@ -26,6 +27,34 @@ def test_metrics_equal_the_published_ones(case: GoldenCase) -> None:
     for task, expected in dataset.expected["instance_seg"].items():
         assert_metrics(results[task], expected, dataset.tolerance)
         assert all(math.isnan(results[task][name]) for name in results[task].keys() - expected)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_without_an_instance_json_the_panoptic_things_are_the_truth(case: GoldenCase) -> None:
+    with registered(case, json_file=None) as dataset:
+        evaluator = InstanceEvaluator(dataset.ground_truth)
+        outputs = dataset.instance_outputs()
+        evaluator.reset()
+        evaluator.process(dataset.inputs, [_true_instances(r) for r in dataset.inputs])
+        perfect = evaluator.evaluate()["segm"]
+        evaluator.reset()
+        evaluator.process(dataset.inputs, outputs)
+        found = evaluator.evaluate()["segm"]
+    assert perfect["AP"] == pytest.approx(100)
+    assert 0 < found["AP"] < 100
+
+
+def _true_instances(record: dict[str, Any]) -> dict[str, Any]:
+    """The things of a record as detections."""
+    ids = torch.from_numpy(read_panoptic_ids(record["pan_seg_file_name"]))
+    things = [s for s in record["segments_info"] if s["isthing"] and not s.get("iscrowd")]
+    instances = Instances(tuple(ids.shape))
+    thing_ids = torch.tensor([s["id"] for s in things], dtype=ids.dtype)
+    instances.pred_masks = ids == thing_ids[:, None, None]
+    instances.pred_boxes = BitMasks(instances.pred_masks).get_bounding_boxes()
+    instances.scores = torch.ones(len(things))
+    instances.pred_classes = torch.tensor([s["category_id"] for s in things], dtype=torch.int64)
+    return {"instances": instances}
 
 
 def test_detection_file_has_dataset_categories(tmp_path: Path) -> None:
@@ -70,16 +99,19 @@ def test_class_that_is_no_thing_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("json_file", "message"),
+    ("changes", "message"),
     [
-        ("absent.json", r"absent\.json .*INSTANCE_ON"),
-        (None, r"no json_file in its metadata.*INSTANCE_ON"),
+        ({"json_file": "absent.json"}, r"absent\.json .*INSTANCE_ON"),
+        (
+            {"json_file": None, "panoptic_json": None},
+            r"no json_file in its metadata.*INSTANCE_ON",
+        ),
     ],
 )
 def test_missing_annotation_is_explained_before_inference(
-    json_file: str | None, message: str
+    changes: dict[str, Any], message: str
 ) -> None:
-    with registered(CASES[-1], json_file=json_file) as dataset:
+    with registered(CASES[-1], **changes) as dataset:
         evaluator = InstanceEvaluator(dataset.ground_truth)
         with pytest.raises((FileNotFoundError, ValueError), match=message):
             evaluator.reset()

@@ -50,6 +50,21 @@ def test_table_per_class_keeps_synonyms_in_one_column(tmp_path: Path) -> None:
         assert list(csv.DictReader(file)) == [{"class": "person, child", "IoU": "", "seen": "True"}]
 
 
+def test_confused_classes_have_a_table_of_their_own(tmp_path: Path) -> None:
+    pairs = [{"true": "cup, mug", "predicted": "bowl", "count": 3, "share": 37.5}]
+    write_results(
+        tmp_path,
+        task="mask_acc",
+        dataset_name="world",
+        convention="as published",
+        metrics=METRICS,
+        confusion_pairs=pairs,
+    )
+    with (tmp_path / "mask_acc_confusion_pairs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row == {"true": "cup, mug", "predicted": "bowl", "count": "3", "share": "37.5"}
+
+
 def test_no_temporary_file_stays(tmp_path: Path) -> None:
     write(tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
