@@ -71,7 +71,7 @@ def _texts(element: Any, content: Any) -> list[Any] | None:
         raise ForbiddenPickleError("it holds an array of no known type")
     if isinstance(content, list):  # of objects
         return content
-    if element.code.startswith("U") and isinstance(content, bytes):
+    if element.code.startswith("U") and isinstance(content, bytes | bytearray):
         kind = np.dtype(f"{element.byte_order}{element.code}")
         texts: list[Any] = np.frombuffer(content, kind).tolist()
         return texts
