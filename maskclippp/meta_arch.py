@@ -5,6 +5,7 @@ generator supplies masks, and the words may be any.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -112,9 +113,9 @@ class MaskCLIPpp(nn.Module):
             # What a tuned tower says is outdated after the next step.
             cache=text_cache and not self.text_is_trained,
         )
-        # Neither trained nor saved: kept out of the module tree, and built when first needed.
-        self._make_mask_source = make_mask_source
-        self._mask_source: MaskSource | None = None
+        # Behind a function: as an attribute it would join the module tree, and would be saved,
+        # and set to training, as soon as it is built.
+        self._get_mask_source: Callable[[], MaskSource] = cache(make_mask_source)
         self._train_text: Tensor | None = None
         self._test_text: Tensor | None = None
         self.test_vocabulary: Vocabulary | None = None
@@ -328,11 +329,6 @@ class MaskCLIPpp(nn.Module):
             correlation = correlation * clamped_scale(self.logit_scale)
         logits: Tensor = self.psm(correlation, encoded, text)
         return logits
-
-    def _get_mask_source(self) -> MaskSource:
-        if self._mask_source is None:
-            self._mask_source = self._make_mask_source()
-        return self._mask_source
 
     def _get_classifying_source(self) -> MaskSource:
         """The mask source, told which words are asked for."""

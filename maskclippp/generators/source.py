@@ -26,6 +26,11 @@ class MaskSource(nn.Module):
         self.encoder = encoder
         self.requires_grad_(False).eval()
 
+    def train(self, mode: bool = True) -> "MaskSource":
+        """See ``nn.Module``; stays in evaluation mode."""
+        super().train(False)
+        return self
+
     @torch.no_grad()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> GeneratedMasks:
         """Masks of a batch, as :class:`MaskGenerator`."""

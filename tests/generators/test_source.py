@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from maskclippp.clip import EncodedImages
 from maskclippp.generators import GeneratedMasks, MaskGenerator, MaskSource, build_mask_source
+from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.soft_masks import Frame
 from tests.generators.tiny_generators import CONFIGS, NUM_QUERIES, tiny_source
 from tests.tiny_models import TEST_CLASSES, labelled_record, random_image, tiny_config, tiny_model
@@ -59,6 +60,21 @@ def test_it_is_never_trained(name: str) -> None:
     assert not any(module.training for module in source.modules())
     assert not any(parameter.requires_grad for parameter in source.parameters())
     assert not source([{"image": random_image(64, 64)}]).masks[0].requires_grad
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_is_no_part_of_the_model_that_uses_it(name: str) -> None:
+    model = MaskCLIPpp(CONFIGS[name]()).eval()
+    before = set(model.state_dict())
+    model([{"image": random_image(64, 64)}])
+    assert set(model.state_dict()) == before
+    model.train()
+    assert not any(module.training for module in model._get_mask_source().modules())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_stays_in_evaluation_mode(name: str) -> None:
+    assert not any(module.training for module in tiny_source(name).train().modules())
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -124,7 +140,7 @@ def test_an_image_in_which_nothing_is_found(psm: str) -> None:
         *(".PSM.NAME", psm, ".TEST.ENSEMBLE_ON", True, ".TEST.GEOMETRIC_ENSEMBLE_ALPHA", 0.5),
         *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True, "MODEL.MASK_FORMER.TEST.INSTANCE_ON", True),
     ).eval()
-    model._mask_source = MaskSource(NoMasks())
+    model._get_mask_source = lambda: MaskSource(NoMasks())
     (result,) = model([{"image": random_image(40, 60), "height": 45, "width": 50}])
     # All classes score 0: like every tie, the first one has it.
     assert result["sem_seg_labels"].shape == (45, 50)

@@ -183,7 +183,8 @@ def use_generator(model: MaskCLIPpp, case: GoldenCase) -> None:
         list(outputs["segmentor/pred_logits"]),
         "open" if isinstance(source.generator, FCCLIPSegmentor) else "closed",
     )
-    model._mask_source = MaskSource(RecordedGenerator(recorded), source.encoder)
+    replay = MaskSource(RecordedGenerator(recorded), source.encoder)
+    model._get_mask_source = lambda: replay
 
 
 @pytest.mark.parametrize("case", GENERATED, ids=str)
