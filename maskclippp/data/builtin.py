@@ -10,11 +10,11 @@ What differs from the published registration, each time because the published on
 """
 
 from pathlib import Path
-
-from detectron2.data import MetadataCatalog
+from typing import Any
 
 from maskclippp.data.coco_panoptic import SPLITS, coco_panoptic
 from maskclippp.data.instances import InstanceDataset, register_instances
+from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.semantic import SemanticDataset, register_semantic
 from maskclippp.data.vocabularies import class_list
@@ -235,17 +235,21 @@ INSTANCE_DATASETS = (
 
 
 def register_builtin(root: Path) -> None:
-    """Register all of them below ``root``; no file of a dataset is touched."""
+    """Register all of them below ``root``; no file is read."""
     for panoptic in PANOPTIC_DATASETS:
         register_panoptic(panoptic, root)
     for semantic in SEMANTIC_DATASETS:
         register_semantic(semantic, root)
     for instances in INSTANCE_DATASETS:
         register_instances(instances, root)
-    # Published as names of classes alone, which the demo asks for.
-    things = [entry for entry in class_list("coco_panoptic") if entry.is_thing]
     for split in SPLITS:
-        MetadataCatalog.get(f"openvocab_coco_2017_{split}_panoptic").set(
-            thing_classes=[entry.words for entry in things],
-            thing_colors=[list(entry.color) for entry in things],
-        )
+        register_metadata(f"openvocab_coco_2017_{split}_panoptic", _names_of_coco_things)
+
+
+def _names_of_coco_things() -> dict[str, Any]:
+    """Published without a dataset, for programs that ask for names alone."""
+    things = [entry for entry in class_list("coco_panoptic") if entry.is_thing]
+    return {
+        "thing_classes": [entry.words for entry in things],
+        "thing_colors": [list(entry.color) for entry in things],
+    }

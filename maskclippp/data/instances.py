@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_codec
 
 from maskclippp.data.files import read_json
 from maskclippp.data.layout import Layout
+from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.vocabularies import ClassEntry, class_list
 
 _LOGGER = logging.getLogger(__name__)
@@ -60,19 +61,23 @@ class InstanceDataset:
 
 
 def register_instances(dataset: InstanceDataset, root: Path) -> None:
-    """Register records and metadata under ``dataset.name``; no file of the dataset is touched."""
-    classes = dataset.classes
+    """Register records and metadata under ``dataset.name``; no file is read."""
     DatasetCatalog.register(
         dataset.name, functools.partial(load_instance_records, dataset, root, check_files=True)
     )
-    MetadataCatalog.get(dataset.name).set(
-        thing_classes=[entry.words for entry in classes],
-        thing_colors=[list(entry.color) for entry in classes],
-        thing_dataset_id_to_contiguous_id=dataset.positions,
-        image_root=str(root / dataset.images),
-        json_file=str(root / dataset.instances_json),
-        evaluator_type=dataset.evaluator_type,
-    )
+    register_metadata(dataset.name, functools.partial(_metadata, dataset, root))
+
+
+def _metadata(dataset: InstanceDataset, root: Path) -> dict[str, Any]:
+    classes = dataset.classes
+    return {
+        "thing_classes": [entry.words for entry in classes],
+        "thing_colors": [list(entry.color) for entry in classes],
+        "thing_dataset_id_to_contiguous_id": dataset.positions,
+        "image_root": str(root / dataset.images),
+        "json_file": str(root / dataset.instances_json),
+        "evaluator_type": dataset.evaluator_type,
+    }
 
 
 def load_instance_records(

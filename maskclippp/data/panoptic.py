@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from maskclippp.data.files import read_json
 from maskclippp.data.layout import Layout
 from maskclippp.data.layout import datasets_root as datasets_root
+from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.vocabularies import ClassEntry, class_list
 
 _REQUIRED_KEYS = {
@@ -72,31 +73,37 @@ class PanopticDataset:
 
 
 def register_panoptic(dataset: PanopticDataset, root: Path) -> None:
-    """Register records and metadata under ``dataset.name``; no file of the dataset is touched."""
-    classes = dataset.classes
-    things = [entry for entry in classes if entry.is_thing]
-    positions = {entry.category_id: index for index, entry in enumerate(classes)}
+    """Register records and metadata under ``dataset.name``; no file is read."""
     DatasetCatalog.register(
         dataset.name, functools.partial(load_panoptic_records, dataset, root, check_files=True)
     )
+    register_metadata(dataset.name, functools.partial(_metadata, dataset, root))
+
+
+def _metadata(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
+    classes = dataset.classes
+    things = [entry for entry in classes if entry.is_thing]
+    positions = {entry.category_id: index for index, entry in enumerate(classes)}
     instances = dataset.instances_json
-    MetadataCatalog.get(dataset.name).set(
-        thing_classes=[entry.words for entry in things],
-        thing_colors=[list(entry.color) for entry in things],
-        thing_dataset_id_to_contiguous_id={e.category_id: positions[e.category_id] for e in things},
+    return {
+        "thing_classes": [entry.words for entry in things],
+        "thing_colors": [list(entry.color) for entry in things],
+        "thing_dataset_id_to_contiguous_id": {
+            entry.category_id: positions[entry.category_id] for entry in things
+        },
         # As published, "stuff" holds all classes: it is what semantic outputs are numbered by.
-        stuff_classes=[entry.words for entry in classes],
-        stuff_colors=[list(entry.color) for entry in classes],
-        stuff_dataset_id_to_contiguous_id=positions,
-        image_root=str(root / dataset.images),
-        panoptic_json=str(root / dataset.panoptic_json),
-        panoptic_root=str(root / dataset.panoptic_maps),
-        sem_seg_root=str(root / dataset.semantic_maps),
-        json_file=None if instances is None else str(root / instances),
-        evaluator_type=dataset.evaluator_type,
-        ignore_label=dataset.ignore_label,
-        label_divisor=1000,
-    )
+        "stuff_classes": [entry.words for entry in classes],
+        "stuff_colors": [list(entry.color) for entry in classes],
+        "stuff_dataset_id_to_contiguous_id": positions,
+        "image_root": str(root / dataset.images),
+        "panoptic_json": str(root / dataset.panoptic_json),
+        "panoptic_root": str(root / dataset.panoptic_maps),
+        "sem_seg_root": str(root / dataset.semantic_maps),
+        "json_file": None if instances is None else str(root / instances),
+        "evaluator_type": dataset.evaluator_type,
+        "ignore_label": dataset.ignore_label,
+        "label_divisor": 1000,
+    }
 
 
 def load_panoptic_records(

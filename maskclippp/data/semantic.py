@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from maskclippp.data.layout import SHOWN_FILES, Layout
+from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.vocabularies import ClassEntry, class_list
 
 _LOGGER = logging.getLogger(__name__)
@@ -49,21 +50,25 @@ class SemanticDataset:
 
 
 def register_semantic(dataset: SemanticDataset, root: Path) -> None:
-    """Register records and metadata under ``dataset.name``; no file of the dataset is touched."""
-    classes = dataset.classes
+    """Register records and metadata under ``dataset.name``; no file is read."""
     DatasetCatalog.register(dataset.name, functools.partial(load_semantic_records, dataset, root))
-    MetadataCatalog.get(dataset.name).set(
-        stuff_classes=[entry.words for entry in classes],
-        stuff_colors=[list(entry.color) for entry in classes],
-        stuff_dataset_id_to_contiguous_id={
+    register_metadata(dataset.name, functools.partial(_metadata, dataset, root))
+
+
+def _metadata(dataset: SemanticDataset, root: Path) -> dict[str, Any]:
+    classes = dataset.classes
+    return {
+        "stuff_classes": [entry.words for entry in classes],
+        "stuff_colors": [list(entry.color) for entry in classes],
+        "stuff_dataset_id_to_contiguous_id": {
             dataset.first_id + index: index for index in range(len(classes))
         },
-        thing_dataset_id_to_contiguous_id={},  # there are no instances, for code that asks
-        image_root=str(root / dataset.images),
-        sem_seg_root=str(root / dataset.labels),
-        evaluator_type="sem_seg",
-        ignore_label=dataset.ignore_label,
-    )
+        "thing_dataset_id_to_contiguous_id": {},  # there are no instances, for code that asks
+        "image_root": str(root / dataset.images),
+        "sem_seg_root": str(root / dataset.labels),
+        "evaluator_type": "sem_seg",
+        "ignore_label": dataset.ignore_label,
+    }
 
 
 def load_semantic_records(dataset: SemanticDataset, root: Path) -> list[dict[str, Any]]:
