@@ -70,7 +70,8 @@ def _download(file: RemoteFile) -> None:
     logger.info("Downloading %s", file.url)
     file.path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        urllib.request.urlopen(file.url, timeout=_TIMEOUT_SECONDS) as response,
+        # A new opener, because the shared one keeps the proxies of its first use.
+        urllib.request.build_opener().open(file.url, timeout=_TIMEOUT_SECONDS) as response,
         atomic_write(file.path) as target,
     ):
         shutil.copyfileobj(response, target)

@@ -47,12 +47,14 @@ def evaluate(
         logger.info("Evaluation results for %s:", dataset_name)
         print_csv_format(results)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"dataset": dataset_name, "vocabulary": _words_of(model), "results": results}
+        content = {"dataset": dataset_name, **_words_of(model), "results": results}
         write_json(folder / "results.json", content)
     return results
 
 
 def _words_of(model: nn.Module) -> dict[str, Any]:
-    """Provenance of the words of a model, as far as it has any."""
-    words = {key: getattr(model, f"{key}_vocabulary", None) for key in ("test", "train")}
-    return {key: vocabulary and vocabulary.provenance() for key, vocabulary in words.items()}
+    """Provenance of a model's words, under the names of its attributes; nothing if it has none."""
+    vocabularies = {
+        key: getattr(model, key, None) for key in ("test_vocabulary", "train_vocabulary")
+    }
+    return {key: words.provenance() for key, words in vocabularies.items() if words is not None}
