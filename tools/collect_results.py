@@ -35,6 +35,7 @@ MAIN_METRICS = {
 SEEN, UNSEEN = "(S)", "(U)"
 AUGMENTED = "_TTA"
 MESS = "MESS"
+WORDS = " (words)"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Value:
     metric: str
     ours: float
     published: float | None = None
+    words: str = ""  # whose words named the classes, and the beginning of their hash
 
     @property
     def column(self) -> str:
@@ -88,12 +90,11 @@ class Value:
 
 @dataclass
 class Row:
-    """All evaluations of one config, checkpoint, vocabulary and tag."""
+    """All evaluations of one config, checkpoint and tag."""
 
     config: str
     tag: str
     checkpoint: str
-    words: str
     values: dict[str, Value] = field(default_factory=dict)
 
 
@@ -164,7 +165,7 @@ def read_evaluations(folders: Iterable[Path]) -> list[Evaluation]:
 
 
 def table_rows(evaluations: Sequence[Evaluation], benchmarks: Benchmarks) -> list[Row]:
-    """One row per config, checkpoint, vocabulary and tag.
+    """One row per config, checkpoint and tag.
 
     Raises ValueError when two evaluations would share a cell with different numbers.
     """
@@ -172,7 +173,7 @@ def table_rows(evaluations: Sequence[Evaluation], benchmarks: Benchmarks) -> lis
     for evaluation in evaluations:
         benchmark = benchmarks.of_dataset(evaluation.dataset)
         tag = _common_tag(evaluation.tag, benchmark)
-        key = (evaluation.config, tag, evaluation.checkpoint, evaluation.words)
+        key = (evaluation.config, tag, evaluation.checkpoint)
         row = rows.setdefault(key, Row(*key))
         for value in _main_values(evaluation, benchmark, benchmarks):
             known = row.values.setdefault(value.column, value)
@@ -201,12 +202,13 @@ def comparison(rows: Sequence[Row]) -> list[dict[str, Any]]:
             for name, suffix in (("seen", SEEN), ("unseen", UNSEEN)):
                 part = row.values.get(value.column + suffix)
                 line[name] = part.ours if part else None
+            line["words"] = value.words
             lines.append(line)
     return lines
 
 
 def wide_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One entry per row with every column that any row has; published numbers beside ours."""
+    """One entry per row with every column that any row has; published numbers and words beside."""
     columns = dict.fromkeys(column for row in rows for column in row.values)
     lines = []
     for row in rows:
@@ -214,13 +216,16 @@ def wide_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "config": row.config,
             "tag": row.tag,
             "checkpoint": row.checkpoint,
-            "words": row.words,
         }
         for column in columns:
             value = row.values.get(column)
             line[column] = value.ours if value else None
             if any(r.values[column].published is not None for r in rows if column in r.values):
                 line[f"{column} (published)"] = value.published if value else None
+            if not column.endswith((SEEN, UNSEEN)) and any(
+                r.values[column].words for r in rows if column in r.values
+            ):
+                line[f"{column}{WORDS}"] = value.words if value else None
         lines.append(line)
     return lines
 
@@ -249,8 +254,9 @@ def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A table for people; columns without any entry are left out."""
-    kept = [key for key in lines[0] if any(line[key] not in (None, "") for line in lines)]
+    """A table for people, without columns that nobody filled and those of words."""
+    filled = [key for key in lines[0] if any(line[key] not in (None, "") for line in lines)]
+    kept = [key for key in filled if not key.endswith(WORDS)]
     body = [[line[key] for key in kept] for line in lines]
     return tabulate(body, headers=kept, tablefmt="github", floatfmt=".2f", disable_numparse=[0])
 
@@ -294,7 +300,7 @@ def _read_evaluation(file: Path) -> Evaluation:
             for task, values in content["results"].items()
             for name, value in values.items()
         }
-        dataset = content["dataset"]
+        dataset, words = content["dataset"], _words(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file} is no result file of train_maskclippp.py ({error!r}): expected an object with "
@@ -307,7 +313,7 @@ def _read_evaluation(file: Path) -> Evaluation:
         config=run.resolve().parent.name,
         tag=run.resolve().name,
         checkpoint=_checkpoint(run),
-        words=_words(content),
+        words=words,
         dataset=dataset,
         metrics=metrics,
     )
@@ -323,12 +329,11 @@ def _checkpoint(run: Path) -> str:
 
 
 def _words(content: Mapping[str, Any]) -> str:
-    """Which words the classes had, by name and the beginning of their hash, if the file says so."""
-    vocabulary = content.get("vocabulary")
-    if not isinstance(vocabulary, dict):
-        return "" if vocabulary is None else str(vocabulary)
-    name, digest = vocabulary.get("name", ""), str(vocabulary.get("sha256", ""))[:8]
-    return f"{name} {digest}".strip()
+    """Source and beginning of the hash of the words that named the classes, if the file has them."""
+    vocabulary = content.get("test_vocabulary")
+    if vocabulary is None:
+        return ""
+    return f"{vocabulary['source']} {vocabulary['sha256'][:8]}"
 
 
 def _common_tag(tag: str, benchmark: Benchmark | None) -> str:
@@ -351,7 +356,7 @@ def _main_values(
             continue
         published = benchmarks.published_value(evaluation.config, benchmark, task, metric)
         augmented = " TTA" if task.endswith(AUGMENTED) else ""
-        yield Value(label + augmented, task, metric, ours, published)
+        yield Value(label + augmented, task, metric, ours, published, evaluation.words)
 
 
 def _average_parts(row: Row, benchmarks: Benchmarks) -> None:

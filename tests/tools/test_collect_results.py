@@ -63,11 +63,17 @@ def test_other_checkpoints_have_rows_of_their_own(tmp_path: Path) -> None:
     assert {row.checkpoint for row in rows_of(tmp_path)} == {"one.pth", "two.pth"}
 
 
-def test_words_are_named_and_tell_rows_apart(tmp_path: Path) -> None:
-    words = {"name": "openseg", "sha256": "0123456789abcdef"}
-    make_run(tmp_path, "a_ade150", {ADE: {"sem_seg": {"mIoU": 35.0}}}, vocabulary=words)
-    make_run(tmp_path, "a_ade847", {ADE_FULL: {"sem_seg": {"mIoU": 14.0}}})
-    assert {row.words for row in rows_of(tmp_path)} == {"openseg 01234567", ""}
+def test_words_stand_beside_the_numbers_in_csv_and_comparison(tmp_path: Path) -> None:
+    words = {"source": "openseg/ade150.txt", "sha256": "0123456789abcdef"}
+    metrics = {ADE: {"sem_seg": {"mIoU": 35.0, "mIoU(S)": 40.0}}}
+    make_run(tmp_path, "a_ade150", metrics, test_vocabulary=words)
+    rows = rows_of(tmp_path)
+    (line,) = comparison(rows)
+    assert line["words"] == "openseg/ade150.txt 01234567"
+    (line,) = collect_results.wide_table(rows)
+    assert line["A-150 mIoU (words)"] == "openseg/ade150.txt 01234567"
+    assert "A-150 mIoU(S) (words)" not in line
+    assert "openseg" not in markdown([line])
 
 
 def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
@@ -82,6 +88,7 @@ def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
         "difference": pytest.approx(-0.4),
         "seen": 40.0,
         "unseen": 30.0,
+        "words": "",
     }
 
 
