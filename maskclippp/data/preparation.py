@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from maskclippp.data.panoptic import datasets_root
+from maskclippp.data.layout import datasets_root
 from maskclippp.data.prepared_files import GivenImage, PreparedFile
 from maskclippp.output_files import atomic_write
 
