@@ -13,7 +13,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import maskclippp.data  # noqa: F401  (registers)
 from maskclippp.data.coco_panoptic import coco_panoptic
-from maskclippp.data.panoptic import PanopticDataset, load_panoptic_records, register_panoptic
+from maskclippp.data.panoptic import (
+    PanopticDataset,
+    category_id_shift,
+    load_panoptic_records,
+    register_panoptic,
+)
 from tests.data.panoptic_scene import SIZES, make_coco_panoptic
 from tests.golden_cases import REPOSITORY
 
@@ -80,6 +85,35 @@ def test_missing_data_says_what_where_and_how(missing: str, registered: Path) ->
     assert str(path) in message
     assert "DETECTRON2_DATASETS is" in message
     assert "prepare_coco_semantic_annos_from_panoptic_annos.py" in message
+
+
+def test_missing_images_are_counted_and_the_first_ten_named(registered: Path) -> None:
+    content = json.loads((registered / DATASET.panoptic_json).read_text())
+    (annotation, *_) = content["annotations"]
+    absent = [{**annotation, "file_name": f"absent_{index:02d}.png"} for index in range(12)]
+    dataset = edited(registered, annotations=[*content["annotations"], *absent])
+    with pytest.raises(FileNotFoundError) as error:
+        load_panoptic_records(dataset, registered, check_files=True)
+    message = str(error.value)
+    assert f"12 of {len(SIZES) + 12} images do not exist" in message
+    assert "absent_09.jpg" in message
+    assert "absent_10.jpg" not in message
+    assert "and 2 more" in message
+    assert len(load_panoptic_records(dataset, registered, check_files=False)) == len(SIZES) + 12
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "shift"),
+    [
+        ([1, 2, 3], [1, 2, 3], 0),
+        ([0, 1, 2], [1, 2, 3], 1),
+        ([1, 2, 3], [0, 1, 2], -1),
+        ([0, 1], [1, 2, 3], 0),  # not all of them: their numbers say nothing
+        ([1, 2, 4], [1, 2, 3], 0),
+    ],
+)
+def test_shift_of_category_ids(found: list[int], expected: list[int], shift: int) -> None:
+    assert category_id_shift(found, expected) == shift
 
 
 def edited(root: Path, **changes: object) -> PanopticDataset:
