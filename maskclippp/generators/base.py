@@ -66,7 +66,8 @@ class MaskGenerator(nn.Module, ABC):
 
         Args:
             batched_inputs: one record per image, ``image`` [3, h, w] among them.
-            encoded: what the generator's own encoder (VISUAL_ENCODER_F) makes of the images.
+            encoded: what the generator's own encoder (VISUAL_ENCODER_F) makes of the images;
+                without ``reads_features`` only the padded batch; None without an encoder.
         """
 
 
@@ -78,7 +79,7 @@ def check_generator(cfg: CfgNode) -> None:
         FileNotFoundError: a file that it needs is not there.
     """
     node = cfg.MODEL.MASKCLIPPP
-    generator_class = _find_generator(cfg)
+    generator_class = find_generator(cfg)
     if generator_class.reads_features and node.VISUAL_ENCODER_F.NAME == "none":
         raise ValueError(
             f"{_NAME_KEY}: {node.SEGMENTOR.NAME!r} decodes the feature maps of an encoder of its "
@@ -96,13 +97,14 @@ def build_generator(cfg: CfgNode, encoder: VisualEncoder | None = None) -> MaskG
         ValueError, FileNotFoundError: see :func:`check_generator`.
     """
     check_generator(cfg)
-    generator_class = _find_generator(cfg)
+    generator_class = find_generator(cfg)
     arguments = (cfg, encoder) if generator_class.reads_features else (cfg,)
     generator: MaskGenerator = generator_class(*arguments)
     return generator
 
 
-def _find_generator(cfg: CfgNode) -> type[MaskGenerator]:
+def find_generator(cfg: CfgNode) -> type[MaskGenerator]:
+    """The class that MODEL.MASKCLIPPP.SEGMENTOR names; a ValueError lists the valid names."""
     name = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME
     found: type[MaskGenerator] = get_part(SEGMENTOR_REGISTRY, name, _NAME_KEY)
     return found

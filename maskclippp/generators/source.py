@@ -7,8 +7,14 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
+from maskclippp.clip.convnext import DummyVisualEncoder
 from maskclippp.clip.visual_encoder import VisualEncoder, build_visual_encoder
-from maskclippp.generators.base import GeneratedMasks, MaskGenerator, build_generator
+from maskclippp.generators.base import (
+    GeneratedMasks,
+    MaskGenerator,
+    build_generator,
+    find_generator,
+)
 from maskclippp.vocabulary import Vocabulary
 
 
@@ -17,7 +23,7 @@ class MaskSource(nn.Module):
 
     Args:
         generator: finds the masks.
-        encoder: VISUAL_ENCODER_F, whose feature maps the generator reads; None when it needs none.
+        encoder: of VISUAL_ENCODER_F; None when there is none.
     """
 
     def __init__(self, generator: MaskGenerator, encoder: VisualEncoder | None = None) -> None:
@@ -46,9 +52,15 @@ class MaskSource(nn.Module):
 
 
 def build_mask_source(cfg: CfgNode) -> MaskSource:
-    """The generator that SEGMENTOR names with the encoder that VISUAL_ENCODER_F names."""
+    """The generator that SEGMENTOR names with the encoder that VISUAL_ENCODER_F names.
+
+    For a generator that reads no feature maps only the input processing of the encoder is built:
+    it needs neither weights nor time.
+    """
     node = cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER_F
-    encoder = None
-    if node.NAME != "none":
+    encoder: VisualEncoder | None = None
+    if node.NAME != "none" and find_generator(cfg).reads_features:
         encoder = build_visual_encoder(node, "VISUAL_ENCODER_F", cfg.MODEL)
+    elif node.NAME != "none":
+        encoder = DummyVisualEncoder(node)
     return MaskSource(build_generator(cfg, encoder), encoder).to(cfg.MODEL.DEVICE)

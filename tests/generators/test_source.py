@@ -11,7 +11,7 @@ from maskclippp.clip import EncodedImages
 from maskclippp.generators import GeneratedMasks, MaskGenerator, MaskSource, build_mask_source
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.soft_masks import Frame
-from tests.generators.tiny_generators import CONFIGS, NUM_QUERIES, tiny_source
+from tests.generators.tiny_generators import CONFIGS, NUM_QUERIES, fcclip_config, tiny_source
 from tests.tiny_models import TEST_CLASSES, labelled_record, random_image, tiny_config, tiny_model
 
 SIZES = [(64, 96), (50, 71)]
@@ -115,6 +115,20 @@ def test_generators_without_feature_maps_need_no_encoder(name: str) -> None:
     generated = source([labelled_record((48, 64), 0, 2)])
     assert len(generated.masks[0]) > 0
     assert generated.frames is None
+
+
+@pytest.mark.parametrize("name", ["GTSegmentor", "PanGTSegmentor", "SuperpixelSegmentor"])
+def test_an_encoder_whose_maps_are_not_read_is_not_built(name: str) -> None:
+    source = build_mask_source(
+        fcclip_config(
+            *(".SEGMENTOR.NAME", name, ".VISUAL_ENCODER_F.PRETRAINED", "absent.pth"),
+            *(".VISUAL_ENCODER_F.TEST_RESIZE_TYPE", "short"),
+            *(".VISUAL_ENCODER_F.TEST_IMAGE_SIZE", 32),
+        )
+    )
+    assert not list(source.parameters())
+    if name == "GTSegmentor":  # true masks have the size of the images of the encoder all the same
+        assert source([labelled_record((48, 64), 0, 2)]).masks[0].shape == (2, 32, 42)
 
 
 class NoMasks(MaskGenerator):
