@@ -1,8 +1,10 @@
 """What all preparation scripts promise: complete, resumable, checkable; errors that help."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,7 @@ def test_next_run_completes_an_interrupted_one(script: str, tmp_path: Path) -> N
     assert not [path for path in files_below(tmp_path) if path.suffix == ".tmp"]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @each_script
 def test_check_names_damage_and_repair_mends_it(
     script: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -124,6 +127,19 @@ def test_one_broken_original_stops_nothing_else(
     assert "train label maps: 1 of 1 files are there now" in caplog.text
 
 
+def test_only_check_speaks_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Labels can be prepared where the images are not."""
+    caplog.set_level(logging.INFO)
+    originals.make_coco_stuff(tmp_path)
+    image = tmp_path / "coco" / "val2017" / "000000000002.jpg"
+    image.unlink()
+    assert run_main("prepare_coco_stuff_sem_seg", tmp_path) == 0
+    assert "images" not in caplog.text
+    assert run_main("prepare_coco_stuff_sem_seg", tmp_path, "--check") == 1
+    assert f"image {image} does not exist" in caplog.text
+    assert "val images: 1 of 2 files are right" in caplog.text
+
+
 def test_json_is_not_written_without_all_its_images(tmp_path: Path) -> None:
     originals.make_ade20k(tmp_path)
     base = tmp_path / "ADEChallengeData2016"
@@ -131,6 +147,31 @@ def test_json_is_not_written_without_all_its_images(tmp_path: Path) -> None:
     assert run_main("prepare_ade20k_ins_seg", tmp_path) == 1
     assert (base / "ade20k_instance_val.json").is_file()
     assert not (base / "ade20k_instance_train.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "difference"),
+    [
+        (lambda made: [], "expected an object with the lists"),
+        (lambda made: {**made, "images": 3}, "expected an object with the lists"),
+        (lambda made: {**made, "info": []}, "keys ['annotations', 'categories', 'images', 'info']"),
+        (lambda made: {**made, "images": made["images"][1:]}, "expected 2 entries, found 1"),
+        (lambda made: {**made, "images": made["images"][::-1]}, 'images[0]: expected {"id":'),
+    ],
+)
+def test_check_tells_how_a_json_differs(
+    damage: Callable[[Any], Any],
+    difference: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    originals.make_ade20k(tmp_path)
+    assert run_main("prepare_ade20k_ins_seg", tmp_path) == 0
+    file = tmp_path / "ADEChallengeData2016" / "ade20k_instance_val.json"
+    file.write_text(json.dumps(damage(json.loads(file.read_text()))))
+    assert run_main("prepare_ade20k_ins_seg", tmp_path, "--check") == 1
+    assert f"{file}: " in caplog.text
+    assert difference in caplog.text
 
 
 def test_many_problems_are_counted_and_ten_shown(
