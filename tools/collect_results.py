@@ -219,8 +219,9 @@ def wide_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for column in columns:
             value = row.values.get(column)
+            anywhere = [r.values[column] for r in rows if column in r.values]
             line[column] = value.ours if value else None
-            if any(r.values[column].published is not None for r in rows if column in r.values):
+            if any(v.published is not None for v in anywhere):
                 line[f"{column} (published)"] = value.published if value else None
             if not column.endswith((SEEN, UNSEEN)) and any(
                 r.values[column].words for r in rows if column in r.values
@@ -329,7 +330,7 @@ def _checkpoint(run: Path) -> str:
 
 
 def _words(content: Mapping[str, Any]) -> str:
-    """Source and beginning of the hash of the words that named the classes, if the file has them."""
+    """Source of the words that named the classes and the beginning of their hash, if known."""
     vocabulary = content.get("test_vocabulary")
     if vocabulary is None:
         return ""

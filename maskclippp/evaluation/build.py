@@ -89,6 +89,4 @@ def _build_task(task: str, cfg: CfgNode, truth: GroundTruth, folder: Path) -> An
         return PanopticEvaluator(truth, folder, threads=workers)
     boxes = cfg.MODEL.MASK_FORMER.TEST.INSTANCE_BOX_ON
     kind = LVISEvaluator if task == "lvis" else InstanceEvaluator
-    return kind(
-        truth, folder, iou_types=("bbox", "segm") if boxes else ("segm",), processes=workers
-    )
+    return kind(truth, folder, iou_types=("bbox", "segm") if boxes else ("segm",), workers=workers)

@@ -9,11 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
-from pycocotools import mask as mask_codec
 
 from maskclippp.evaluation.average_precision import (
     SUMMARY,
@@ -28,8 +26,10 @@ from maskclippp.evaluation.instance_truth import (
     JsonInstances,
     PanopticThings,
 )
+from maskclippp.evaluation.mask_codes import encode_masks
 from maskclippp.evaluation.model_outputs import check_mask_size, required
 from maskclippp.evaluation.result_files import write_results
+from maskclippp.evaluation.workers import ImageWork
 from maskclippp.output_files import write_json
 
 CONVENTION = (
@@ -52,7 +52,9 @@ class InstanceEvaluator(DatasetEvaluator):
 
     Args:
         iou_types: any of "bbox" and "segm". Boxes are meaningful only if the model computes them.
-        processes: very many detections are matched in so many processes.
+        workers: masks are encoded beside the model in so many threads, and very many detections
+            are matched in so many processes; the numbers do not depend on it, but errors of an
+            image then come with a later one, or from ``evaluate``.
 
     ``evaluate`` returns ``{"bbox": ..., "segm": ...}`` in percent on the main process and None on
     others; {} when no image was processed, NaN for all metrics when there is no detection.
@@ -67,14 +69,15 @@ class InstanceEvaluator(DatasetEvaluator):
         output_folder: str | Path | None = None,
         *,
         iou_types: Sequence[str] = _IOU_TYPES,
-        processes: int = 0,
+        workers: int = 0,
     ) -> None:
         if not iou_types or not set(iou_types) <= set(_IOU_TYPES):
             raise ValueError(f"iou_types: expected some of {_IOU_TYPES}, found {tuple(iou_types)}")
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
         self._iou_types = tuple(iou_types)
-        self._processes = processes
+        self._workers = workers
+        self._work = ImageWork(self._add, workers)
         self._instances = self._instance_truth()
         self._clear()
 
@@ -84,6 +87,7 @@ class InstanceEvaluator(DatasetEvaluator):
         self._instances.check()
 
     def _clear(self) -> None:
+        self._work.clear()
         self._images = 0
         self._detections: list[dict[str, Any]] = []
         self._instances.clear()
@@ -96,9 +100,10 @@ class InstanceEvaluator(DatasetEvaluator):
             instances = required(output, "instances", image["file_name"], SWITCH)
             self._check_image(image, instances)
             self._images += 1
-            self._detections.extend(self._encode(instances, image))
+            self._work.submit(self._encode, instances.to("cpu"), image)
 
     def evaluate(self) -> dict[str, Any] | None:
+        self._work.finish()
         gathered = comm.gather((self._images, self._detections))
         content = self._instances.gather()
         if content is None:
@@ -157,7 +162,7 @@ class InstanceEvaluator(DatasetEvaluator):
     def _precision(
         self, content: Mapping[str, Any], detections: Detections, iou_type: str
     ) -> PrecisionTable:
-        return coco_average_precision(content, detections, iou_type, processes=self._processes)
+        return coco_average_precision(content, detections, iou_type, processes=self._workers)
 
     def _summary(
         self, content: Mapping[str, Any], table: PrecisionTable
@@ -169,6 +174,9 @@ class InstanceEvaluator(DatasetEvaluator):
         size = self._instances.add(image)
         if "segm" in self._iou_types and instances.has("pred_masks") and len(instances):
             check_mask_size(instances.pred_masks, image["file_name"], size, self._instances.source)
+
+    def _add(self, detections: list[dict[str, Any]]) -> None:
+        self._detections.extend(detections)
 
     def _encode(self, instances: Instances, image: Mapping[str, Any]) -> list[dict[str, Any]]:
         scores = instances.scores.tolist()
@@ -187,7 +195,7 @@ class InstanceEvaluator(DatasetEvaluator):
                         f"the predicted instances of {image['file_name']} have no {field}, which "
                         f"iou_type {'bbox' if key == 'bbox' else 'segm'} needs"
                     )
-                values = _boxes(instances) if key == "bbox" else _masks(instances)
+                values = _boxes(instances) if key == "bbox" else encode_masks(instances.pred_masks)
                 for detection, value in zip(detections, values, strict=True):
                     detection[key] = value
         return detections
@@ -217,11 +225,3 @@ def _boxes(instances: Instances) -> list[list[float]]:
     boxes = instances.pred_boxes.tensor.cpu().double()
     boxes[:, 2:] -= boxes[:, :2]
     return [[float(value) for value in box] for box in boxes.tolist()]
-
-
-def _masks(instances: Instances) -> list[dict[str, Any]]:
-    if not len(instances):
-        return []
-    masks = instances.pred_masks.cpu().numpy().astype(np.uint8)
-    codes = mask_codec.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
-    return [{"size": code["size"], "counts": code["counts"].decode("ascii")} for code in codes]

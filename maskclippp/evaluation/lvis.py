@@ -50,7 +50,7 @@ class LVISEvaluator(InstanceEvaluator):
     def _precision(
         self, content: Mapping[str, Any], detections: Detections, iou_type: str
     ) -> PrecisionTable:
-        return federated_average_precision(content, detections, iou_type, processes=self._processes)
+        return federated_average_precision(content, detections, iou_type, processes=self._workers)
 
     def _summary(
         self, content: Mapping[str, Any], table: PrecisionTable

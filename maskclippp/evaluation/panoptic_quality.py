@@ -72,13 +72,12 @@ def count_image(
     """
     segment_ids = np.array(sorted(predicted_categories), dtype=np.int64)
     ids = np.concatenate([[VOID], segment_ids[segment_ids != VOID]])
-    columns = np.searchsorted(ids, predicted_ids).clip(max=len(ids) - 1)
-    _check_ids(ids, predicted_ids, columns)
-    truth_values, rows = np.unique(truth_ids, return_inverse=True)
-    overlap = np.bincount(
-        (rows.reshape(truth_ids.shape) * len(ids) + columns).ravel(),
-        minlength=len(truth_values) * len(ids),
-    ).reshape(len(truth_values), len(ids))
+    predicted_runs, truth_runs, lengths = _common_runs(predicted_ids, truth_ids)
+    columns = np.searchsorted(ids, predicted_runs).clip(max=len(ids) - 1)
+    _check_ids(ids, predicted_runs, columns)
+    truth_values, rows = np.unique(truth_runs, return_inverse=True)
+    overlap = np.zeros((len(truth_values), len(ids)), dtype=np.int64)
+    np.add.at(overlap, (rows, columns), lengths)
     row_of = {int(value): row for row, value in enumerate(truth_values)}
     nothing = np.zeros(len(ids), dtype=np.int64)
     predicted_area = overlap.sum(axis=0)
@@ -112,13 +111,26 @@ def count_image(
     return dict(counts)
 
 
+def _common_runs(
+    first: LabelArray, second: LabelArray
+) -> tuple[LabelArray, LabelArray, npt.NDArray[np.int64]]:
+    """Both maps' values, and the length, of every run of pixels in which neither changes.
+
+    Maps have hundreds of thousands of pixels but thousands of runs; only these need sorting.
+    """
+    first, second = first.ravel(), second.ravel()
+    changes = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])[: first.size]
+    return first[starts], second[starts], np.diff(starts, append=first.size)
+
+
 def _check_ids(
-    ids: npt.NDArray[np.int64], predicted_ids: LabelArray, columns: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64], predicted: LabelArray, columns: npt.NDArray[np.int64]
 ) -> None:
-    unlisted = ids[columns] != predicted_ids
+    unlisted = ids[columns] != predicted
     if unlisted.any():
         raise ValueError(
-            f"segment {int(predicted_ids[unlisted][0])} of the predicted map is not in the list of "
+            f"segment {int(predicted[unlisted][0])} of the predicted map is not in the list of "
             "predicted segments"
         )
     present = np.bincount(columns.ravel(), minlength=len(ids)) > 0

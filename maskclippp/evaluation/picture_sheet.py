@@ -81,7 +81,7 @@ class PictureSheet:
         sheet = _draw_sheet(best, worst, class_names, metric)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            sheet.save(file, format="PNG", optimize=True)
+            sheet.save(file, format="PNG")
 
 
 def _best(images: Iterable[ScoredImage]) -> list[ScoredImage]:

@@ -33,7 +33,7 @@ def evaluate(
     for evaluator, outputs in (
         (SemanticEvaluator(truth, folder, threads=threads), dataset.semantic_outputs()),
         (PanopticEvaluator(truth, folder, threads=threads), dataset.panoptic_outputs()),
-        (InstanceEvaluator(truth, folder), dataset.instance_outputs()),
+        (InstanceEvaluator(truth, folder, workers=threads), dataset.instance_outputs()),
         (MaskAccuracyEvaluator(truth, folder), dataset.mask_class_outputs("sem")),
     ):
         for image, output in list(zip(dataset.inputs, outputs, strict=True))[images]:
