@@ -263,6 +263,8 @@ def solid_parts(
 ) -> SolidParts:
     """The pixels where masks resized to ``size`` pass a threshold.
 
+    They are counted in float32, also within autocast.
+
     Args:
         masks: [Q, h, w]; bool or float.
         size: output height and width.
@@ -271,7 +273,8 @@ def solid_parts(
     masks = SoftMasks.of(masks)
     # A few masks at a time: floats of all of them could fill the memory.
     portions = masks.values.split(max(1, _BUDGET // (masks.shape[0] * masks.shape[1])))
-    parts = [_solid_parts(SoftMasks(part, masks.frame), size, is_solid) for part in portions]
+    with torch.autocast(masks.values.device.type, enabled=False):
+        parts = [_solid_parts(SoftMasks(part, masks.frame), size, is_solid) for part in portions]
     return SolidParts(
         binary=torch.cat([part.binary for part in parts]),
         area=torch.cat([part.area for part in parts]),

@@ -93,6 +93,16 @@ def test_portions_do_not_change_the_result(budget: int, monkeypatch: pytest.Monk
         assert_close(portioned, whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_does_not_change_what_is_counted(dtype: torch.dtype) -> None:
+    masks, size = torch.rand(2, 30, 40), (511, 4321)
+    expected = solid_parts(masks, size, lambda values: values > 0.3)
+    with torch.autocast("cpu", dtype=dtype):
+        found = solid_parts(masks, size, lambda values: values > 0.3)
+    assert torch.equal(found.area, expected.area)
+    assert_close(found.mass, expected.mass)
+
+
 def test_memory_of_labels_does_not_grow_with_classes_times_pixels() -> None:
     """K x H x W floats would be 400 MB here; the largest tensor made stays far below."""
     largest = 0

@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 
 from maskclippp.soft_masks import SoftMasks
+from maskclippp.upsampling import solid_parts
+
+_AT_A_TIME = 16
 
 
 def label_by_overlap(
@@ -14,6 +17,8 @@ def label_by_overlap(
     min_share: float = 0.5,
 ) -> Tensor:
     """Label every generated mask by the annotated mask that covers most of it.
+
+    Pixels are counted in float32, also within autocast, and for a few masks at a time.
 
     Args:
         masks: Q generated masks.
@@ -29,8 +34,11 @@ def label_by_overlap(
     if len(masks) == 0 or len(truth) == 0:
         return labels
     size = (truth.shape[-2], truth.shape[-1])
-    found = (SoftMasks.of(masks).resized(size) > 0.5).flatten(1).float()
-    inside = found @ truth.to(found.device).flatten(1).float().t()  # [Q, n] pixels
-    share, best = (inside / found.sum(dim=1, keepdim=True).clamp(min=1)).max(dim=1)
+    found = solid_parts(masks, size, lambda values: values > 0.5)
+    annotated = truth.to(found.binary.device).flatten(1).float().t()
+    with torch.autocast(annotated.device.type, enabled=False):
+        portions = found.binary.flatten(1).split(_AT_A_TIME)
+        inside = torch.cat([portion.float() @ annotated for portion in portions])  # [Q, n]
+    share, best = (inside / found.area[:, None].clamp(min=1)).max(dim=1)
     chosen = classes[best.cpu()]
     return torch.where(share.cpu() > min_share, chosen, labels)

@@ -1,5 +1,6 @@
 """Generated masks take the label of the annotated mask that covers them most."""
 
+import pytest
 import torch
 
 from maskclippp.generators.assignment import label_by_overlap
@@ -41,6 +42,15 @@ def test_empty_masks_are_ignored() -> None:
 def test_soft_masks_are_cut_at_one_half() -> None:
     soft = columns((0, 4)).float() * 0.6 + columns((4, 10)).float() * 0.4
     assert label_by_overlap(soft, columns((0, 5), (5, 9)), CLASSES, IGNORED).tolist() == [7]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_shares_of_large_masks_are_exact_in_half_precision(dtype: torch.dtype) -> None:
+    truth = columns((0, 4), (4, 8)).repeat_interleave(100, dim=1).repeat_interleave(100, dim=2)
+    found = columns((0, 10), (3, 10), (0, 5)).repeat_interleave(100, 1).repeat_interleave(100, 2)
+    with torch.autocast("cpu", dtype=dtype):
+        labels = label_by_overlap(found, truth, CLASSES, IGNORED)
+    assert labels.tolist() == [IGNORED, 3, 7]
 
 
 def test_none_generated_or_none_annotated() -> None:
