@@ -181,14 +181,37 @@ def _decode(entry: Any, size: tuple[int, int], where: str) -> BoolArray:
     _check_size(code["size"], size, where)
     counts = code["counts"]
     try:
+        if not isinstance(counts, list | str):
+            raise TypeError(f"its counts are {counts!r}")
+        runs = _runs(counts) if isinstance(counts, str) else counts
+        # Pixels behind the last run would be whatever lies in memory.
+        if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+            raise ValueError(f"its runs add up to {sum(runs)} pixels")
         if isinstance(counts, list):
-            if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
-                raise ValueError(f"its runs add up to {sum(counts)} pixels")
             code = rle.frPyObjects(code, *size)
         mask: BoolArray = rle.decode(code).astype(np.bool_)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{where} is no valid run-length encoding: {error}") from error
     return mask
+
+
+def _runs(counts: str) -> list[int]:
+    """The runs that COCO's compressed form stands for.
+
+    Digits of five bits, the lowest first, each with a sixth that tells whether more follow; the
+    last digit has a sign. From the fourth number on the second last run is subtracted.
+    """
+    digits = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - ord("0")
+    if not len(digits) or digits[-1] & 32:
+        raise ValueError("it ends within a number")
+    last = np.flatnonzero(digits & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    numbers = np.add.reduceat((digits & 31) << (5 * place), first)
+    numbers -= np.where(digits[last] & 16, 1 << (5 * (last - first + 1)), 0)
+    numbers[2::2], numbers[1::2] = numbers[2::2].cumsum(), numbers[1::2].cumsum()
+    runs: list[int] = numbers.tolist()
+    return runs
 
 
 def _check_size(found: Any, expected: tuple[int, int], where: str) -> None:

@@ -177,13 +177,24 @@ class TestRunLengths:
             ([{"size": [4, 6], "counts": [3, 4]}], r"mask 0 is no valid .* add up to 7 pixels"),
             ([{"size": [4, 6], "counts": [-1, 25]}], r"mask 0 is no valid"),
             ([{"size": [4, 6], "counts": ["a"]}], r"mask 0 is no valid"),
-            ([{"size": [4, 6], "counts": None}], r"mask 0 is no valid"),
-            ([{"size": [4, 6], "counts": "999"}], r"mask 0 is no valid .* Invalid RLE"),
+            ([{"size": [4, 6], "counts": None}], r"mask 0 is no valid .* counts are None"),
+            ([{"size": [4, 6], "counts": "999"}], r"mask 0 is no valid .* add up to 27 pixels"),
+            ([{"size": [4, 6], "counts": "5"}], r"mask 0 is no valid .* add up to 5 pixels"),
+            ([{"size": [4, 6], "counts": "8o"}], r"mask 0 is no valid .* ends within a number"),
+            ([{"size": [4, 6], "counts": ""}], r"mask 0 is no valid .* ends within a number"),
         ],
     )
     def test_what_is_no_masks_is_refused(self, content: Any, message: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             read_masks(as_json(tmp_path / "a.json", content), SIZE)
+
+
+def test_long_and_short_runs_are_read(tmp_path: Path) -> None:
+    masks = torch.zeros(4, 300, 200, dtype=torch.bool)
+    masks[0, 7:290, 3:190], masks[1, ::2], masks[2] = True, True, True
+    masks[3] = torch.rand(300, 200) > 0.5
+    write_masks(tmp_path / "a.json", masks)
+    assert torch.equal(read_masks(tmp_path / "a.json", (300, 200)), masks)
 
 
 @pytest.mark.parametrize("ending", FORMATS)
