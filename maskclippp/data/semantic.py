@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog
 
 from maskclippp.data.layout import SHOWN_FILES, Layout
 from maskclippp.data.lazy_metadata import register_metadata
+from maskclippp.data.semantic_maps import LabelValues
 from maskclippp.data.vocabularies import ClassEntry, class_list
 
 _LOGGER = logging.getLogger(__name__)
@@ -20,9 +21,9 @@ _LOGGER = logging.getLogger(__name__)
 class SemanticDataset:
     """Where a semantic dataset lies; paths are relative to the root of all datasets.
 
-    The label maps hold contiguous class ids. ``class_list`` names a list of
-    :mod:`maskclippp.data.vocabularies` or is one; ``first_id`` is the number under which class 0
-    is written in result files.
+    The label maps hold contiguous class ids, or ``values`` says what they hold. ``class_list``
+    names a list of :mod:`maskclippp.data.vocabularies` or is one; ``first_id`` is the number under
+    which class 0 is written in result files.
     """
 
     name: str
@@ -34,6 +35,7 @@ class SemanticDataset:
     label_suffix: str = ".png"
     ignore_label: int = 255
     first_id: int = 0
+    values: LabelValues | None = None
 
     @property
     def classes(self) -> tuple[ClassEntry, ...]:
@@ -104,7 +106,10 @@ def load_semantic_records(dataset: SemanticDataset, root: Path) -> list[dict[str
             len(alone),
             ", ".join(alone[:SHOWN_FILES]),
         )
-    return [{"file_name": images[stem], "sem_seg_file_name": labels[stem]} for stem in pairs]
+    extra = {} if dataset.values is None else {"sem_seg_values": tuple(dataset.values)}
+    return [
+        {"file_name": images[stem], "sem_seg_file_name": labels[stem], **extra} for stem in pairs
+    ]
 
 
 def _files_by_stem(folder: Path, suffix: str) -> dict[str, str]:

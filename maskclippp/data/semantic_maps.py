@@ -20,6 +20,34 @@ class SemanticLabels(NamedTuple):
     source: str
 
 
+class LabelValues(NamedTuple):
+    """What the values of a label file mean, where they are not the classes' positions.
+
+    ``classes`` holds the value of every class, ascending; ``ignored`` that of pixels without class.
+    A record has it under ``sem_seg_values``.
+    """
+
+    classes: tuple[int, ...]
+    ignored: int
+
+    def positions(self, labels: LabelArray, ignore_label: int, source: str) -> LabelArray:
+        """int32 [h, w]: each value's class, ``ignore_label`` where there is none.
+
+        Raises ValueError naming file and value for a value that means nothing.
+        """
+        values = np.array(self.classes, dtype=np.int32)
+        found = np.searchsorted(values, labels).clip(max=len(values) - 1)
+        known = values[found] == labels
+        invalid = ~known & (labels != self.ignored)
+        if invalid.any():
+            raise ValueError(
+                f"label file {source}: pixel value {int(labels[invalid][0])} (values that are no "
+                f"class at {int(invalid.sum())} pixels); the word list numbers {len(values)} "
+                f"classes from {values[0]} to {values[-1]}, and {self.ignored} is the ignored value"
+            )
+        return np.where(known, found, ignore_label).astype(np.int32)
+
+
 def semantic_from_panoptic(
     panoptic_ids: LabelArray, segments_info: Sequence[Mapping[str, Any]], ignore_label: int
 ) -> LabelArray:
@@ -50,7 +78,11 @@ def read_semantic_labels(record: Mapping[str, Any], ignore_label: int) -> Semant
     """
     semantic_file = record.get("sem_seg_file_name")
     if semantic_file is not None and Path(semantic_file).is_file():
-        return SemanticLabels(read_label_map(semantic_file), str(semantic_file))
+        labels = read_label_map(semantic_file)
+        if "sem_seg_values" in record:
+            values = LabelValues(*record["sem_seg_values"])
+            labels = values.positions(labels, ignore_label, str(semantic_file))
+        return SemanticLabels(labels, str(semantic_file))
     panoptic_file = record.get("pan_seg_file_name")
     if panoptic_file is not None and "segments_info" in record:
         ids = read_panoptic_ids(panoptic_file)

@@ -15,6 +15,7 @@ from detectron2.utils.logger import setup_logger
 
 from maskclippp.config import get_cfg
 from maskclippp.config_files import merge_config_file, merge_options
+from maskclippp.data.custom import register_custom_datasets
 from maskclippp.detectron2_engine import engine_description
 from maskclippp.test_time_augmentation import check_augmentation
 from maskclippp.vocabulary_sources import (
@@ -42,6 +43,8 @@ def argument_parser() -> argparse.ArgumentParser:
 def build_config(args: argparse.Namespace) -> CfgNode:
     """The frozen configuration that the arguments describe; nothing is written.
 
+    The datasets that it describes are registered: every process of a run comes by here.
+
     Raises:
         KeyError, ValueError, FileNotFoundError: a file or option is wrong, see
             :mod:`maskclippp.config_files`; an unknown dataset; a device that is not there.
@@ -62,6 +65,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)
+    register_custom_datasets(cfg.DATASETS.CUSTOM)
     _check_datasets(cfg, for_training=not args.eval_only)
     _check_vocabularies(cfg)
     if cfg.TEST.AUG.ENABLED:

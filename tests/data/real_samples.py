@@ -4,6 +4,7 @@ A lone clone has neither; tests then run on drawn datasets alone.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,25 @@ from maskclippp.data.panoptic import load_panoptic_records
 from tests.golden_cases import REPOSITORY, golden_root
 
 
+def find_samples() -> Path | None:
+    """The dataset root with the two real images, if it is there.
+
+    It is ``$MASKCLIPPP_SAMPLES``/coco_panoptic, or below ``samples`` beside the golden cases.
+    """
+    folders = [golden_root().parent / "samples", REPOSITORY.parent / "shared" / "samples"]
+    if "MASKCLIPPP_SAMPLES" in os.environ:
+        folders = [Path(os.environ["MASKCLIPPP_SAMPLES"]).expanduser()]
+    return next((f / "coco_panoptic" for f in folders if (f / "coco_panoptic").is_dir()), None)
+
+
 def sample_root() -> Path:
-    """The dataset root with the two real images."""
-    for folder in (golden_root().parent, REPOSITORY.parent / "shared"):
-        if (folder / "samples" / "coco_panoptic").is_dir():
-            return folder / "samples" / "coco_panoptic"
-    raise FileNotFoundError("recorded cases on COCO images need samples/coco_panoptic beside them")
+    """The dataset root with the two real images; FileNotFoundError without them."""
+    root = find_samples()
+    if root is None:
+        raise FileNotFoundError(
+            "recorded cases on COCO images need samples/coco_panoptic beside them"
+        )
+    return root
 
 
 def sample_records() -> list[dict[str, Any]]:

@@ -1,0 +1,225 @@
+"""Datasets that a config describes: DATASETS.CUSTOM, a list of mappings (docs/own_dataset.md).
+
+Paths are absolute, relative to the working directory, or begin with ``~``.
+"""
+
+import colorsys
+import difflib
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from maskclippp.data.files import read_json
+from maskclippp.data.panoptic import PanopticDataset, register_panoptic
+from maskclippp.data.semantic import SemanticDataset, register_semantic
+from maskclippp.data.semantic_maps import LabelValues
+from maskclippp.data.vocabularies import ClassEntry
+from maskclippp.word_lists import WordList, parse_names, read_word_list, words_in_a_row
+
+KEY = "DATASETS.CUSTOM"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".webp", ".bmp", ".tif")
+LABEL_SUFFIXES = (".png", ".PNG", ".tif", ".tiff", ".bmp")
+
+_REQUIRED = {
+    "index_png": ("name", "kind", "images", "annotations", "words"),
+    "coco_panoptic": ("name", "kind", "images", "annotations"),
+}
+_OPTIONAL = {
+    "index_png": ("ignore",),
+    "coco_panoptic": ("words", "panoptic_maps"),
+}
+_PANOPTIC_KEYS = {"images": ("id",), "annotations": (), "categories": ("id", "name", "isthing")}
+_GOLDEN_RATIO = 0.618034
+
+
+def register_custom_datasets(entries: Sequence[Any]) -> None:
+    """Register the datasets that DATASETS.CUSTOM describes; a later call replaces them.
+
+    Raises:
+        FileNotFoundError: a word list, folder or annotation file is not there.
+        ValueError: an entry that is incomplete or misspelt, a name that is taken, or words that
+            are missing or stand twice.
+    """
+    for index, entry in enumerate(entries):
+        settings = _check_entry(entry, f"{KEY}[{index}]")
+        name = settings["name"]
+        if name in DatasetCatalog.list():
+            if not MetadataCatalog.get(name).get("is_custom", False):
+                raise ValueError(f"{KEY}[{index}]: a dataset {name} ships already; rename yours")
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        register = _register_index_png if settings["kind"] == "index_png" else _register_panoptic
+        register(settings, f"{KEY} {name}")
+        MetadataCatalog.get(name).set(is_custom=True)
+
+
+def _check_entry(entry: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise ValueError(
+            f"{place}: expected a mapping with name, kind, images and annotations, found {entry!r}"
+        )
+    kind = entry.get("kind")
+    if kind not in _REQUIRED:
+        raise ValueError(f"{place}: kind must be one of {sorted(_REQUIRED)}, found {kind!r}")
+    valid = [*_REQUIRED[kind], *_OPTIONAL[kind]]
+    for key in entry:
+        if key not in valid:
+            near = difflib.get_close_matches(str(key), valid, n=1)
+            raise ValueError(
+                f"{place}: {key!r} is no key of kind {kind}"
+                + (f"; did you mean {near[0]}?" if near else f"; its keys are {valid}")
+            )
+    missing = [key for key in _REQUIRED[kind] if not entry.get(key)]
+    if missing:
+        raise ValueError(f"{place}: kind {kind} needs {', '.join(missing)} as well")
+    return entry
+
+
+def _register_index_png(settings: Mapping[str, Any], place: str) -> None:
+    words = _read_words(settings["words"], place)
+    num_classes = len(words.names)
+    written_ignore = settings.get("ignore", 255)
+    if not isinstance(written_ignore, int):
+        raise ValueError(f"{place}: ignore must be a pixel value, found {written_ignore!r}")
+    # Positions of classes and the label of ignored pixels must not meet.
+    ignore_label = 255 if num_classes <= 255 else 65535
+    ids = words.ids or tuple(range(num_classes))
+    if written_ignore in ids:
+        raise ValueError(
+            f"{place}: ignore is {written_ignore}, which is also the value of the class "
+            f"{words.names[ids.index(written_ignore)]!r}; number the classes in the word list "
+            "(id: name, synonym) by their values in the label files, or choose another ignore"
+        )
+    values = LabelValues(ids, written_ignore)
+    plain_values = LabelValues(tuple(range(num_classes)), ignore_label)
+    images = _existing_folder(settings["images"], f"{place}: images")
+    labels = _existing_folder(settings["annotations"], f"{place}: annotations")
+    dataset = SemanticDataset(
+        name=settings["name"],
+        images=str(images),
+        labels=str(labels),
+        class_list=_class_entries(words.names, ids, [False] * num_classes),
+        preparation=f"check its paths in {KEY}",
+        image_suffix=_only_suffix(images, IMAGE_SUFFIXES, f"{place}: images"),
+        label_suffix=_only_suffix(labels, LABEL_SUFFIXES, f"{place}: annotations"),
+        ignore_label=ignore_label,
+        values=None if values == plain_values else values,
+    )
+    register_semantic(dataset, Path.cwd())
+
+
+def _register_panoptic(settings: Mapping[str, Any], place: str) -> None:
+    json_file = Path(settings["annotations"]).expanduser().absolute()
+    categories, image_names = _read_outline(json_file, place)
+    ids = [category["id"] for category in categories]
+    if settings.get("words"):
+        words = _read_words(settings["words"], place)
+        _check_fits_categories(words, ids, place)
+    else:
+        words = parse_names([c["name"] for c in categories], f"the categories of {json_file}")
+    by_id = dict(zip(words.ids or ids, words.names, strict=True))
+    maps = settings.get("panoptic_maps") or json_file.with_suffix("")
+    images = _existing_folder(settings["images"], f"{place}: images")
+    dataset = PanopticDataset(
+        name=settings["name"],
+        images=str(images),
+        panoptic_json=str(json_file),
+        panoptic_maps=str(_existing_folder(maps, f"{place}: panoptic_maps")),
+        # There are none, as nothing lies below a file: labels follow from the panoptic maps.
+        semantic_maps=str(json_file / "none"),
+        class_list=_class_entries(
+            [by_id[identity] for identity in ids], ids, [bool(c["isthing"]) for c in categories]
+        ),
+        preparation=f"check its paths in {KEY}",
+        image_of=functools.partial(_image_name, image_names),
+    )
+    register_panoptic(dataset, Path.cwd())
+
+
+def _read_outline(json_file: Path, place: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The categories of a panoptic JSON, and the image file by the stem of the panoptic PNG."""
+    content = read_json(json_file, _PANOPTIC_KEYS, f"the panoptic annotation of {place}")
+    names = {image["id"]: image.get("file_name") for image in content["images"]}
+    image_names = {}
+    for annotation in content["annotations"]:
+        name = names.get(annotation.get("image_id"))
+        if name is None:
+            raise ValueError(
+                f"{json_file}: the annotation {annotation.get('file_name')} is of image "
+                f"{annotation.get('image_id')!r}, which is not listed with a file_name"
+            )
+        image_names[Path(annotation["file_name"]).stem] = name
+    return content["categories"], image_names
+
+
+def _image_name(image_names: Mapping[str, str], stem: str) -> str:
+    return image_names[stem]
+
+
+def _check_fits_categories(words: WordList, ids: Sequence[int], place: str) -> None:
+    if words.ids is not None and set(words.ids) != set(ids):
+        differing = sorted(set(words.ids) ^ set(ids))
+        raise ValueError(
+            f"{place}: {words.source} and the categories of the JSON do not have the same ids: "
+            f"{differing[:10]} are in one of them only"
+        )
+    if len(words.names) != len(ids):
+        raise ValueError(
+            f"{place}: {words.source} has {len(words.names)} classes, the JSON has {len(ids)} "
+            "categories; write one line for each, in the order of the JSON or with its id"
+        )
+
+
+def _read_words(words: Any, place: str) -> WordList:
+    """Words of a text file, of a list, or in a row."""
+    if isinstance(words, list) and all(isinstance(name, str) for name in words):
+        return parse_names(words, f"{place}: words")
+    if not isinstance(words, str):
+        raise ValueError(
+            f"{place}: words must be the path of a text file, or a list of class names, found "
+            f"{words!r}"
+        )
+    path = Path(words).expanduser()
+    if not path.is_file() and "," in words:
+        return words_in_a_row(words)
+    return read_word_list(path).require_unique()
+
+
+def _class_entries(
+    names: Sequence[str], ids: Sequence[int], things: Sequence[bool]
+) -> tuple[ClassEntry, ...]:
+    """The classes, each with a colour of its own."""
+    entries = []
+    for index, (name, identity, is_thing) in enumerate(zip(names, ids, things, strict=True)):
+        hue = index * _GOLDEN_RATIO % 1
+        red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, 0.9))
+        entries.append(ClassEntry(identity, is_thing, (red, green, blue), name))
+    return tuple(entries)
+
+
+def _existing_folder(path: Any, what: str) -> Path:
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{what}: {folder} is no folder (looked in {Path.cwd()})")
+    return folder
+
+
+def _only_suffix(folder: Path, suffixes: Sequence[str], what: str) -> str:
+    """The suffix that the files in and below a folder have; it must be one."""
+    found = {
+        suffix
+        for _, _, names in os.walk(folder, followlinks=True)
+        for suffix in {Path(name).suffix for name in names}
+        if suffix in suffixes
+    }
+    if len(found) != 1:
+        raise ValueError(
+            f"{what}: {folder} holds "
+            + (f"files of the kinds {sorted(found)}" if found else "no files of a known kind")
+            + f"; expected one of {', '.join(suffixes)}"
+        )
+    return found.pop()

@@ -1,0 +1,105 @@
+"""What docs/own_dataset.md says works: its files, its commands, on real images where they are."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train_maskclippp
+from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.panoptic import load_panoptic_records
+from maskclippp.data.semantic_maps import read_semantic_labels
+from tests.data.panoptic_scene import make_coco_panoptic
+from tests.data.real_samples import find_samples
+from tests.golden_cases import REPOSITORY
+
+DOCUMENT = (REPOSITORY / "docs" / "own_dataset.md").read_text()
+CONFIGS = re.findall(r"`([\w.]+)`:\n\n```yaml\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+]
+WORDS = re.findall(r"```text\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)[0]
+PERSON = 0  # of COCO panoptic; its things are 0..79
+
+
+def write_own_data(root: Path, folder: Path) -> None:
+    """A COCO panoptic dataset below ``root`` as the document's my_data, in both its forms.
+
+    Persons, the rest of the things and everything else are the three classes of the index PNGs.
+    """
+    records = load_panoptic_records(coco_panoptic("val"), root, check_files=True)
+    for name in ("images", "labels", "panoptic"):
+        (folder / name).mkdir(parents=True)
+    (folder / "words.txt").write_text(WORDS)
+    for record in records:
+        image, panoptic = Path(record["file_name"]), Path(record["pan_seg_file_name"])
+        shutil.copy(image, folder / "images")
+        shutil.copy(panoptic, folder / "panoptic")
+        classes = read_semantic_labels(record, 255).labels
+        labels = np.select([classes == 255, classes == PERSON, classes < 80], [255, 0, 1], 2)
+        Image.fromarray(labels.astype(np.uint8)).save(folder / "labels" / f"{image.stem}.png")
+    shutil.copy(root / coco_panoptic("val").panoptic_json, folder / "panoptic.json")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the document's configs, in which its commands can be called."""
+    for name, content in CONFIGS:
+        (tmp_path / name).write_text(content)
+    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MASKCLIPPP_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture(params=["real", "drawn"])
+def data(request: pytest.FixtureRequest, project: Path, tmp_path: Path) -> str:
+    """The document's my_data: of the real sample images where they are, and of drawn ones."""
+    samples = find_samples() if request.param == "real" else None
+    root = samples or make_coco_panoptic(tmp_path / "drawn")
+    write_own_data(root, project / "my_data")
+    return str(request.param)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Call a command of the document in this process."""
+    program, script, *arguments = shlex.split(command)
+    assert (program, script) == ("python", "train_maskclippp.py")
+    options = ["DATALOADER.NUM_WORKERS", "0", "MODEL.MASKCLIPPP.TEMPLATES", "t1"]
+    monkeypatch.setattr("sys.argv", [script, *arguments, *options])
+    train_maskclippp.command_line()
+
+
+def results(config: str, tag: str, dataset: str) -> dict[str, Any]:
+    folder = Path("output", config, tag, "inference", dataset)
+    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return content
+
+
+@pytest.mark.usefixtures("data")
+def test_the_commands_train_and_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(COMMANDS) == 4
+    for command in COMMANDS:
+        run(monkeypatch, command)
+    for config, tag, dataset in (
+        ("my_dataset", "trial", "my_dataset"),
+        ("my_dataset", "words", "my_dataset"),
+        ("my_panoptic", "trial", "my_panoptic"),
+    ):
+        assert 0 <= results(config, tag, dataset)["results"]["sem_seg"]["mIoU"] <= 100
+    assert "panoptic_seg" in results("my_panoptic", "trial", "my_panoptic")["results"]
+    trial, words = (results("my_dataset", tag, "my_dataset") for tag in ("trial", "words"))
+    assert trial["test_vocabulary"]["classes"] == 3
+    assert trial["test_vocabulary"]["names"] == 7
+    assert trial["test_vocabulary"] == trial["train_vocabulary"]
+    assert words["test_vocabulary"]["source"] == "the words 'human, hound, meadow'"
+    assert words["test_vocabulary"]["sha256"] != trial["test_vocabulary"]["sha256"]
+    assert words["train_vocabulary"] == trial["train_vocabulary"]
