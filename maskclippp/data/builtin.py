@@ -38,7 +38,12 @@ def cityscapes_labels(stem: str) -> str:
 
 
 def _cityscapes_scene(stem: str) -> str:
-    city, sequence, frame = stem.split("_")[:3]
+    parts = stem.split("_")
+    if len(parts) < 3:
+        raise ValueError(
+            f"{stem} is no file of Cityscapes, which are named <city>_<sequence>_<frame>_..."
+        )
+    city, sequence, frame = parts[:3]
     return f"{city}/{city}_{sequence}_{frame}"
 
 
@@ -74,8 +79,8 @@ PANOPTIC_DATASETS = (
             semantic_of=cityscapes_labels,
             preparation=(
                 "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-                "https://www.cityscapes-dataset.com into cityscapes, then continue as "
-                "datasets/README.md says"
+                "https://www.cityscapes-dataset.com into cityscapes, then run python "
+                "datasets/prepare_cityscapes_panoptic.py"
             ),
         )
         for split in SPLITS

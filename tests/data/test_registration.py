@@ -209,3 +209,11 @@ def test_names_load_below_the_root_of_the_environment(tmp_path: Path) -> None:
     assert [line for line in done.stdout.splitlines() if line.startswith(str(tmp_path))] == [
         str(tmp_path / layout.image) for layout in layouts
     ]
+
+
+def test_json_of_another_dataset_is_said(tmp_path: Path) -> None:
+    name = "openvocab_cityscapes_fine_panoptic_val"
+    layout = PANOPTIC[name]._replace(panoptic="elsewhere/000000000012.png")
+    make_panoptic(tmp_path, layout, panoptic_categories(name))
+    with pytest.raises(ValueError, match="000000000012 is no file of Cityscapes"):
+        load_panoptic_records(PANOPTIC_OF[name], tmp_path, check_files=True)
