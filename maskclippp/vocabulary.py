@@ -38,10 +38,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def get_templates(name: str) -> tuple[str, ...]:
-    """The prompt templates called ``name``; a ValueError lists the valid names."""
+def get_templates(name: str, key: str = "TEMPLATES") -> tuple[str, ...]:
+    """The prompt templates called ``name``; a ValueError lists the valid names of the ``key``."""
     if name not in TEMPLATES:
-        raise ValueError(f"MODEL.MASKCLIPPP.TEMPLATES: {name!r} is not one of {sorted(TEMPLATES)}")
+        raise ValueError(f"MODEL.MASKCLIPPP.{key}: {name!r} is not one of {sorted(TEMPLATES)}")
     return TEMPLATES[name]
 
 

@@ -19,7 +19,7 @@ from maskclippp.generators.mask2former.segmentor import (
     pixel_decoder_of,
 )
 from maskclippp.generators.mask2former.transformer_decoder import MaskPredictions
-from maskclippp.registry import SEGMENTOR_REGISTRY
+from maskclippp.registry import SEGMENTOR_REGISTRY, TEXT_ENCODER_REGISTRY, get_part
 from maskclippp.text_classifier import TextClassifier
 from maskclippp.vocabulary import Vocabulary, get_templates
 
@@ -53,6 +53,15 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
         self._text: Tensor | None = None
 
     @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """See :class:`MaskGenerator`: also the text tower and its templates must be known."""
+        super().check_config(cfg)
+        node = cfg.MODEL.MASKCLIPPP
+        name_key = "MODEL.MASKCLIPPP.TEXT_ENCODER_F.NAME"
+        get_part(TEXT_ENCODER_REGISTRY, node.TEXT_ENCODER_F.NAME, name_key)
+        get_templates(node.TEMPLATES_F, "TEMPLATES_F")
+
+    @classmethod
     def from_config(cls, cfg: CfgNode, encoder: VisualEncoder) -> dict[str, Any]:
         """Arguments from the complete config and the generator's encoder; loads the weights."""
         node = cfg.MODEL.MASKCLIPPP
@@ -70,7 +79,7 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
             **parts,
             "text_classifier": TextClassifier(
                 tower.eval(),
-                get_templates(node.TEMPLATES_F),
+                get_templates(node.TEMPLATES_F, "TEMPLATES_F"),
                 chunk_size=node.TEXT_CHUNK_SIZE,
                 cache=node.TEXT_CACHE,
             ),
@@ -80,10 +89,10 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
         """See :class:`MaskGenerator`; in a distributed run all processes must call it together."""
         if vocabulary == self._vocabulary or self.text_classifier is None:
             return
-        self._vocabulary = vocabulary
         # Means over the templates of unit vectors, brought back to unit length: [Ka, D].
         embeddings = self.text_classifier.embed_frozen(vocabulary.synonyms).mean(dim=1)
         self._text = F.normalize(embeddings, dim=-1)
+        self._vocabulary = vocabulary
 
     def _classify(self, generated: GeneratedMasks, predictions: MaskPredictions) -> GeneratedMasks:
         if self._vocabulary is None or self._text is None:

@@ -13,6 +13,7 @@ from maskclippp.generators.base import (
     GeneratedMasks,
     MaskGenerator,
     build_generator,
+    check_generator,
     find_generator,
 )
 from maskclippp.vocabulary import Vocabulary
@@ -56,7 +57,11 @@ def build_mask_source(cfg: CfgNode) -> MaskSource:
 
     For a generator that reads no feature maps only the input processing of the encoder is built:
     it needs neither weights nor time.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`check_generator`; before any weights are read.
     """
+    check_generator(cfg)
     node = cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER_F
     encoder: VisualEncoder | None = None
     if node.NAME != "none" and find_generator(cfg).reads_features:

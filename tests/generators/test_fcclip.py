@@ -101,6 +101,23 @@ def test_widths_that_do_not_fit_are_refused() -> None:
         tiny_source("FCCLIPSegmentor", "MODEL.SEM_SEG_HEAD.MASK_DIM", 16)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("TEXT_ENCODER_F.NAME", "none"), ("TEMPLATES_F", "t15")]
+)
+def test_what_its_words_need_is_checked_before_training(option: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"MODEL\.MASKCLIPPP\.{option}: '{value}' is not one of"):
+        MaskCLIPpp(fcclip_config(f".{option}", value))
+
+
+def test_words_that_cannot_be_encoded_leave_the_earlier_ones() -> None:
+    source, _ = asked()
+    record = {"image": random_image(50, 70)}
+    before = logits_of(source([record]))
+    with pytest.raises((RuntimeError, ValueError)):
+        source.set_vocabulary(Vocabulary(()))
+    assert_close(logits_of(source([record])), before)
+
+
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_the_model_runs_on_its_masks(ensemble: bool) -> None:
     model = MaskCLIPpp(

@@ -108,6 +108,14 @@ def test_a_missing_checkpoint_is_named(name: str) -> None:
         tiny_source(name, ".SEGMENTOR.PRETRAINED", "absent.pth")
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_missing_checkpoint_is_told_before_the_encoder_is_built(name: str) -> None:
+    """Which may be downloaded, or be in the same file."""
+    options = (".SEGMENTOR.PRETRAINED", "absent.pth", ".VISUAL_ENCODER_F.PRETRAINED", "absent.pth")
+    with pytest.raises(FileNotFoundError, match=r"SEGMENTOR\.PRETRAINED: absent\.pth is not there"):
+        tiny_source(name, *options)
+
+
 @pytest.mark.parametrize("name", ["GTSegmentor", "SuperpixelSegmentor"])
 def test_generators_without_feature_maps_need_no_encoder(name: str) -> None:
     source = build_mask_source(tiny_config(".SEGMENTOR.NAME", name))
