@@ -130,8 +130,9 @@ def test_decoder_has_the_parameters_of_the_published_file(path: Path) -> None:
         for key, shape in keys.items()
         if key.startswith(PREDICTOR_PREFIX)
     }
-    queries = "static_query" if "static_query.weight" in published else "query_feat"
-    num_queries, hidden_dim = published[f"{queries}.weight"]
+    if "static_query.weight" in published:  # as load_head reads them
+        published["query_feat.weight"] = published.pop("static_query.weight")
+    num_queries, hidden_dim = published["query_feat.weight"]
     layers = {key.split(".")[1] for key in published if key.startswith("transformer_ffn_layers.")}
     options = DecoderOptions(
         input_dim=published.get("input_proj.0.weight", [0, hidden_dim])[1],

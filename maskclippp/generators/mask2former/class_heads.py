@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskclippp.alignment.psm import clamped_scale
 from maskclippp.class_logits import max_over_synonyms
 from maskclippp.generators.mask2former.decoder_layers import MLP
 from maskclippp.generators.mask2former.transformer_decoder import (
     DecoderOptions,
     MaskedAttentionDecoder,
 )
-
-_MAX_LOGIT_SCALE = 100.0
 
 
 class ClosedVocabularyDecoder(MaskedAttentionDecoder):
@@ -88,7 +87,7 @@ class OpenVocabularyDecoder(MaskedAttentionDecoder):
         with torch.autocast(class_embeddings.device.type, enabled=False):
             void = F.normalize(void_embedding.float(), dim=-1)
             text = torch.cat([synonym_embeddings.float(), void])
-            scale = self.logit_scale.float().exp().clamp(max=_MAX_LOGIT_SCALE)
+            scale = clamped_scale(self.logit_scale.float())
             similarities = scale * (class_embeddings.float().flatten(0, 1) @ text.T)
             logits = max_over_synonyms(similarities, class_of_synonym, num_classes)
         return logits.unflatten(0, class_embeddings.shape[:2])

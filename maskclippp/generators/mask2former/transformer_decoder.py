@@ -9,7 +9,6 @@ and classes are predicted once, after the last layer. The results are the same.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +115,6 @@ class MaskedAttentionDecoder(nn.Module, ABC):
             for _ in range(options.num_levels)
         )
         self.mask_embed = MLP(input_dim=width, hidden_dim=width, output_dim=options.mask_dim)
-        self.register_load_state_dict_pre_hook(_accept_old_name_of_queries)
 
     def forward(
         self,
@@ -218,12 +216,3 @@ class MaskedAttentionDecoder(nn.Module, ABC):
                 f"of {self.options.mask_dim} channels, found {found} and {mask_features.shape[1]}; "
                 "check that it is built with the sizes of the pixel decoder"
             )
-
-
-def _accept_old_name_of_queries(
-    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object
-) -> None:
-    """Older Mask2Former files call ``query_feat`` ``static_query``."""
-    old, new = f"{prefix}static_query.weight", f"{prefix}query_feat.weight"
-    if old in state_dict and new not in state_dict:
-        state_dict[new] = state_dict.pop(old)

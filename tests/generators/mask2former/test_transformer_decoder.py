@@ -211,14 +211,6 @@ def test_pooling_of_large_masks_does_not_overflow_in_half_precision() -> None:
     assert pool_positive_cells(cells, torch.ones(1, 1, 300, 300)).item() == 2.0
 
 
-def test_the_old_name_of_the_queries_loads() -> None:
-    decoder = closed_decoder(OPTIONS)
-    weights = decoder.state_dict()
-    weights["static_query.weight"] = weights.pop("query_feat.weight") + 1
-    decoder.load_state_dict(weights)
-    assert torch.equal(decoder.query_feat.weight, weights["static_query.weight"])
-
-
 def test_feature_maps_of_other_channels_are_an_error() -> None:
     maps, mask_features = features(OPTIONS)
     with pytest.raises(ValueError, match=r"expects feature maps of \[16, 16, 16\] channels"):
