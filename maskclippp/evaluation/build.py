@@ -17,23 +17,24 @@ from maskclippp.evaluation.semantic import SemanticEvaluator
 from maskclippp.evaluation.workers import worker_count
 
 _SWITCHES = "MODEL.MASK_FORMER.TEST"
+_SWITCHED_TASKS: dict[str, str | None] = {
+    "semantic": "SEMANTIC_ON",
+    "panoptic": "PANOPTIC_ON",
+    "instance": "INSTANCE_ON",
+}
 # What each evaluator_type is judged by, and the switch that asks for it; None: always. The
-# published protocol measures mIoU on ADE20K whatever SEMANTIC_ON says.
+# published protocol measures mIoU on ADE20K whatever SEMANTIC_ON says. Our mIoU and PQ are
+# Cityscapes' own (IoU over labelled pixels, COCO's PQ); its AP is another measure than COCO's, and
+# its scripts are not part of this package.
 _TASKS: dict[str, dict[str, str | None]] = {
     "sem_seg": {"semantic": None},
     "coco": {"instance": None},
     "lvis": {"lvis": None},
-    "coco_panoptic_seg": {
-        "semantic": "SEMANTIC_ON",
-        "panoptic": "PANOPTIC_ON",
-        "instance": "INSTANCE_ON",
-    },
+    "coco_panoptic_seg": _SWITCHED_TASKS,
+    "ade20k_panoptic_seg": {**_SWITCHED_TASKS, "semantic": None},
+    "mapillary_vistas_panoptic_seg": _SWITCHED_TASKS,
+    "cityscapes_panoptic_seg": {"semantic": "SEMANTIC_ON", "panoptic": "PANOPTIC_ON"},
 }
-_TASKS["ade20k_panoptic_seg"] = {**_TASKS["coco_panoptic_seg"], "semantic": None}
-_TASKS["mapillary_vistas_panoptic_seg"] = _TASKS["coco_panoptic_seg"]
-# Our mIoU and PQ are Cityscapes' own (class IoU over labelled pixels, COCO's PQ); its AP is another
-# measure than COCO's, and its scripts are not part of this package.
-_TASKS["cityscapes_panoptic_seg"] = {"semantic": "SEMANTIC_ON", "panoptic": "PANOPTIC_ON"}
 
 
 def build_evaluator(
@@ -53,12 +54,10 @@ def build_evaluator(
     truth = GroundTruth(dataset_name)
     switches = cfg.MODEL.MASK_FORMER.TEST
     if cfg.MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY:
-        return AssignedMasksEvaluator(
-            truth,
-            semantic=_build_task("semantic", cfg, truth, folder) if switches.SEMANTIC_ON else None,
-            panoptic=_build_task("panoptic", cfg, truth, folder) if switches.PANOPTIC_ON else None,
-            instance=_build_task("instance", cfg, truth, folder) if switches.INSTANCE_ON else None,
-        )
+        wanted = [task for task, switch in _SWITCHED_TASKS.items() if switches[switch]]
+        # The boxes of assigned masks are the masks' own.
+        parts = {task: _build_task(task, truth, folder, boxes=True) for task in wanted}
+        return AssignedMasksEvaluator(truth, **parts)
     if cfg.MODEL.MASKCLIPPP.TEST.MASK_ACC:
         panoptic = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME == "PanGTSegmentor"
         return MaskAccuracyEvaluator(truth, folder, panoptic=panoptic)
@@ -76,17 +75,18 @@ def build_evaluator(
             f"SEMANTIC_ON {switches.SEMANTIC_ON}, PANOPTIC_ON {switches.PANOPTIC_ON}, "
             f"INSTANCE_ON {switches.INSTANCE_ON}; known types: " + ", ".join(_TASKS)
         )
-    evaluators = [_build_task(task, cfg, truth, folder) for task in wanted]
+    boxes = switches.INSTANCE_BOX_ON
+    evaluators = [_build_task(task, truth, folder, boxes=boxes) for task in wanted]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def _build_task(task: str, cfg: CfgNode, truth: GroundTruth, folder: Path) -> Any:
-    """The evaluator of one task."""
+def _build_task(task: str, truth: GroundTruth, folder: Path, *, boxes: bool) -> Any:
+    """The evaluator of one task; ``boxes``: judge boxes beside the masks of instances."""
     workers = worker_count()
     if task == "semantic":
         return SemanticEvaluator(truth, folder, threads=workers)
     if task == "panoptic":
         return PanopticEvaluator(truth, folder, threads=workers)
-    boxes = cfg.MODEL.MASK_FORMER.TEST.INSTANCE_BOX_ON
-    kind = LVISEvaluator if task == "lvis" else InstanceEvaluator
-    return kind(truth, folder, iou_types=("bbox", "segm") if boxes else ("segm",), workers=workers)
+    evaluator = LVISEvaluator if task == "lvis" else InstanceEvaluator
+    iou_types = ("bbox", "segm") if boxes else ("segm",)
+    return evaluator(truth, folder, iou_types=iou_types, workers=workers)

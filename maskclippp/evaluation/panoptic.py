@@ -156,11 +156,13 @@ class PanopticEvaluator(DatasetEvaluator):
 
     def _class_map(self, ids: LabelArray, segments: Sequence[Mapping[str, Any]]) -> SmallMap:
         """Contiguous classes of a shrunk map of segments with dataset ids; bare where void."""
+        bare = self._truth.num_classes
         classes = [
-            {"id": s["id"], "category_id": self._contiguous_ids[s["category_id"]]} for s in segments
+            {"id": s["id"], "category_id": self._contiguous_ids.get(s["category_id"], bare)}
+            for s in segments
         ]
         small = every_nth(ids)
-        return shrink(semantic_from_panoptic(small, classes, self._truth.num_classes))
+        return shrink(semantic_from_panoptic(small, classes, bare))
 
     def evaluate(self) -> dict[str, Any] | None:
         self._work.finish()

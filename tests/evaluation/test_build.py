@@ -108,6 +108,16 @@ def test_instances_of_cityscapes_are_refused_with_the_remedy(
         built(tmp_path, *on(*ALL_ON))
 
 
+def test_boxes_of_assigned_masks_are_judged_too(
+    dataset_of_type: Callable[[str], None], tmp_path: Path
+) -> None:
+    dataset_of_type("coco_panoptic_seg")
+    cfg = get_cfg()
+    cfg.merge_from_list(on(ALL_ON[2], "MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY"))
+    evaluator = build_evaluator(cfg, NAME, tmp_path)
+    assert evaluator._instance._iou_types == ("bbox", "segm")
+
+
 def test_segmentor_only_needs_a_switch(
     dataset_of_type: Callable[[str], None], tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from tests.golden_cases import GoldenCase, cases
 
 CASES = [c for c in cases("eval_") if (c.path / "pred" / "panoptic.json").is_file()]
 
+PICTURES = ("sem_seg_pictures.png", "panoptic_seg_pictures.png", "mask_acc_pictures.png")
 IN_ORDER_OF_PROCESSES = ("sem_seg_predictions.json", "coco_instances_results.json")
 
 
@@ -67,6 +68,8 @@ def test_two_processes_equal_one(case: GoldenCase, tmp_path: Path) -> None:
     assert json.dumps(together) == json.dumps(alone)
     assert {"sem_seg", "panoptic_seg", "bbox", "segm", "mask_acc"} == set(together)
     assert json.loads((tmp_path / "rank1.json").read_text()) == {}
-    for file in (tmp_path / "alone").iterdir():
+    files = {file.name: file for file in (tmp_path / "alone").iterdir()}
+    assert set(PICTURES) <= set(files)
+    for file in files.values():
         if file.name not in IN_ORDER_OF_PROCESSES:
             assert (tmp_path / "together" / file.name).read_bytes() == file.read_bytes(), file.name

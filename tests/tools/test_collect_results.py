@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detectron2.data import DatasetCatalog
 
 from tests.golden_cases import REPOSITORY
 
@@ -144,6 +145,12 @@ def test_mess_has_22_benchmarks_in_five_domains() -> None:
     assert len(benchmarks.domains) == 5
     assert len(members) == 22
     assert set(members) == {b.name for b in benchmarks.all if b.name.startswith("mess_")}
+
+
+def test_every_dataset_of_a_benchmark_is_registered() -> None:
+    """Those of MESS come with its package; a config names its own."""
+    datasets = {d for b in Benchmarks().all if not b.name.startswith("mess_") for d in b.datasets}
+    assert datasets - {"-"} <= set(DatasetCatalog.list())
 
 
 def test_every_published_number_belongs_to_a_config_and_a_benchmark() -> None:
