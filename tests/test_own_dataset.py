@@ -15,6 +15,7 @@ import train_maskclippp
 from maskclippp.data.coco_panoptic import coco_panoptic
 from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import read_semantic_labels
+from maskclippp.yaml_files import read_yaml
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.real_samples import find_samples
 from tests.golden_cases import REPOSITORY
@@ -78,9 +79,9 @@ def run(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     train_maskclippp.command_line()
 
 
-def results(config: str, tag: str, dataset: str) -> dict[str, Any]:
+def results(config: str, tag: str, dataset: str, file: str = "results.json") -> dict[str, Any]:
     folder = Path("output", config, tag, "inference", dataset)
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    content: dict[str, Any] = json.loads((folder / file).read_text())
     return content
 
 
@@ -103,3 +104,30 @@ def test_the_commands_train_and_evaluate(monkeypatch: pytest.MonkeyPatch) -> Non
     assert words["test_vocabulary"]["source"] == "the words 'human, hound, meadow'"
     assert words["test_vocabulary"]["sha256"] != trial["test_vocabulary"]["sha256"]
     assert words["train_vocabulary"] == trial["train_vocabulary"]
+    detailed = results("my_dataset", "words", "my_dataset", "sem_seg_evaluation.json")
+    assert detailed["test_vocabulary"] == words["test_vocabulary"]
+
+
+@pytest.mark.usefixtures("data")
+def test_test_sets_of_one_run_may_have_different_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    customs = [
+        entry for name, _ in CONFIGS for entry in read_yaml(Path(name))["DATASETS"]["CUSTOM"]
+    ]
+    command = COMMANDS[1].replace("trial", "both")
+    options = f"DATASETS.CUSTOM {json.dumps(str(customs))} DATASETS.TEST "
+    run(monkeypatch, f"{command} {options} \"('my_dataset', 'my_panoptic')\"")
+    first, second = (results("my_dataset", "both", n) for n in ("my_dataset", "my_panoptic"))
+    assert first["test_vocabulary"]["classes"] == 3
+    assert second["test_vocabulary"]["classes"] > 3
+    assert first["train_vocabulary"] == second["train_vocabulary"]
+
+
+@pytest.mark.usefixtures("data")
+def test_training_sets_of_one_run_must_have_the_same_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = COMMANDS[0].replace("trial", "mixed")
+    train = "\"('my_dataset', 'shapes_train')\""
+    with pytest.raises(SystemExit):
+        run(monkeypatch, f"{command} DATASETS.TRAIN {train}")
+    assert "'my_dataset' (3 classes) and 'shapes_train'" in capsys.readouterr().err

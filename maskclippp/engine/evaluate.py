@@ -1,7 +1,8 @@
 """Evaluation of a model on one dataset, with its results as a file."""
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate on one dataset and write ``results.json`` into ``folder``.
 
-    A model with ``set_test_dataset(name)`` is told whose classes it has to name. The file records
-    the words that were asked for and those trained on, which decide what counts as seen.
+    A model with ``set_test_dataset(name)`` is told whose classes it has to name. This file and
+    those of the evaluators (``<task>_evaluation.json``) record the words that were asked for and
+    those trained on, which decide what counts as seen.
 
     Returns:
         Metrics per task on the main process, else {}.
@@ -47,8 +49,10 @@ def evaluate(
         logger.info("Evaluation results for %s:", dataset_name)
         print_csv_format(results)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"dataset": dataset_name, **_words_of(model), "results": results}
-        write_json(folder / "results.json", content)
+        words = _words_of(model)
+        write_json(folder / "results.json", {"dataset": dataset_name, **words, "results": results})
+        for task in results:
+            _add_words(folder / f"{task}_evaluation.json", words)
     return results
 
 
@@ -58,3 +62,9 @@ def _words_of(model: nn.Module) -> dict[str, Any]:
         key: getattr(model, key, None) for key in ("test_vocabulary", "train_vocabulary")
     }
     return {key: words.provenance() for key, words in vocabularies.items() if words is not None}
+
+
+def _add_words(path: Path, words: Mapping[str, Any]) -> None:
+    """Write ``words`` into the results of an evaluator, which knows the annotation alone."""
+    if words and path.is_file():
+        write_json(path, {**json.loads(path.read_text()), **words})
