@@ -126,6 +126,7 @@ def keep_settings(cfg: CfgNode, output: Path, *, has_masks: bool) -> None:
     nodes |= {key: cfg.MODEL[key] for key in ("SEM_SEG_HEAD", "SWIN")}
     nodes["MASK_FORMER"] = {k: v for k, v in cfg.MODEL.MASK_FORMER.items() if k != "TEST"}
     nodes |= {key: cfg.INPUT[key] for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST")}
+    nodes["DTYPE"] = cfg.MODEL.MASKCLIPPP.TEST.DTYPE
     settings = CfgNode(nodes).dump()
     path = output / SETTINGS_FILE
     if not has_masks or not path.is_file():

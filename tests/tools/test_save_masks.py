@@ -148,6 +148,13 @@ def test_masks_of_two_generators_are_not_mixed(images: Path, config: Path, tmp_p
         run(config, tmp_path / "masks", *options)
 
 
+def test_masks_of_another_precision_are_refused(images: Path, config: Path, tmp_path: Path) -> None:
+    run(config, tmp_path / "masks")
+    next((tmp_path / "masks").glob("*.npz")).unlink()
+    with pytest.raises(SystemExit, match="made with another DTYPE"):
+        run(config, tmp_path / "masks", "MODEL.MASKCLIPPP.TEST.DTYPE", "bfloat16")
+
+
 def test_settings_may_change_while_there_are_no_masks(
     images: Path, config: Path, tmp_path: Path
 ) -> None:
