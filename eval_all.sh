@@ -12,7 +12,8 @@
 #
 # NGPU 0 is the CPU. Files go to output/<config>/<TAG>_<benchmark> in the working directory. In the
 # environment: EVAL_WITHOUT_PSM=1 leaves the alignment out (plain CLIP similarities), EVAL_DRY_RUN=1
-# prints the commands, PYTHON names the interpreter (default: .venv of the repository, or python3).
+# prints the commands, PYTHON names the interpreter (default: .venv of the repository, or python3),
+# MASKCLIPPP_EVALUATION_WORKERS how many threads score images beside the model.
 
 # shellcheck source=tools/evaluation_functions.sh
 source "$(dirname "${BASH_SOURCE[0]}")/tools/evaluation_functions.sh"
