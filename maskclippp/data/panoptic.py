@@ -10,7 +10,6 @@ from detectron2.data import DatasetCatalog
 
 from maskclippp.data.files import read_json
 from maskclippp.data.layout import Layout
-from maskclippp.data.layout import datasets_root as datasets_root
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.vocabularies import ClassEntry, class_list
 
