@@ -82,11 +82,11 @@ def _check_entry(entry: Any, place: str) -> Mapping[str, Any]:
 def _register_index_png(settings: Mapping[str, Any], place: str) -> None:
     words = _read_words(settings["words"], place)
     num_classes = len(words.names)
-    written_ignore = settings.get("ignore", 255)
-    if not isinstance(written_ignore, int):
-        raise ValueError(f"{place}: ignore must be a pixel value, found {written_ignore!r}")
     # Positions of classes and the label of ignored pixels must not meet.
     ignore_label = 255 if num_classes <= 255 else 65535
+    written_ignore = settings.get("ignore", ignore_label)
+    if not isinstance(written_ignore, int):
+        raise ValueError(f"{place}: ignore must be a pixel value, found {written_ignore!r}")
     ids = words.ids or tuple(range(num_classes))
     if written_ignore in ids:
         raise ValueError(
