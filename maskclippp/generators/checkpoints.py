@@ -1,6 +1,7 @@
 """Checkpoints of trained generators: where they are published, and how a head takes its weights."""
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -100,10 +101,19 @@ def load_head(parts: Mapping[str, nn.Module], node: CfgNode) -> None:
             f"{len(expected)}; set it to {len(found)}"
         )
     unused = sorted(state.keys() - own.keys())
-    if unused:
-        logger.warning("%s: %d entries are not used, for example %s", file, len(unused), unused[:3])
-    used = {k: v for k, v in state.items() if k in own}
+    # Layers beyond those of the config would be missed; what no layer resembles, nobody misses.
+    kinds = {_without_numbers(name) for name in own}
+    foreign = [name for name in unused if _without_numbers(name) not in kinds]
+    if foreign:
+        examples = foreign[:3]
+        logger.warning("%s: %d entries are not used, for example %s", file, len(foreign), examples)
+    used = {k: v for k, v in state.items() if k not in foreign}
     load_exactly(head, used, source=file, model_name=node.NAME)
+
+
+def _without_numbers(key: str) -> str:
+    """What kind of parameter a key names, in whichever layer."""
+    return re.sub(r"\d+", "0", key)
 
 
 def _is_of_head(key: str) -> bool:

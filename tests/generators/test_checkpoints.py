@@ -124,3 +124,11 @@ def test_no_name_at_all_is_told_with_what_may_stand_there() -> None:
 
 def test_the_weights_of_the_built_in_world_have_a_name() -> None:
     assert check_present("shapes", KEY).name == "shapes_fcclip.safetensors"
+
+
+def test_a_config_of_fewer_layers_is_refused(tmp_path: Path) -> None:
+    """Its layers would fit, and the masks would be wrong."""
+    file = save(tmp_path / "deep.pth", published_layout(small_generator()))
+    layers = small_config().MODEL.MASK_FORMER.DEC_LAYERS
+    with pytest.raises(ValueError, match=r"unexpected predictor\.transformer_.*_layers\."):
+        small_generator(KEY, file, "MODEL.MASK_FORMER.DEC_LAYERS", layers - 1)
