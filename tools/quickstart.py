@@ -1,7 +1,7 @@
 """The main job in minutes: plain CLIP, fine-tuning on true masks, and what it changes.
 
 Evaluates the CLIP of the built-in shapes world, fine-tunes it with ``train_maskclippp.py``,
-evaluates again, prints what changed, and what masks of a trained generator give over superpixels;
+evaluates again, prints what changed, and compares a trained generator with default superpixels;
 ``report.html`` adds pictures. Nothing is downloaded.
 
     python tools/quickstart.py [--output output/quickstart] [KEY VALUE ...]

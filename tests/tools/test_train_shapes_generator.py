@@ -85,7 +85,9 @@ def test_shipped_weights_are_small_and_tell_how_they_were_made(name: str, config
 
 
 @pytest.mark.parametrize(("name", "config"), SHIPPED, ids=["fcclip", "mask2former"])
-def test_a_shipped_generator_finds_better_masks_than_superpixels(name: str, config: Path) -> None:
+def test_a_shipped_generator_is_above_superpixels_of_default_settings(
+    name: str, config: Path
+) -> None:
     scenes = [scene_of("val", index) for index in range(VALIDATION_SCENES)]
     trained, _ = tool.build_source(config, [KEY, name])
     superpixels, _ = tool.build_source(CONFIGS / "linear_psm_superpixels.yaml", [])
