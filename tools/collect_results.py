@@ -36,6 +36,7 @@ SEEN, UNSEEN = "(S)", "(U)"
 AUGMENTED = "_TTA"
 MESS = "MESS"
 WORDS = " (words)"
+TUNED, PLAIN = "tuned", "plain CLIP"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Benchmark:
 class Published:
     """A line of ``published_results.tsv``; ``config`` is a pattern of config names."""
 
+    model: str  # TUNED or PLAIN
     config: str
     benchmark: str
     task: str
@@ -66,6 +68,7 @@ class Evaluation:
     config: str
     tag: str
     checkpoint: str
+    model: str  # TUNED, PLAIN, or "" for what nobody published: tuned, then without alignment
     words: str
     dataset: str
     metrics: Mapping[tuple[str, str], float]  # by (task, metric), percent
@@ -122,8 +125,8 @@ class Benchmarks:
     def published(self) -> list[Published]:
         """The published numbers."""
         return [
-            Published(config, benchmark, task, metric, float(value))
-            for config, benchmark, task, metric, value in _read_table("published_results.tsv")
+            Published(*names, float(value))
+            for *names, value in _read_table("published_results.tsv")
         ]
 
     def of_dataset(self, dataset: str) -> Benchmark | None:
@@ -131,15 +134,15 @@ class Benchmarks:
         return next((b for b in self.all if dataset in b.datasets), None)
 
     def published_value(
-        self, config: str, benchmark: Benchmark | None, task: str, metric: str
+        self, model: str, config: str, benchmark: Benchmark | None, task: str, metric: str
     ) -> float | None:
-        """The published number for a config, if there is one."""
-        wanted = (benchmark.name if benchmark else None, task, metric)
+        """The published number for a model and config, if there is one."""
+        wanted = (model, benchmark.name if benchmark else None, task, metric)
         return next(
             (
                 p.value
                 for p in self.published
-                if wanted == (p.benchmark, p.task, p.metric)
+                if wanted == (p.model, p.benchmark, p.task, p.metric)
                 and fnmatch.fnmatchcase(config, p.config)
             ),
             None,
@@ -223,9 +226,7 @@ def wide_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
             line[column] = value.ours if value else None
             if any(v.published is not None for v in anywhere):
                 line[f"{column} (published)"] = value.published if value else None
-            if not column.endswith((SEEN, UNSEEN)) and any(
-                r.values[column].words for r in rows if column in r.values
-            ):
+            if not column.endswith((SEEN, UNSEEN)) and any(v.words for v in anywhere):
                 line[f"{column}{WORDS}"] = value.words if value else None
         lines.append(line)
     return lines
@@ -259,7 +260,9 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     filled = [key for key in lines[0] if any(line[key] not in (None, "") for line in lines)]
     kept = [key for key in filled if not key.endswith(WORDS)]
     body = [[line[key] for key in kept] for line in lines]
-    return tabulate(body, headers=kept, tablefmt="github", floatfmt=".2f", disable_numparse=[0])
+    # A tag may look like a number, which is not to be rounded.
+    texts = [i for i, key in enumerate(kept) if any(isinstance(line[key], str) for line in lines)]
+    return tabulate(body, headers=kept, tablefmt="github", floatfmt=".2f", disable_numparse=texts)
 
 
 def main() -> None:
@@ -309,24 +312,29 @@ def _read_evaluation(file: Path) -> Evaluation:
         ) from error
     if file.parents[1].name.endswith(AUGMENTED):
         metrics = {(task + AUGMENTED, name): value for (task, name), value in metrics.items()}
+    checkpoint, model = _model(run)
     return Evaluation(
         folder=file.parent,
         config=run.resolve().parent.name,
         tag=run.resolve().name,
-        checkpoint=_checkpoint(run),
+        checkpoint=checkpoint,
+        model=model,
         words=words,
         dataset=dataset,
         metrics=metrics,
     )
 
 
-def _checkpoint(run: Path) -> str:
-    """MODEL.WEIGHTS of a run, "" if it left no config."""
+def _model(run: Path) -> tuple[str, str]:
+    """MODEL.WEIGHTS of a run ("" if it left no config), and whose published numbers fit it."""
     file = run / "config.yaml"
     if not file.is_file():
-        return ""
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return str(content["MODEL"]["WEIGHTS"])
+        return "", TUNED
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))["MODEL"]
+    checkpoint = str(config["WEIGHTS"])
+    if config["MASKCLIPPP"]["PSM"]["NAME"] != "DummyPSM":
+        return checkpoint, TUNED
+    return checkpoint, "" if checkpoint else PLAIN
 
 
 def _words(content: Mapping[str, Any]) -> str:
@@ -355,7 +363,9 @@ def _main_values(
         main = MAIN_METRICS.get(task.removesuffix(AUGMENTED))
         if main is None or metric not in (main, main + SEEN, main + UNSEEN):
             continue
-        published = benchmarks.published_value(evaluation.config, benchmark, task, metric)
+        published = benchmarks.published_value(
+            evaluation.model, evaluation.config, benchmark, task, metric
+        )
         augmented = " TTA" if task.endswith(AUGMENTED) else ""
         yield Value(label + augmented, task, metric, ours, published, evaluation.words)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from detectron2.data import DatasetCatalog
 
 from tests.golden_cases import REPOSITORY
@@ -31,6 +32,7 @@ def make_run(
     config: str = CONFIG,
     folder: str = "inference",
     weights: str = "model.pth",
+    alignment: str = "LinearPSM",
     **extra: Any,
 ) -> Path:
     """A run directory as train_maskclippp.py --eval-only leaves it; ``results`` by dataset."""
@@ -39,7 +41,8 @@ def make_run(
         (run / folder / dataset).mkdir(parents=True, exist_ok=True)
         content = {"dataset": dataset, "results": metrics, **extra}
         (run / folder / dataset / "results.json").write_text(json.dumps(content))
-    (run / "config.yaml").write_text(f"MODEL:\n  WEIGHTS: {weights}\n")
+    run_config = {"MODEL": {"WEIGHTS": weights, "MASKCLIPPP": {"PSM": {"NAME": alignment}}}}
+    (run / "config.yaml").write_text(yaml.safe_dump(run_config))
     return run
 
 
@@ -97,6 +100,34 @@ def test_other_configs_have_no_published_numbers(tmp_path: Path) -> None:
     make_run(tmp_path, "a_ade150", {ADE: {"sem_seg": {"mIoU": 35.0}}}, config="own")
     (line,) = comparison(rows_of(tmp_path))
     assert line["published"] is None
+
+
+@pytest.mark.parametrize(
+    ("alignment", "weights", "published"),
+    [
+        ("LinearPSM", "model.pth", 67.0),
+        ("DummyPSM", "", 52.7),  # plain CLIP
+        ("DummyPSM", "model.pth", None),
+    ],
+)
+def test_runs_without_alignment_are_not_compared_with_the_tuned_model(
+    tmp_path: Path, alignment: str, weights: str, published: float | None
+) -> None:
+    make_run(
+        tmp_path,
+        "a_mask-acc_ade150",
+        mask_accuracy(ADE, 50.0),
+        config="maskclippp_coco-stuff_eva-clip-vit-l-14-336_wtext",
+        alignment=alignment,
+        weights=weights,
+    )
+    (line,) = comparison(rows_of(tmp_path))
+    assert line["published"] == published
+
+
+def test_tags_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
+    make_run(tmp_path, "0.0015", {ADE: {"sem_seg": {"mIoU": 36.0}}})
+    assert "| 0.0015 |" in markdown(collect_results.wide_table(rows_of(tmp_path)))
 
 
 def test_augmented_results_are_no_match_for_published_ones(tmp_path: Path) -> None:
@@ -158,9 +189,12 @@ def test_every_published_number_belongs_to_a_config_and_a_benchmark() -> None:
     stems = [path.stem for path in (REPOSITORY / "configs").rglob("*.yaml")]
     by_name = {benchmark.name: benchmark for benchmark in benchmarks.all}
     for published in benchmarks.published:
+        assert published.model in (collect_results.TUNED, collect_results.PLAIN)
         benchmark = by_name[published.benchmark]
         values = [
-            benchmarks.published_value(stem, benchmark, published.task, published.metric)
+            benchmarks.published_value(
+                published.model, stem, benchmark, published.task, published.metric
+            )
             for stem in stems
         ]
         assert published.value in values
