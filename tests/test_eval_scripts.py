@@ -121,6 +121,9 @@ def test_alignment_can_be_left_out(tmp_path: Path) -> None:
         (f"eval_ade150 {CONFIG} weights.pth", "usage"),
         (f"eval_ade150 {CONFIG} weights.pth two mine", "usage"),
         (f"eval_ade150 {CONFIG} weights.pth 0 mine SEED", "usage"),
+        (f"eval_ade150 {CONFIG} weights.pth 0 ''", "TAG names the folder"),
+        (f"eval_ade150 {CONFIG} weights.pth 0 a/b", "TAG names the folder"),
+        (f"eval_ade150 {CONFIG} weights.pth 0 default", "TAG names the folder"),
         ("eval_ade150 none.yaml weights.pth 0 mine", "there is no config none.yaml"),
     ],
 )
@@ -151,3 +154,25 @@ def test_a_failed_evaluation_is_named_and_has_no_table(tmp_path: Path) -> None:
     assert "NO_SUCH_KEY" in done.stdout + done.stderr
     assert "failed: shapes" in done.stderr
     assert "| benchmark" not in done.stdout
+
+
+def test_results_of_an_earlier_run_do_not_pass_for_those_of_a_failed_one(tmp_path: Path) -> None:
+    run = tmp_path / "output" / "plain_clip" / "mine_shapes"
+    for folder in ("inference", "inference_TTA"):
+        (run / folder / "shapes_val").mkdir(parents=True)
+        (run / folder / "shapes_val" / "results.json").write_text(folder)
+    assert bash(f"eval_shapes {CONFIG} '' 0 mine NO_SUCH_KEY 1", tmp_path).returncode == 1
+    assert not list(run.rglob("results.json"))
+    kept = sorted(file.read_text() for file in run.rglob("previous_results.json"))
+    assert kept == ["inference", "inference_TTA"]
+
+
+def test_a_table_that_cannot_be_made_is_a_failure(tmp_path: Path) -> None:
+    python = tmp_path / "python"  # evaluates without results
+    python.write_text(
+        f'#!/bin/sh\ncase $1 in *train*) exit 0 ;; esac\nexec "{sys.executable}" "$@"\n'
+    )
+    python.chmod(0o755)
+    done = bash(f"eval_shapes {CONFIG} '' 0 mine", tmp_path, PYTHON=str(python))
+    assert done.returncode == 1
+    assert "has no results" in done.stderr

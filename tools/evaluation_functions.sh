@@ -30,9 +30,9 @@ _eval_define() {
 
 # _eval_run PROTOCOL NAME... -- CONFIG CHECKPOINT NGPU TAG [KEY VALUE ...]
 # Evaluate on the named benchmarks one after the other, then print one table. A failure does not
-# stop the others; the status says whether there was one.
+# stop the others; the status says whether there was one, of the table too.
 _eval_run() {
-  local protocol=$1 names=() failed=() folders=() name
+  local protocol=$1 names=() failed=() folders=() name status=0
   shift
   while [[ $1 != -- ]]; do
     names+=("$1")
@@ -48,12 +48,14 @@ _eval_run() {
     fi
   done
   if [[ -z ${EVAL_DRY_RUN-} && ${#folders[@]} -gt 0 ]]; then
-    "$(_eval_python)" "$_eval_repository/tools/collect_results.py" --comparison "${folders[@]}"
+    "$(_eval_python)" "$_eval_repository/tools/collect_results.py" --comparison "${folders[@]}" ||
+      status=1
   fi
   if [[ ${#failed[@]} -gt 0 ]]; then
     echo "failed: ${failed[*]}" >&2
-    return 1
+    status=1
   fi
+  return $status
 }
 
 _eval_check() {
@@ -64,6 +66,11 @@ _eval_check() {
   fi
   if [[ ! -f $(_eval_file "$1") ]]; then
     echo "there is no config $1, neither here nor in $_eval_repository" >&2
+    return 2
+  fi
+  # train_maskclippp.py takes "default" for today's date; the rest makes no folder of its own.
+  if [[ -z $4 || $4 == */* || $4 == default ]]; then
+    echo "TAG names the folder of the run: some text without \"/\", not \"default\"; found: '$4'" >&2
     return 2
   fi
 }
@@ -104,10 +111,22 @@ _eval_folder() {
   echo "$folder"
 }
 
+# _eval_set_aside FOLDER DATASET,...: rename the results that an earlier run left. If the new one
+# fails, they would pass for its own: its config.yaml, with another checkpoint, is there already.
+_eval_set_aside() {
+  local dataset file
+  for dataset in ${2//,/ }; do
+    for file in "$1"/inference*/"$dataset"/results.json; do
+      if [[ -f $file ]]; then mv -f "$file" "${file%/*}/previous_results.json"; fi
+    done
+  done
+}
+
 # _eval_benchmark PROTOCOL NAME CONFIG CHECKPOINT NGPU TAG [KEY VALUE ...]: one run, or its command
 # alone with EVAL_DRY_RUN.
 _eval_benchmark() {
-  local protocol=$1 name=$2 config=$3 checkpoint=$4 ngpu=$5 tag=$6
+  local protocol=$1 name=$2 config=$3 checkpoint=$4 ngpu=$5 tag=$6 folder
+  folder=$(_eval_folder "$@")
   shift 6
   local datasets tasks true_masks options
   IFS=$'\t' read -r _ _ datasets tasks true_masks options < <(_eval_lines "$name")
@@ -143,6 +162,7 @@ _eval_benchmark() {
     printf '%q ' "${command[@]}"
     echo
   else
+    _eval_set_aside "$folder" "$datasets"
     "${command[@]}"
   fi
 }
