@@ -14,7 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from maskclippp.data.files import LabelArray, check_same_size, read_json, read_panoptic_ids
-from maskclippp.data.panoptic import check_segments
+from maskclippp.data.panoptic import category_id_shift, check_segments
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.model_outputs import required
@@ -237,10 +237,14 @@ class PanopticEvaluator(DatasetEvaluator):
 
     @cached_property
     def _dataset_ids(self) -> dict[bool, dict[int, int]]:
-        metadata = self._truth.metadata
+        """The JSON's category id by contiguous class, of things (True) and stuff (False)."""
+        things = self._truth.metadata.thing_dataset_id_to_contiguous_id
+        stuff = self._truth.metadata.stuff_dataset_id_to_contiguous_id
+        # As the records are read: a JSON may count from 0 what is registered from 1.
+        shift = category_id_shift(list(self._categories), [*things, *stuff])
         return {
-            True: {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()},
-            False: {v: k for k, v in metadata.stuff_dataset_id_to_contiguous_id.items()},
+            True: {number: identity - shift for identity, number in things.items()},
+            False: {number: identity - shift for identity, number in stuff.items()},
         }
 
     @cached_property
