@@ -24,7 +24,10 @@ _ADE20K = (
     "unpack ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu into the root, then "
     "run python datasets/"
 )
-_COCO = "unpack {split}2017.zip and {more} from https://cocodataset.org/#download into coco"
+_COCO_INSTANCES = (
+    "unpack {split}2017.zip and annotations_trainval2017.zip from "
+    "https://cocodataset.org/#download into coco"
+)
 
 
 def cityscapes_image(stem: str) -> str:
@@ -139,8 +142,9 @@ SEMANTIC_DATASETS = (
             labels=f"coco/stuffthingmaps_detectron2/{split}2017",
             class_list="coco_stuff_171",
             preparation=(
-                f"{_COCO.format(split=split, more='stuffthingmaps_trainval2017.zip')}/, then run "
-                "python datasets/prepare_coco_stuff_sem_seg.py (datasets/README.md)"
+                f"unpack {split}2017.zip (https://cocodataset.org/#download) into coco and "
+                "stuffthingmaps_trainval2017.zip (https://github.com/nightrome/cocostuff#downloads)"
+                " into coco/stuffthingmaps, then run python datasets/prepare_coco_stuff_sem_seg.py"
             ),
         )
         for split in SPLITS
@@ -210,7 +214,7 @@ INSTANCE_DATASETS = (
             images=f"coco/{split}2017",
             instances_json=f"coco/annotations/instances_{split}2017.json",
             class_list="coco_panoptic",
-            preparation=_COCO.format(split=split, more="annotations_trainval2017.zip"),
+            preparation=_COCO_INSTANCES.format(split=split),
         )
         for split in SPLITS
     ),

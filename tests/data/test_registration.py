@@ -1,22 +1,27 @@
 """The registered datasets: names, layouts, metadata; mappers and evaluators that work on them."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from maskclippp.config import get_cfg
 from maskclippp.data.builtin import INSTANCE_DATASETS, PANOPTIC_DATASETS, SEMANTIC_DATASETS
+from maskclippp.data.files import read_panoptic_ids
 from maskclippp.data.instances import load_instance_records
 from maskclippp.data.mappers import TestMapper, build_train_mapper
-from maskclippp.data.panoptic import load_panoptic_records
+from maskclippp.data.panoptic import load_panoptic_records, register_panoptic
 from maskclippp.data.semantic import load_semantic_records
-from maskclippp.evaluation import build_evaluator
+from maskclippp.evaluation import GroundTruth, PanopticEvaluator, build_evaluator
 from tests.data.registered_layouts import (
     HEIGHT,
     INSTANCES,
@@ -33,6 +38,15 @@ NAMES = [*PANOPTIC, *SEMANTIC, *INSTANCES]
 PANOPTIC_OF = {dataset.name: dataset for dataset in PANOPTIC_DATASETS}
 SEMANTIC_OF = {dataset.name: dataset for dataset in SEMANTIC_DATASETS}
 INSTANCES_OF = {dataset.name: dataset for dataset in INSTANCE_DATASETS}
+
+
+@pytest.fixture
+def own_name() -> Iterator[str]:
+    """A name for a dataset to register, for the time of a test."""
+    name = "registration_for_tests"
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
 
 
 def panoptic_categories(name: str, shift: int = 0) -> list[dict[str, Any]]:
@@ -180,6 +194,31 @@ def test_mapillary_categories_may_count_from_one_or_zero(shift: int, tmp_path: P
     make_panoptic(tmp_path, PANOPTIC[name], panoptic_categories(name, shift))
     (record,) = load_panoptic_records(PANOPTIC_OF[name], tmp_path, check_files=True)
     assert [segment["category_id"] for segment in record["segments_info"]] == [0, 64]
+
+
+@pytest.mark.parametrize("shift", [0, -1])
+def test_panoptic_quality_holds_wherever_categories_count_from(
+    shift: int, own_name: str, tmp_path: Path
+) -> None:
+    name = "openvocab_mapillary_vistas_panoptic_val"
+    make_panoptic(tmp_path, PANOPTIC[name], panoptic_categories(name, shift))
+    register_panoptic(dataclasses.replace(PANOPTIC_OF[name], name=own_name), tmp_path)
+    (record,) = DatasetCatalog.get(own_name)
+    evaluator = PanopticEvaluator(GroundTruth(own_name), tmp_path)
+    ids = torch.from_numpy(read_panoptic_ids(record["pan_seg_file_name"]))
+    evaluator.process([record], [{"panoptic_seg": (ids, record["segments_info"])}])
+    assert evaluator.evaluate()["panoptic_seg"]["PQ"] == 100
+    (prediction,) = json.loads((tmp_path / "predictions.json").read_text())["annotations"]
+    found = [segment["category_id"] for segment in prediction["segments_info"]]
+    assert found == [1 + shift, 65 + shift]
+
+
+def test_coco_stuff_says_where_each_archive_belongs(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        load_semantic_records(SEMANTIC_OF["openvocab_coco_2017_val_stuff_sem_seg"], tmp_path)
+    message = " ".join(str(error.value).split())
+    assert "stuffthingmaps_trainval2017.zip (https" in message
+    assert "into coco/stuffthingmaps, then run" in message
 
 
 def test_names_load_below_the_root_of_the_environment(tmp_path: Path) -> None:
