@@ -38,6 +38,7 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader  # noqa:
 
 from maskclippp.config import get_cfg  # noqa: E402
 from maskclippp.config_files import merge_config_file, merge_options  # noqa: E402
+from maskclippp.data.custom import register_custom_datasets  # noqa: E402
 from maskclippp.data.mappers.test_mapper import TestMapper  # noqa: E402
 from maskclippp.engine.errors import exit_on_bad_input  # noqa: E402
 from maskclippp.generators import build_mask_source  # noqa: E402
@@ -90,11 +91,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def build_config(args: argparse.Namespace) -> CfgNode:
-    """The config file with the command line's options laid over it."""
+    """The config file with the command line's options laid over it, its own datasets registered."""
     cfg = get_cfg()
     merge_config_file(cfg, args.config_file)
     merge_options(cfg, args.options)
     cfg.MODEL.DEVICE = args.device
+    register_custom_datasets(cfg.DATASETS.CUSTOM)
     return cfg
 
 

@@ -116,6 +116,27 @@ def test_a_folder_of_images_keeps_its_folders(config: Path, tmp_path: Path) -> N
     assert files == {"rome/a.png", "rome/b.png", "bonn/x/a.png"}
 
 
+def test_images_of_a_dataset_that_the_config_describes(
+    images: Path, config: Path, tmp_path: Path
+) -> None:
+    name = "save_masks_custom"
+    json_file = images.parent / "annotations" / "panoptic_val2017.json"
+    entry = {
+        "name": name,
+        "kind": "coco_panoptic",
+        "images": str(images),
+        "annotations": str(json_file),
+        "panoptic_maps": str(images.parent / "panoptic_val2017"),
+    }
+    options = ("DATASETS.CUSTOM", str([entry]), "DATASETS.TEST", f"('{name}',)")
+    try:
+        run(config, tmp_path / "masks", *options)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert len(list((tmp_path / "masks").glob("*.npz"))) == len(SIZES)
+
+
 def test_masks_of_resized_images_have_the_original_size(
     images: Path, config: Path, tmp_path: Path
 ) -> None:
