@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data.ade20k_index import read_image_paths
 from maskclippp.data.files import check_same_size, read_panoptic_ids
 from maskclippp.data.preparation import Files, Step, run_script

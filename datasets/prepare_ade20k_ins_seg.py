@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data import ade20k_sources
 from maskclippp.data.ade20k_sources import Instance
 from maskclippp.data.files import read_image_size

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data import ade20k_sources
 from maskclippp.data.files import LabelArray, check_same_size
 from maskclippp.data.preparation import AnnotationFile, Files, Step, run_script

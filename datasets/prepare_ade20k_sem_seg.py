@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data import ade20k_sources
 from maskclippp.data.preparation import Files, Step, run_script
 from maskclippp.data.prepared_files import LabelMap

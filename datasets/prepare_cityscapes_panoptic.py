@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data.files import LabelArray, read_label_map
 from maskclippp.data.preparation import (
     AnnotationFile,

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data.coco_panoptic import coco_panoptic
 from maskclippp.data.files import read_panoptic_ids
 from maskclippp.data.panoptic import load_panoptic_records

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data.files import read_label_map
 from maskclippp.data.preparation import (
     Files,

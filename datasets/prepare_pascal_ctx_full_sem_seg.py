@@ -16,6 +16,8 @@ import numpy.typing as npt
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data.pascal_sources import SPLIT_FOLDERS, challenge_folder, label_path
 from maskclippp.data.preparation import (
     Files,
@@ -31,7 +33,7 @@ from maskclippp.data.renumbering import renumber
 
 WHERE_TO_GET = (
     "unpack trainval.tar.gz, the annotations of https://cs.stanford.edu/~roozbeh/pascal-context/, "
-    "into VOC2010"
+    "into VOC2010, beside JPEGImages"
 )
 IMAGES_FIRST = "run prepare_pascal_ctx_sem_seg.py first, which copies the images"
 

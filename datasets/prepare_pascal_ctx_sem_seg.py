@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data.files import read_json
 from maskclippp.data.pascal_sources import challenge_folder, copied_images, label_path
 from maskclippp.data.preparation import Files, Step, errors_name, require_file, run_script
@@ -32,7 +34,7 @@ from maskclippp.data.vocabularies import load_class_list
 WHERE_TO_GET = (
     "unpack VOCtrainval_03-May-2010.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2010/) into the "
     "root of all datasets and put trainval_merged.json "
-    "(https://sites.google.com/view/pasd/dataset) into VOC2010"
+    "(https://sites.google.com/view/pasd/dataset) into its VOC2010, beside JPEGImages"
 )
 REQUIRED_KEYS = {
     "images": ("image_id", "file_name", "height", "width", "phase"),

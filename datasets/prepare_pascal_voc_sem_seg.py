@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from maskclippp.data.files import read_label_map
 from maskclippp.data.pascal_sources import challenge_folder, copied_images, label_path
 from maskclippp.data.preparation import Files, Step, errors_name, require_file, run_script

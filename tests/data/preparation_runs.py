@@ -21,12 +21,13 @@ DATASETS = REPOSITORY / "datasets"
 def run_process(script: str, root: Path, *options: str) -> str:
     """Run a script as a process whose root comes from the environment; returns what it reports.
 
-    It must succeed. Two workers, and a working directory that is not the repository.
+    It must succeed. Two workers, a working directory that is not the repository, and no search path
+    that leads to it.
     """
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment = {
-        **os.environ,
+        **inherited,
         "DETECTRON2_DATASETS": str(root),
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
     }
     completed = subprocess.run(
