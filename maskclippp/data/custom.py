@@ -41,12 +41,16 @@ def register_custom_datasets(entries: Sequence[Any]) -> None:
 
     Raises:
         FileNotFoundError: a word list, folder or annotation file is not there.
-        ValueError: an entry that is incomplete or misspelt, a name that is taken, or words that
-            are missing or stand twice.
+        ValueError: an entry that is incomplete or misspelt, a name that is taken, or words or
+            category ids that are missing or stand twice.
     """
+    place_of: dict[str, str] = {}
     for index, entry in enumerate(entries):
         settings = _check_entry(entry, f"{KEY}[{index}]")
         name = settings["name"]
+        if name in place_of:
+            raise ValueError(f"{KEY}[{index}]: {place_of[name]} has the name {name} too")
+        place_of[name] = f"{KEY}[{index}]"
         if name in DatasetCatalog.list():
             if not MetadataCatalog.get(name).get("is_custom", False):
                 raise ValueError(f"{KEY}[{index}]: a dataset {name} ships already; rename yours")
@@ -76,6 +80,9 @@ def _check_entry(entry: Any, place: str) -> Mapping[str, Any]:
     missing = [key for key in _REQUIRED[kind] if not entry.get(key)]
     if missing:
         raise ValueError(f"{place}: kind {kind} needs {', '.join(missing)} as well")
+    for key in valid:
+        if key not in ("words", "ignore") and not isinstance(entry.get(key, ""), str):
+            raise ValueError(f"{place}: {key} must be a text, found {entry[key]!r}")
     return entry
 
 
@@ -116,6 +123,9 @@ def _register_panoptic(settings: Mapping[str, Any], place: str) -> None:
     json_file = Path(settings["annotations"]).expanduser().absolute()
     categories, image_names = _read_outline(json_file, place)
     ids = [category["id"] for category in categories]
+    repeated = sorted({identity for identity in ids if ids.count(identity) > 1})
+    if repeated:
+        raise ValueError(f"{json_file}: the category ids {repeated[:10]} stand more than once")
     if settings.get("words"):
         words = _read_words(settings["words"], place)
         _check_fits_categories(words, ids, place)

@@ -169,6 +169,8 @@ def test_missing_images_are_counted_and_named(panoptic_entry: dict[str, Any]) ->
         ({"ignore": 7}, ValueError, "also the value of the class 'dog, puppy'"),
         ({"ignore": "void"}, ValueError, "ignore must be a pixel value"),
         ({"name": "shapes_val"}, ValueError, "shapes_val ships already"),
+        ({"name": 2017}, ValueError, r"\[0\]: name must be a text, found 2017"),
+        ({"images": ["images"]}, ValueError, "images must be a text"),
     ],
 )
 def test_wrong_entries_are_explained(
@@ -176,6 +178,20 @@ def test_wrong_entries_are_explained(
 ) -> None:
     with pytest.raises(error, match=message):
         register_custom_datasets([{**entry, **changes}])
+
+
+def test_two_entries_of_one_name_are_refused(entry: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"CUSTOM\[1\]: DATASETS.CUSTOM\[0\] has the name {NAME}"):
+        register_custom_datasets([entry, {**entry, "words": "dog, lawn"}])
+
+
+def test_category_ids_that_stand_twice_are_named(panoptic_entry: dict[str, Any]) -> None:
+    json_file = Path(panoptic_entry["annotations"])
+    content = json.loads(json_file.read_text())
+    content["categories"][3]["id"] = 1
+    json_file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"category ids \[1\] stand more than once"):
+        register_custom_datasets([panoptic_entry])
 
 
 def test_an_entry_that_is_no_mapping_is_shown() -> None:
