@@ -164,8 +164,7 @@ def read_openseg_words(entry: OpenSegList, metadata: Any) -> WordList:
 
 
 def _names_by_id(names: Mapping[int, str], metadata: Any, path: Path) -> tuple[str, ...]:
-    kind = "stuff" if metadata.get("stuff_classes", None) else "thing"
-    positions: Mapping[int, int] = metadata.get(f"{kind}_dataset_id_to_contiguous_id")
+    positions = class_positions(metadata)
     ids: Sequence[int] = sorted(positions, key=lambda identity: positions[identity])
     unknown = [identity for identity in ids if identity not in names]
     if unknown:
@@ -173,3 +172,10 @@ def _names_by_id(names: Mapping[int, str], metadata: Any, path: Path) -> tuple[s
             f"{path} has no words for the categories {unknown[:10]} of dataset {metadata.name}"
         )
     return tuple(names[identity] for identity in ids)
+
+
+def class_positions(metadata: Any) -> Mapping[int, int]:
+    """The contiguous id of every class of a dataset by category id; empty if it does not say."""
+    kind = "stuff" if metadata.get("stuff_classes", None) else "thing"
+    positions: Mapping[int, int] = metadata.get(f"{kind}_dataset_id_to_contiguous_id", {})
+    return positions

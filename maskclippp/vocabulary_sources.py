@@ -18,10 +18,17 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import MetadataCatalog
 
-from maskclippp.openseg import DOWNLOAD_COMMAND, downloaded, find_list, read_openseg_words
+from maskclippp.openseg import (
+    DOWNLOAD_COMMAND,
+    class_positions,
+    downloaded,
+    find_list,
+    read_openseg_words,
+)
 from maskclippp.vocabulary import (
     Vocabulary,
     class_names_of,
@@ -65,7 +72,8 @@ def evaluation_vocabulary(dataset_name: str, selection: str) -> Vocabulary:
     if selection in NAMED_SELECTIONS:
         return _dataset_vocabulary(dataset_name, selection)
     words = read_words(selection)
-    expected = class_names_of(MetadataCatalog.get(dataset_name))
+    metadata = MetadataCatalog.get(dataset_name)
+    expected = class_names_of(metadata)
     if len(words.names) != len(expected):
         raise ValueError(
             f"{KEY}: {words.source} has {len(words.names)} classes, but dataset {dataset_name} is "
@@ -73,7 +81,16 @@ def evaluation_vocabulary(dataset_name: str, selection: str) -> Vocabulary:
             f"line for each of them, in its order ({expected[0].split(',')[0]!r} first). To look "
             "for other words without evaluation, call set_test_vocabulary on the model"
         )
-    return Vocabulary.from_class_names(words.names, words.source)
+    return Vocabulary.from_class_names(_in_order_of(metadata, words), words.source)
+
+
+def _in_order_of(metadata: Any, words: WordList) -> Sequence[str]:
+    """The names by class, where they are numbered by a dataset's category ids; else as they are."""
+    positions = class_positions(metadata)
+    if words.ids is None or set(words.ids) != set(positions):
+        return words.names
+    names = dict(zip(words.ids, words.names, strict=True))
+    return [names[identity] for identity in sorted(names, key=lambda identity: positions[identity])]
 
 
 def read_words(selection: str) -> WordList:

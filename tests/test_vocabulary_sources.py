@@ -187,3 +187,17 @@ def test_published_lists_fit_the_registered_classes(cache: Path) -> None:
                 for a, b in zip(theirs.classes, ours.classes, strict=True)
             ]
             assert sum(shared) > 0.6 * len(shared), name
+
+
+def test_numbered_words_of_a_user_go_to_the_categories_of_their_ids(tmp_path: Path) -> None:
+    name = "vocabulary_sources_unordered"
+    positions = {9: 0, 4: 1}
+    MetadataCatalog.get(name).set(
+        stuff_classes=["sky", "dog"], stuff_dataset_id_to_contiguous_id=positions
+    )
+    words = tmp_path / "words.txt"
+    words.write_text("4: hound\n9: heaven")
+    assert evaluation_vocabulary(name, str(words)).classes == (("heaven",), ("hound",))
+    words.write_text("1: heaven\n2: hound")
+    assert evaluation_vocabulary(name, str(words)).classes == (("heaven",), ("hound",))
+    MetadataCatalog.remove(name)
