@@ -43,13 +43,17 @@ def evaluate(
     return results
 
 
-def evaluate_share(case: GoldenCase, folder: str, *, rank: int, world_size: int) -> None:
-    """Evaluate every other image and write what this rank's evaluators return."""
+def evaluate_share(
+    case: GoldenCase, folder: str, first_idle: bool, *, rank: int, world_size: int
+) -> None:
+    """Evaluate every other image, or all on the last rank; write what the evaluators return."""
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size
     )
     with registered(case) as dataset:
         share = slice(rank, None, world_size)
+        if first_idle:
+            share = slice(None) if rank == world_size - 1 else slice(0)
         results = evaluate(dataset, share, Path(folder, "together"), threads=2)
     assert comm.get_world_size() == world_size
     Path(folder, f"rank{rank}.json").write_text(json.dumps(results))
@@ -57,9 +61,13 @@ def evaluate_share(case: GoldenCase, folder: str, *, rank: int, world_size: int)
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_two_processes_equal_one(case: GoldenCase, tmp_path: Path) -> None:
-    exit_codes = run_in_processes(evaluate_share, case, str(tmp_path), world_size=2)
+@pytest.mark.parametrize(
+    ("case", "first_idle"),
+    [*((case, False) for case in CASES), (CASES[0], True)],
+    ids=[*map(str, CASES), f"{CASES[0]}-first-without-images"],
+)
+def test_two_processes_equal_one(case: GoldenCase, first_idle: bool, tmp_path: Path) -> None:
+    exit_codes = run_in_processes(evaluate_share, case, str(tmp_path), first_idle, world_size=2)
     assert exit_codes == [0, 0]
     with registered(case) as dataset:
         alone = evaluate(dataset, slice(None), tmp_path / "alone")
