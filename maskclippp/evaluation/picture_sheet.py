@@ -132,6 +132,6 @@ def _image(file_name: str, size: tuple[int, int]) -> Image.Image:
     """The image file; grey, with a warning, when it cannot be read: the numbers matter more."""
     try:
         return read_image(file_name)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         _LOGGER.warning("picture sheet: %s", error)
         return Image.new("RGB", size, (128, 128, 128))

@@ -56,6 +56,18 @@ def test_worst_images_stand_beside_the_best(
     assert "8.jpg does not exist" in caplog.text  # drawn on grey
 
 
+def test_an_image_of_too_many_bits_is_grey(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "deep.png"
+    Image.new("I;16", (16, 12)).save(file)
+    sheet = PictureSheet()
+    sheet.offer(scored(50.0, str(file)))
+    sheet.write(tmp_path / "sheet.png", NAMES, "mIoU")
+    assert (tmp_path / "sheet.png").is_file()
+    assert "more than 8 bits" in caplog.text
+
+
 def test_a_sheet_of_an_earlier_evaluation_does_not_stay(tmp_path: Path) -> None:
     (tmp_path / "sheet.png").write_bytes(b"old")
     PictureSheet().write(tmp_path / "sheet.png", NAMES, "mIoU")
