@@ -96,8 +96,9 @@ def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
     }
 
 
-def test_other_configs_have_no_published_numbers(tmp_path: Path) -> None:
-    make_run(tmp_path, "a_ade150", {ADE: {"sem_seg": {"mIoU": 35.0}}}, config="own")
+@pytest.mark.parametrize("config", ["own", CONFIG.removesuffix("_ens")])
+def test_other_configs_have_no_published_numbers(tmp_path: Path, config: str) -> None:
+    make_run(tmp_path, "a_ade150", {ADE: {"sem_seg": {"mIoU": 35.0}}}, config=config)
     (line,) = comparison(rows_of(tmp_path))
     assert line["published"] is None
 
