@@ -18,7 +18,8 @@ from scipy.io.matlab import MatReadError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.pascal_sources import SPLIT_FOLDERS, challenge_folder, label_path
+from maskclippp.data.layout import SPLIT_FOLDERS
+from maskclippp.data.pascal_sources import challenge_folder, label_path
 from maskclippp.data.preparation import (
     Files,
     GivenImages,

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from maskclippp.data.files import read_label_map, read_panoptic_ids
+from maskclippp.data.layout import SPLIT_FOLDERS
 from maskclippp.data.preparation import GivenImages, errors_name, list_files
 from maskclippp.data.prepared_files import GivenImage
 from maskclippp.data.renumbering import renumber
 from maskclippp.data.vocabularies import load_class_list
 
 FOLDER = "ADEChallengeData2016"
-SPLIT_FOLDERS = {"train": "training", "val": "validation"}
 _SCENES = (
     "unpack ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu into the root of all "
     "datasets"

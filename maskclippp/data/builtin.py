@@ -14,12 +14,12 @@ from typing import Any
 
 from maskclippp.data.coco_panoptic import SPLITS, coco_panoptic
 from maskclippp.data.instances import InstanceDataset, register_instances
+from maskclippp.data.layout import SPLIT_FOLDERS
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.semantic import SemanticDataset, register_semantic
 from maskclippp.data.vocabularies import class_list
 
-_FOLDERS = {"train": "training", "val": "validation"}
 _ADE20K = (
     "unpack ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu into the root, then "
     "run python datasets/"
@@ -67,7 +67,7 @@ PANOPTIC_DATASETS = (
                 "datasets/README.md says prepare_ade20k_ins_seg.py and prepare_ade20k_pan_seg.py"
             ),
         )
-        for split, folder in _FOLDERS.items()
+        for split, folder in SPLIT_FOLDERS.items()
     ),
     *(
         PanopticDataset(
@@ -130,7 +130,7 @@ def _pascal(
                 f"datasets/{script}.py"
             ),
         )
-        for split, subfolder in _FOLDERS.items()
+        for split, subfolder in SPLIT_FOLDERS.items()
     )
 
 
@@ -157,7 +157,7 @@ SEMANTIC_DATASETS = (
             class_list="ade20k_150",
             preparation=f"{_ADE20K}prepare_ade20k_sem_seg.py",
         )
-        for split, folder in _FOLDERS.items()
+        for split, folder in SPLIT_FOLDERS.items()
     ),
     *(
         SemanticDataset(
@@ -173,7 +173,7 @@ SEMANTIC_DATASETS = (
                 "datasets/prepare_ade20k_full_sem_seg.py"
             ),
         )
-        for split, folder in _FOLDERS.items()
+        for split, folder in SPLIT_FOLDERS.items()
     ),
     *_pascal(
         "pascal20",
@@ -226,7 +226,7 @@ INSTANCE_DATASETS = (
             class_list="ade20k_150",
             preparation=f"{_ADE20K}prepare_ade20k_ins_seg.py (datasets/README.md)",
         )
-        for split, folder in _FOLDERS.items()
+        for split, folder in SPLIT_FOLDERS.items()
     ),
     InstanceDataset(
         name="openvocab_lvis_1203_instance_val",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 SHOWN_FILES = 10
+# How ADE20K and the prepared PASCAL sets name the folders of their splits.
+SPLIT_FOLDERS = {"train": "training", "val": "validation"}
 
 
 def datasets_root() -> Path:

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from maskclippp.data.layout import SPLIT_FOLDERS
 from maskclippp.data.preparation import Files
 from maskclippp.data.prepared_files import CopiedImage
-
-SPLIT_FOLDERS = {"train": "training", "val": "validation"}
 
 
 def challenge_folder(root: Path, year: int) -> Path:
