@@ -139,7 +139,8 @@ def _parts(
     for image in images:
         truths[part_of[image["id"]]]["images"].append(image)
     for annotation in truth["annotations"]:
-        truths[part_of[annotation["image_id"]]]["annotations"].append(annotation)
+        if annotation["image_id"] in part_of:
+            truths[part_of[annotation["image_id"]]]["annotations"].append(annotation)
     for detection in detections:
         found[part_of[detection["image_id"]]].append(detection)
     return truths, found
@@ -173,8 +174,16 @@ def _by_faster_coco_eval(
 ) -> PrecisionTable:
     import faster_coco_eval
 
-    coco = faster_coco_eval.COCO(dict(truth), use_deepcopy=True)
-    found = coco.loadRes([dict(d) for d in detections])
+    # It takes whole numbers only; ADE20K's image ids are file stems. The order stays the same.
+    ids = sorted(image["id"] for image in truth["images"])
+    number_of = {identity: number for number, identity in enumerate(ids, start=1)}
+    numbered_truth = {
+        **truth,
+        "images": [{**image, "id": number_of[image["id"]]} for image in truth["images"]],
+        "annotations": _renamed(truth["annotations"], number_of),
+    }
+    coco = faster_coco_eval.COCO(numbered_truth, use_deepcopy=True)
+    found = coco.loadRes(_renamed(detections, number_of))
     evaluation = faster_coco_eval.COCOeval_faster(
         coco, found, iou_type, print_function=_LOGGER.debug
     )
@@ -183,6 +192,15 @@ def _by_faster_coco_eval(
     evaluation.accumulate()
     precision = np.asarray(evaluation.eval["precision"], dtype=np.float64)[..., -1]
     return PrecisionTable(precision, evaluation.params.catIds)
+
+
+def _renamed(entries: Detections, number_of: Mapping[Any, int]) -> Detections:
+    """The annotations or detections of these images, with numbers for image ids."""
+    return [
+        {**entry, "image_id": number_of[entry["image_id"]]}
+        for entry in entries
+        if entry["image_id"] in number_of
+    ]
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:

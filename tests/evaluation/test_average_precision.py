@@ -53,6 +53,30 @@ def test_both_engines_agree(case: GoldenCase, iou_type: str) -> None:
     np.testing.assert_allclose(tables[0].precision, tables[1].precision, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("engine", [FASTER, REFERENCE])
+def test_image_ids_may_be_texts(engine: str) -> None:
+    """Those of ADE20K are file stems."""
+    truth, detections = truth_and_detections(CASES[-1], "segm")
+    by_number = coco_average_precision(truth, detections, "segm", engine=engine)
+    truth, detections = truth_and_detections(CASES[-1], "segm")
+    for image in truth["images"]:
+        image["id"] = f"ADE_val_{image['id']:08d}"
+    for entry in (*truth["annotations"], *detections):
+        entry["image_id"] = f"ADE_val_{entry['image_id']:08d}"
+    by_text = coco_average_precision(truth, detections, "segm", engine=engine)
+    assert (by_text.precision == by_number.precision).all()
+
+
+@pytest.mark.parametrize("engine", [FASTER, REFERENCE])
+def test_annotations_of_unlisted_images_count_nowhere(engine: str) -> None:
+    truth, detections = truth_and_detections(CASES[-1], "segm")
+    expected = coco_average_precision(truth, detections, "segm", engine=engine)
+    truth, detections = truth_and_detections(CASES[-1], "segm")
+    truth["annotations"].append({**truth["annotations"][0], "image_id": 10**9})
+    table = coco_average_precision(numbered(truth), detections, "segm", engine=engine)
+    assert (table.precision == expected.precision).all()
+
+
 def test_several_processes_equal_one() -> None:
     truth, detections = truth_and_detections(CASES[-1], "segm")
     alone = accumulate(match(truth, detections, "segm"))
