@@ -11,8 +11,9 @@
 # Each ends with one table: our numbers, the published ones where there are some, seen and unseen.
 #
 # NGPU 0 is the CPU. Files go to output/<config>/<TAG>_<benchmark> in the working directory; results
-# that an earlier run left there become previous_results.json. In the environment: EVAL_WITHOUT_PSM=1 leaves the alignment out (plain CLIP similarities), EVAL_DRY_RUN=1
-# prints the commands, PYTHON names the interpreter (default: .venv of the repository, or python3),
+# that an earlier run left there become previous_results.json. In the environment:
+# EVAL_WITHOUT_PSM=1 leaves the alignment out (plain CLIP similarities), EVAL_DRY_RUN=1 prints the
+# commands, PYTHON names the interpreter (default: .venv of the repository, or python3),
 # MASKCLIPPP_EVALUATION_WORKERS how many threads score images beside the model.
 
 # shellcheck source=tools/evaluation_functions.sh
