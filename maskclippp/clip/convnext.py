@@ -1,7 +1,7 @@
 """CLIP ConvNeXt of OpenCLIP as a mask classifier: masks pool the last stage's feature map."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -15,11 +15,15 @@ from maskclippp.clip.mask_pooling import pool_masks
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.visual_encoder import (
     EncodedImages,
+    EncoderOptions,
     FeatureShape,
     VisualEncoder,
     input_arguments,
 )
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
 _FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
@@ -41,6 +45,7 @@ class CLIPConvNeXt(VisualEncoder):
             before_s4 (stem and stages 1 to 3) | after_s4 (stage 4 and what follows).
         downsample_method: how masks are brought to the feature grid.
         mask_prior_beg: 5, pooling after the last stage; the only scheme ever released.
+        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     valid_features = ("m_embs", "p_embs", "i_embs", "stage1", "stage2", "stage3", "stage4")
@@ -50,22 +55,12 @@ class CLIPConvNeXt(VisualEncoder):
         self,
         *,
         proxy: TimmModel,
-        input_format: InputFormat,
-        out_features: Sequence[str],
-        feature_suffix: str = "",
-        frozen: bool = True,
-        gradient_checkpointing: bool = False,
         finetune_type: str = "none",
         downsample_method: str = "bilinear",
         mask_prior_beg: int = 5,
+        **options: "Unpack[EncoderOptions]",
     ) -> None:
-        super().__init__(
-            input_format=input_format,
-            out_features=out_features,
-            feature_suffix=feature_suffix,
-            frozen=frozen,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        super().__init__(**options)
         if mask_prior_beg != 5:
             raise ValueError(
                 "CLIPConvNeXt: MASK_PRIOR_BEG must be 5 (masks pool the map after the fourth "

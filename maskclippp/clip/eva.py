@@ -1,7 +1,7 @@
 """The image towers of EVA-CLIP (EVA-02 B/16, L/14, L/14-336; EVA-01 g/14) as mask classifiers."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -9,7 +9,6 @@ from timm.layers import apply_rot_embed_cat
 from timm.models.eva import Eva, EvaBlock
 from torch import Tensor, nn
 
-from maskclippp.batching import InputFormat
 from maskclippp.clip.eva_keys import store_by_published_keys
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.mask_attention import join_heads, split_heads
@@ -21,7 +20,11 @@ from maskclippp.clip.mask_tokens import (
 )
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding
+from maskclippp.clip.visual_encoder import EncoderOptions
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
 _FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
@@ -46,10 +49,9 @@ class EVACLIPViT(MaskTokenEncoder):
     Args:
         proxy: timm ``Eva`` whose ``head`` is the projection; blocks normalise before attention.
         mask_tokens: when and how mask tokens attend.
-        input_format: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
-        out_features: see :class:`MaskTokenEncoder`.
         finetune_type: none | all | before_proj (all but the final norm and the projection) |
             attention (query and value, or fused, projection weights and position embedding).
+        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     proxy: Eva
@@ -60,12 +62,8 @@ class EVACLIPViT(MaskTokenEncoder):
         *,
         proxy: Eva,
         mask_tokens: MaskTokenSettings,
-        input_format: InputFormat,
-        out_features: Sequence[str],
-        feature_suffix: str = "",
-        frozen: bool = True,
-        gradient_checkpointing: bool = False,
         finetune_type: str = "none",
+        **options: "Unpack[EncoderOptions]",
     ) -> None:
         if not _is_eva_clip(proxy):
             raise ValueError(
@@ -80,11 +78,7 @@ class EVACLIPViT(MaskTokenEncoder):
             num_heads=blocks[0].attn.num_heads,
             patch_size=proxy.patch_embed.patch_size[0],
             mask_tokens=mask_tokens,
-            input_format=input_format,
-            out_features=out_features,
-            feature_suffix=feature_suffix,
-            frozen=frozen,
-            gradient_checkpointing=gradient_checkpointing,
+            **options,
         )
         set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "EVACLIPViT")
         store_by_published_keys(proxy)

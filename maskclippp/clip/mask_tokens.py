@@ -8,16 +8,24 @@ masks (method: arXiv 2412.11464, section 3).
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from maskclippp.batching import InputFormat, PaddedBatch, unpad_ragged
+from maskclippp.batching import PaddedBatch, unpad_ragged
 from maskclippp.clip.mask_attention import as_map, attend_to_masks, mask_attention_bias
-from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
+from maskclippp.clip.visual_encoder import (
+    EncodedImages,
+    EncoderOptions,
+    VisualEncoder,
+    input_arguments,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class MaskTokenEncoder(VisualEncoder):
         num_heads: heads per block.
         patch_size: pixels per side of a patch.
         mask_tokens: see :class:`MaskTokenSettings`.
-        input_format: see :class:`VisualEncoder`, as the arguments that follow.
+        options: see :class:`VisualEncoder`.
     """
 
     def __init__(
@@ -79,11 +87,7 @@ class MaskTokenEncoder(VisualEncoder):
         num_heads: int,
         patch_size: int,
         mask_tokens: MaskTokenSettings,
-        input_format: InputFormat,
-        out_features: Sequence[str],
-        feature_suffix: str = "",
-        frozen: bool = True,
-        gradient_checkpointing: bool = False,
+        **options: "Unpack[EncoderOptions]",
     ) -> None:
         first = mask_tokens.first_block
         if not 1 <= first <= depth:
@@ -92,11 +96,7 @@ class MaskTokenEncoder(VisualEncoder):
                 f"expected 1..{depth} for this model of {depth} blocks, found {first}"
             )
         super().__init__(
-            input_format=input_format,
-            out_features=out_features,
-            feature_suffix=feature_suffix,
-            frozen=frozen,
-            gradient_checkpointing=gradient_checkpointing,
+            **options,
             valid_features=(
                 *("m_embs", "p_embs", "i_embs"),
                 *(f"m_embs-{back}" for back in range(1, depth - first + 1)),
@@ -112,7 +112,7 @@ class MaskTokenEncoder(VisualEncoder):
         # [blocks with mask tokens, heads]; the last block comes first, as in published checkpoints
         scales = torch.full((depth - first + 1, num_heads), float(mask_tokens.log_scale))
         self.mask_logit_scale = nn.Parameter(
-            scales, requires_grad=mask_tokens.learnable and not frozen
+            scales, requires_grad=mask_tokens.learnable and not self.frozen
         )
 
     @abstractmethod

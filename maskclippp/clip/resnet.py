@@ -4,9 +4,9 @@ The pool's own query is the mean of the feature map; it attends to the cells of 
 of :mod:`maskclippp.clip.mask_attention` (method: arXiv 2412.11464, section 3).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from maskclippp.batching import InputFormat, PaddedBatch, unpad_ragged
+from maskclippp.batching import PaddedBatch, unpad_ragged
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.mask_attention import (
     OUTSIDE,
@@ -27,8 +27,16 @@ from maskclippp.clip.mask_attention import (
 )
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding
-from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, input_arguments
+from maskclippp.clip.visual_encoder import (
+    EncodedImages,
+    EncoderOptions,
+    VisualEncoder,
+    input_arguments,
+)
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _STRIDE = 32  # pixels per side of a cell of the last feature map
 
@@ -57,6 +65,7 @@ class CLIPResNet(VisualEncoder):
         mask_logit_scale: initial log of the weight of mask values, one per head.
         learnable_mask_logit_scale: train it, unless the encoder is frozen.
         input_format: see :class:`VisualEncoder`, as the other arguments.
+        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     valid_features = ("m_embs", "p_embs", "i_embs", *_LAYERS)
@@ -66,24 +75,14 @@ class CLIPResNet(VisualEncoder):
         self,
         *,
         proxy: ModifiedResNet,
-        input_format: InputFormat,
-        out_features: Sequence[str],
-        feature_suffix: str = "",
-        frozen: bool = True,
-        gradient_checkpointing: bool = False,
         finetune_type: str = "none",
         downsample_method: str = "bilinear",
         down_mask_thresh: float | None = None,
         mask_logit_scale: float = -5.0,
         learnable_mask_logit_scale: bool = True,
+        **options: "Unpack[EncoderOptions]",
     ) -> None:
-        super().__init__(
-            input_format=input_format,
-            out_features=out_features,
-            feature_suffix=feature_suffix,
-            frozen=frozen,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        super().__init__(**options)
         if not isinstance(proxy, ModifiedResNet):
             raise ValueError(
                 "CLIPResNet needs an open_clip model with CLIP's own ResNet as image tower (RN50, "
@@ -95,7 +94,7 @@ class CLIPResNet(VisualEncoder):
         self.down_mask_thresh = down_mask_thresh
         scales = torch.full((proxy.attnpool.num_heads,), float(mask_logit_scale))
         self.mask_logit_scale = nn.Parameter(
-            scales, requires_grad=learnable_mask_logit_scale and not frozen
+            scales, requires_grad=learnable_mask_logit_scale and not self.frozen
         )
         set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "CLIPResNet")
 

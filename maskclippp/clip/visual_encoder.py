@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from detectron2.config import CfgNode
@@ -49,6 +49,19 @@ class FeatureShape:
 
     channels: int
     stride: int
+
+
+class _NeededOptions(TypedDict):
+    input_format: InputFormat
+    out_features: Sequence[str]
+
+
+class EncoderOptions(_NeededOptions, total=False):
+    """Keyword arguments that every encoder takes and hands on; see :class:`VisualEncoder`."""
+
+    feature_suffix: str
+    frozen: bool
+    gradient_checkpointing: bool
 
 
 class VisualEncoder(nn.Module, ABC):
@@ -150,7 +163,7 @@ class VisualEncoder(nn.Module, ABC):
         return next(self.parameters()).device
 
 
-def input_arguments(node: CfgNode) -> dict[str, Any]:
+def input_arguments(node: CfgNode) -> EncoderOptions:
     """Keyword arguments of :class:`VisualEncoder` from a VISUAL_ENCODER config node."""
     suffix = node.FEATURE_SUFFIX
     return {

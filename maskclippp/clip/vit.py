@@ -1,14 +1,13 @@
 """The vision transformers of CLIP and OpenCLIP as mask classifiers."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from maskclippp.batching import InputFormat
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.mask_attention import join_heads, split_heads
 from maskclippp.clip.mask_tokens import (
@@ -19,7 +18,11 @@ from maskclippp.clip.mask_tokens import (
 )
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding
+from maskclippp.clip.visual_encoder import EncoderOptions
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
 _FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
@@ -40,10 +43,9 @@ class CLIPViT(MaskTokenEncoder):
     Args:
         proxy: open_clip ``VisionTransformer`` that takes the class token as the image embedding.
         mask_tokens: when and how mask tokens attend.
-        input_format: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
-        out_features: see :class:`MaskTokenEncoder`.
         finetune_type: none | all | before_proj (all but the final norm and the projection) |
             attention (fused query, key and value weights and position embedding).
+        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     proxy: VisionTransformer
@@ -54,12 +56,8 @@ class CLIPViT(MaskTokenEncoder):
         *,
         proxy: VisionTransformer,
         mask_tokens: MaskTokenSettings,
-        input_format: InputFormat,
-        out_features: Sequence[str],
-        feature_suffix: str = "",
-        frozen: bool = True,
-        gradient_checkpointing: bool = False,
         finetune_type: str = "none",
+        **options: "Unpack[EncoderOptions]",
     ) -> None:
         if not _is_plain_clip(proxy):
             raise ValueError(
@@ -74,11 +72,7 @@ class CLIPViT(MaskTokenEncoder):
             num_heads=blocks[0].attn.num_heads,
             patch_size=proxy.patch_size[0],
             mask_tokens=mask_tokens,
-            input_format=input_format,
-            out_features=out_features,
-            feature_suffix=feature_suffix,
-            frozen=frozen,
-            gradient_checkpointing=gradient_checkpointing,
+            **options,
         )
         set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "CLIPViT")
 

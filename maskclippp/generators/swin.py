@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
@@ -10,10 +10,11 @@ from timm.layers import PatchEmbed, calculate_drop_path_rates
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from torch import Tensor, nn
 
-from maskclippp.batching import InputFormat, PaddedBatch
+from maskclippp.batching import PaddedBatch
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.visual_encoder import (
     EncodedImages,
+    EncoderOptions,
     FeatureShape,
     VisualEncoder,
     input_arguments,
@@ -21,6 +22,9 @@ from maskclippp.clip.visual_encoder import (
 from maskclippp.clip.weight_layouts import load_exactly
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 from maskclippp.weights import read_weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 NUM_STAGES = 4
 # Where the backbone sits in the published Mask2Former checkpoints.
@@ -176,6 +180,7 @@ class D2SwinTransformer(VisualEncoder):
     Args:
         proxy: the network.
         finetune_type: none | all.
+        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     valid_features = ("res2", "res3", "res4", "res5")
@@ -186,20 +191,10 @@ class D2SwinTransformer(VisualEncoder):
         self,
         *,
         proxy: SwinBackbone,
-        input_format: InputFormat,
-        out_features: Sequence[str],
-        feature_suffix: str = "",
-        frozen: bool = True,
-        gradient_checkpointing: bool = False,
         finetune_type: str = "none",
+        **options: "Unpack[EncoderOptions]",
     ) -> None:
-        super().__init__(
-            input_format=input_format,
-            out_features=out_features,
-            feature_suffix=feature_suffix,
-            frozen=frozen,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        super().__init__(**options)
         self.proxy = proxy
         set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "D2SwinTransformer")
 
