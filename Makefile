@@ -37,7 +37,7 @@ endif
 	@touch $@
 
 quickstart: install
-	$(RUN) tools/quickstart.py
+	$(RUN) -m shapes.quickstart
 
 test: install lint types engine
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) $(TESTS)

@@ -19,12 +19,12 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.data.ade20k_index import read_image_paths
-from maskclippp.data.files import check_same_size, read_panoptic_ids
 from maskclippp.data.layout import SPLIT_FOLDERS
 from maskclippp.data.preparation import Files, Step, run_script
 from maskclippp.data.prepared_files import LabelMap, ShrunkenImage, shrink_labels, stored_size
 from maskclippp.data.renumbering import renumber
-from maskclippp.data.vocabularies import load_class_list
+from maskclippp.files.images import check_same_size, read_panoptic_ids
+from maskclippp.words.class_lists import load_class_list
 
 FOLDER = "ADE20K_2021_17_01"
 SHORT_SIDE = 512

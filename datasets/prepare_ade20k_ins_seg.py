@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.data import ade20k_sources
 from maskclippp.data.ade20k_sources import Instance
-from maskclippp.data.files import read_image_size
 from maskclippp.data.preparation import AnnotationFile, Step, run_script
 from maskclippp.data.renumbering import bounding_box
-from maskclippp.data.vocabularies import load_class_list
+from maskclippp.files.images import read_image_size
+from maskclippp.words.class_lists import load_class_list
 
 
 def describe(original: Path) -> dict[str, Any]:

@@ -22,11 +22,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.data import ade20k_sources
-from maskclippp.data.files import LabelArray, check_same_size
 from maskclippp.data.preparation import AnnotationFile, Files, Step, run_script
 from maskclippp.data.prepared_files import PanopticMap
 from maskclippp.data.renumbering import segment_entry
-from maskclippp.data.vocabularies import load_class_list
+from maskclippp.files.images import LabelArray, check_same_size
+from maskclippp.words.class_lists import load_class_list
 
 
 class Originals(NamedTuple):

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.files import LabelArray, read_label_map
 from maskclippp.data.preparation import (
     AnnotationFile,
     Files,
@@ -31,6 +30,7 @@ from maskclippp.data.preparation import (
 )
 from maskclippp.data.prepared_files import GivenImage, LabelMap, PanopticMap
 from maskclippp.data.renumbering import renumber, segment_entry
+from maskclippp.files.images import LabelArray, read_label_map
 
 WHERE_TO_GET = (
     "unpack gtFine_trainvaltest.zip and leftImg8bit_trainvaltest.zip from "

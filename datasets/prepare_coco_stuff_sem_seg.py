@@ -2,7 +2,7 @@
 """COCO-Stuff (171 classes): label maps with contiguous ids, 255 = ignore.
 
 Reads ``coco/stuffthingmaps/{train,val}2017`` below the dataset root (8-bit PNG, value = category id
-- 1, 255 = unlabelled) and writes ``coco/stuffthingmaps_detectron2/{train,val}2017``.
+- 1, 255 = unlabeled) and writes ``coco/stuffthingmaps_detectron2/{train,val}2017``.
 """
 
 import sys
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.files import read_label_map
 from maskclippp.data.preparation import (
     Files,
     GivenImages,
@@ -26,6 +25,7 @@ from maskclippp.data.preparation import (
 )
 from maskclippp.data.prepared_files import GivenImage, LabelMap
 from maskclippp.data.renumbering import renumber
+from maskclippp.files.images import read_label_map
 
 WHERE_TO_GET = (
     "unpack stuffthingmaps_trainval2017.zip (https://github.com/nightrome/cocostuff#downloads) "

@@ -15,10 +15,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from maskclippp import postprocess
 from maskclippp.alignment import PSM, build_criterion, build_psm
 from maskclippp.alignment.psm import clamped_scale
-from maskclippp.class_logits import max_over_synonyms
 from maskclippp.clip import (
     EncodedImages,
     TextTower,
@@ -32,17 +30,19 @@ from maskclippp.generators import (
     build_mask_source,
     check_generator,
 )
-from maskclippp.generators.assignment import label_by_overlap
-from maskclippp.inference import (
+from maskclippp.inference import postprocess
+from maskclippp.inference.class_logits import max_over_synonyms
+from maskclippp.inference.settings import (
     ClassifiedMasks,
     InferenceSettings,
     combine_with_generator,
     image_results,
 )
-from maskclippp.soft_masks import SoftMasks
-from maskclippp.text_classifier import TextClassifier
-from maskclippp.vocabulary import Vocabulary, get_templates
-from maskclippp.vocabulary_sources import evaluation_vocabulary, training_vocabulary
+from maskclippp.masks.assignment import label_by_overlap
+from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.words.sources import evaluation_vocabulary, training_vocabulary
+from maskclippp.words.text_classifier import TextClassifier
+from maskclippp.words.vocabulary import Vocabulary, get_templates
 
 Records = Sequence[dict[str, Any]]
 
@@ -60,7 +60,7 @@ class MaskCLIPpp(nn.Module):
             needed, because training on annotated masks needs none.
         train_vocabulary: classes of the training set; None for a model that is only used.
         test_dataset: registered dataset whose words are asked for at first; may be None.
-        vocabulary: whose words name test classes (:mod:`maskclippp.vocabulary_sources`).
+        vocabulary: whose words name test classes (:mod:`maskclippp.words.sources`).
         templates: prompts of the text classifier.
         text_chunk_size: sentences per forward pass of the text tower.
         text_cache: keep embeddings of a frozen text tower on disk.
@@ -314,11 +314,11 @@ class MaskCLIPpp(nn.Module):
         if self.train_masks == "ground_truth":
             return masks, labels
         generated = self._get_mask_source()(records).soft_masks()
-        labelled = [
+        labeled = [
             label_by_overlap(found, truth, classes, self.ignore_index)
             for found, truth, classes in zip(generated, masks, labels, strict=True)
         ]
-        return generated, labelled
+        return generated, labeled
 
     def _align(self, encoded: EncodedImages, text: Tensor) -> Tensor:
         """Logits [N, Ka] of all masks against all names."""

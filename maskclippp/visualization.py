@@ -1,4 +1,4 @@
-"""Pictures of segmentations: coloured regions with their class names in place."""
+"""Pictures of segmentations: colored regions with their class names in place."""
 
 import colorsys
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from scipy import ndimage
 UInt8Array = npt.NDArray[np.uint8]
 LabelArray = npt.NDArray[np.integer]
 
-# Neighbouring class numbers get hues far apart.
+# Neighboring class numbers get hues far apart.
 _GOLDEN_RATIO = 0.618033988749895
 
 
 def class_color(index: int) -> tuple[int, int, int]:
-    """A saturated RGB colour for a class number, the same in every picture."""
+    """A saturated RGB color for a class number, the same in every picture."""
     hue = (index * _GOLDEN_RATIO) % 1.0
     value = 1.0 if index % 2 == 0 else 0.8
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
@@ -39,7 +39,7 @@ def draw_labels(
         labels: class of every pixel [H, W]; numbers outside ``class_names`` are left bare.
         class_names: names by class number; what follows a comma (synonyms) is left out.
         scale: enlargement of the picture, so that names are legible.
-        opacity: of the colours.
+        opacity: of the colors.
         min_share: regions smaller than this share of the image get no name.
 
     Raises:
@@ -63,20 +63,20 @@ def draw_labels(
         regions, count = ndimage.label(labels == index)
         sizes = ndimage.sum_labels(np.ones_like(regions), regions, range(1, count + 1))
         for region in np.flatnonzero(sizes >= min_share * labels.size) + 1:
-            row, column = _centre(regions == region)
+            row, column = _center(regions == region)
             _write(draw, class_names[index].split(",")[0], column * scale, row * scale, font)
     return picture
 
 
 def _borders(labels: LabelArray) -> npt.NDArray[np.bool_]:
-    """Pixels whose left or upper neighbour has another label."""
+    """Pixels whose left or upper neighbor has another label."""
     borders = np.zeros(labels.shape, dtype=bool)
     borders[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     borders[1:] |= labels[1:] != labels[:-1]
     return borders
 
 
-def _centre(region: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def _center(region: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Row and column of the point that lies deepest inside the region."""
     depth = ndimage.distance_transform_edt(np.pad(region, 1))
     row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
@@ -90,7 +90,7 @@ def _write(
     y: float,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """Centre the text at (x, y), moved inside the picture, dark on a light plate."""
+    """Center the text at (x, y), moved inside the picture, dark on a light plate."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = draw.im.size
     x = min(max(x, (right - left) / 2 + 2), width - (right - left) / 2 - 2)

@@ -1,8 +1,8 @@
 """Finds golden cases and loads their tensors.
 
 The directory is ``$MASKCLIPPP_GOLDEN``, else ``../shared/golden`` beside the repository, else the
-compact copy in ``tests/golden/data``, which ``tools/compact_golden.py`` made. Everything (sizes,
-names, tolerances) comes from the case.
+compact copy in ``tests/golden/data``, made by ``tests/golden/compact_golden.py``. Everything
+(sizes, names, tolerances) comes from the case.
 """
 
 import json
@@ -46,7 +46,7 @@ def table_of_rows(rows: torch.Tensor, row_ids: torch.Tensor, shape: Sequence[int
 
 
 def expand(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors as they were before the compact copy was made (see ``tools/compact_golden.py``).
+    """Tensors as they were before the compact copy was made (see ``compact_golden.py``).
 
     ``<name>#integers`` holds whole numbers of a float32 tensor; ``<name>#rows``, ``#row_ids`` and
     ``#row_count`` a table. Where the number of rows is not told, rows stay as they are.

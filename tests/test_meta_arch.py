@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.tiny_models import (
     TEST_CLASSES,
-    labelled_record,
+    labeled_record,
     random_image,
     striped_record,
     tiny_config,
@@ -177,7 +177,7 @@ class TestEvaluation:
 
     def test_outputs_of_the_config(self) -> None:
         model = tiny_model(*ALL_OUTPUTS).eval()
-        record = {**labelled_record((64, 80), 0, 1, 3), "height": 100, "width": 130}
+        record = {**labeled_record((64, 80), 0, 1, 3), "height": 100, "width": 130}
         (result,) = model([record])
         assert result["sem_seg_labels"].shape == (100, 130)
         ids, segments = result["panoptic_seg"]
@@ -189,18 +189,18 @@ class TestEvaluation:
         assert result["category_overlapping_mask"].tolist() == [False, True, True, False]
 
     def test_mask_accuracy_needs_the_classes_of_the_masks_alone(self) -> None:
-        (result,) = tiny_model(".TEST.MASK_ACC", True).eval()([labelled_record((64, 80), 0, 1)])
+        (result,) = tiny_model(".TEST.MASK_ACC", True).eval()([labeled_record((64, 80), 0, 1)])
         assert result["mask_cls"].shape == (2,)
         assert set(result) == {"mask_cls", "category_overlapping_mask"}
 
     def test_the_generator_alone_is_judged_by_its_masks(self) -> None:
-        record = {**labelled_record((64, 80), 0, 1, 3), "height": 32, "width": 40}
+        record = {**labeled_record((64, 80), 0, 1, 3), "height": 32, "width": 40}
         (result,) = tiny_model(".TEST.SEGMENTOR_ONLY", True).eval()([record])
         assert result["pred_masks"].shape == (3, 32, 40)
         assert result["pred_masks"].dtype == torch.bool
 
     def test_scores_agree_with_labels(self) -> None:
-        record = labelled_record((64, 80), 0, 1, 3)
+        record = labeled_record((64, 80), 0, 1, 3)
         model = tiny_model().eval()
         (labels,) = model([record])
         model.inference = type(model.inference)(semantic_output="scores")
@@ -211,7 +211,7 @@ class TestEvaluation:
     @pytest.mark.parametrize("generator", ["GTSegmentor", "SuperpixelSegmentor"])
     def test_a_batch_equals_its_images_one_by_one(self, generator: str) -> None:
         model = tiny_model(".SEGMENTOR.NAME", generator, *ALL_OUTPUTS).eval()
-        records = [labelled_record((64, 96), *labels) for labels in ([0, 1], [3], [2, 0, 255])]
+        records = [labeled_record((64, 96), *labels) for labels in ([0, 1], [3], [2, 0, 255])]
         for record, result in zip(records, model(records), strict=True):
             (alone,) = model([record])
             assert torch.equal(result["sem_seg_labels"], alone["sem_seg_labels"])
@@ -222,7 +222,7 @@ class TestEvaluation:
     def test_an_image_without_masks(self, psm: str) -> None:
         """All of its annotation is "ignore"."""
         model = tiny_model(".PSM.NAME", psm, *PSMS[psm], *ALL_OUTPUTS).eval()
-        records = [labelled_record((64, 64), 255), labelled_record((64, 64), 0, 1)]
+        records = [labeled_record((64, 64), 255), labeled_record((64, 64), 0, 1)]
         empty, full = model(records)
         assert empty["panoptic_seg"][1] == []
         assert not empty["panoptic_seg"][0].any()
@@ -241,7 +241,7 @@ class TestEvaluation:
             model.inference = type(model.inference)(
                 semantic_output="scores", dtype=model.inference.dtype
             )
-        record = labelled_record((64, 80), 0, 1, 3)
+        record = labeled_record((64, 80), 0, 1, 3)
         expected, found = exact([record])[0]["sem_seg"], rough([record])[0]["sem_seg"]
         assert found.dtype == torch.float32
         assert (found - expected).abs().max() < 0.02
@@ -255,7 +255,7 @@ class TestEvaluation:
         exact = model._align(encoded, model._get_test_text())
         logits = []
         model.psm.register_forward_hook(lambda module, inputs, found: logits.append(found))
-        model([labelled_record((64, 80), 0, 1)])
+        model([labeled_record((64, 80), 0, 1)])
         assert len(logits[0][0].unique()) > 0.9 * len(exact[0].unique())
 
     def test_a_missing_generator_is_an_error_before_training(self) -> None:
@@ -272,7 +272,7 @@ class TestEvaluation:
         psm = (".PSM.NAME", "PseudoTextPSM", ".PSM.IN_FEATURES", ["p_embs"])
         model = tiny_model(*ALL_OUTPUTS, *psm).eval()
         records = [
-            labelled_record(size, 0, 1, 3) for size in ((64, 80), (150, 90), (64, 80), (33, 40))
+            labeled_record(size, 0, 1, 3) for size in ((64, 80), (150, 90), (64, 80), (33, 40))
         ]
         for record, together in zip(records, model(records), strict=True):
             (alone,) = model([record])
@@ -285,11 +285,11 @@ class TestEvaluation:
             tiny_model().set_test_vocabulary(["a", "b"], thing_classes=[5])
 
     def test_evaluation_keeps_no_graph(self) -> None:
-        (result,) = tiny_model(*ALL_OUTPUTS).eval()([labelled_record((64, 80), 0, 1)])
+        (result,) = tiny_model(*ALL_OUTPUTS).eval()([labeled_record((64, 80), 0, 1)])
         assert not result["instances"].scores.requires_grad
 
     def test_the_size_of_the_image_is_the_default_size_of_the_results(self) -> None:
-        record = labelled_record((64, 80), 0, 1)
+        record = labeled_record((64, 80), 0, 1)
         del record["height"], record["width"]
         assert tiny_model().eval()([record])[0]["sem_seg_labels"].shape == (64, 80)
 
@@ -297,7 +297,7 @@ class TestEvaluation:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        (result,) = tiny_model().eval()([labelled_record((64, 80), 0, 1)])
+        (result,) = tiny_model().eval()([labeled_record((64, 80), 0, 1)])
         assert result["sem_seg_labels"].shape == (64, 80)
         assert list(tmp_path.iterdir()) == []
 
@@ -307,7 +307,7 @@ class TestWords:
 
     def test_any_words_can_be_asked_for(self) -> None:
         model = tiny_model(*ALL_OUTPUTS).eval()
-        record = labelled_record((64, 80), 0, 1, 3)
+        record = labeled_record((64, 80), 0, 1, 3)
         before = model([record])[0]
         model.set_test_vocabulary(["zebra", "dog, hound", "sea"] * 3, thing_classes=[0, 1])
         changed = model([record])[0]
@@ -321,14 +321,14 @@ class TestWords:
         torch.manual_seed(0)
         changed = tiny_model("DATASETS.TEST", ()).eval()
         changed.set_test_vocabulary(TEST_CLASSES)
-        record = labelled_record((64, 80), 0, 1, 3)
+        record = labeled_record((64, 80), 0, 1, 3)
         expected = built([record])[0]["sem_seg_labels"]
         assert torch.equal(changed([record])[0]["sem_seg_labels"], expected)
 
     def test_words_must_be_given(self) -> None:
         model = tiny_model("DATASETS.TEST", ()).eval()
         with pytest.raises(ValueError, match=r"set DATASETS\.TEST, or call set_test_vocabulary"):
-            model([labelled_record((64, 80), 0)])
+            model([labeled_record((64, 80), 0)])
 
     def test_a_tuned_text_tower_is_asked_again_after_training(self) -> None:
         model = tiny_model(".TEXT_ENCODER.FINETUNE_TYPE", "all").eval()

@@ -1,4 +1,4 @@
-"""Pictures show every region in its class's colour, with its name in place."""
+"""Pictures show every region in its class's color, with its name in place."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from maskclippp.visualization import class_color, draw_labels
 NAMES = ["red square, crimson box", "sky"]
 
 
-def test_regions_take_the_colour_of_their_class() -> None:
+def test_regions_take_the_color_of_their_class() -> None:
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     labels = np.zeros((40, 60), dtype=np.int64)
     labels[:, 30:] = 1

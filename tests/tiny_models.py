@@ -10,7 +10,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from maskclippp.clip import CLIPTextEncoder, VisualEncoder, build_text_tower, build_visual_encoder
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.meta_arch import MaskCLIPpp
 
 MODEL_NAME = "shapes_convnext"
@@ -86,7 +86,7 @@ def striped_record(size: tuple[int, int], classes: Sequence[int]) -> dict[str, A
     return train_record(size, classes, masks)
 
 
-def labelled_record(size: tuple[int, int], *labels: int) -> dict[str, Any]:
+def labeled_record(size: tuple[int, int], *labels: int) -> dict[str, Any]:
     """A test record whose label map consists of vertical stripes of the labels."""
     column = torch.arange(size[1]) * len(labels) // size[1]
     return {

@@ -20,12 +20,12 @@ import maskclippp  # noqa: F401  (makes detectron2 importable)
 
 # isort: split
 from maskclippp.clip.pretrained import find_pretrained
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file
-from maskclippp.downloads import download_all
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
 from maskclippp.engine.errors import exit_on_bad_input
+from maskclippp.files.downloads import download_all
 from maskclippp.generators import check_generator
-from maskclippp.openseg import ORIGIN, remote_files, vocabularies_folder
+from maskclippp.words.openseg import ORIGIN, remote_files, vocabularies_folder
 
 logger = logging.getLogger("maskclippp.download")
 

@@ -36,16 +36,16 @@ import maskclippp  # noqa: E402, F401  (makes detectron2 importable)
 from detectron2.config import CfgNode  # noqa: E402
 from detectron2.data import DatasetCatalog, build_detection_test_loader  # noqa: E402
 
-from maskclippp.config import get_cfg  # noqa: E402
-from maskclippp.config_files import merge_config_file, merge_options  # noqa: E402
+from maskclippp.config.keys import get_cfg  # noqa: E402
+from maskclippp.config.merging import merge_config_file, merge_options  # noqa: E402
 from maskclippp.data.custom import register_custom_datasets  # noqa: E402
-from maskclippp.data.mappers.test_mapper import TestMapper  # noqa: E402
+from maskclippp.data.mappers.evaluation import TestMapper  # noqa: E402
 from maskclippp.engine.errors import exit_on_bad_input  # noqa: E402
+from maskclippp.files.atomic import atomic_write  # noqa: E402
 from maskclippp.generators import build_mask_source  # noqa: E402
-from maskclippp.generators.mask_files import FORMATS, write_masks  # noqa: E402
-from maskclippp.inference import InferenceSettings  # noqa: E402
-from maskclippp.output_files import atomic_write  # noqa: E402
-from maskclippp.postprocess import binary_masks  # noqa: E402
+from maskclippp.inference.postprocess import binary_masks  # noqa: E402
+from maskclippp.inference.settings import InferenceSettings  # noqa: E402
+from maskclippp.masks.mask_files import FORMATS, write_masks  # noqa: E402
 
 IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # What the masks depend on: kept beside them, so that one folder never holds masks of two kinds.

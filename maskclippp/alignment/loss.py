@@ -19,7 +19,7 @@ class ReweightCELoss(nn.Module):
     A mask weighs 1 / (I n) where I is the number of images that have a mask (in the whole batch,
     over all processes) and n the number of masks of its image. With ``balance_cls`` every label
     present in an image counts the same: 1 / (I c m) with c distinct labels in the image and m
-    masks of that label. Masks labelled ``ignore_index`` have no loss but are counted.
+    masks of that label. Masks labeled ``ignore_index`` have no loss but are counted.
 
     Args:
         temperature: divides the logits.
@@ -107,7 +107,7 @@ class ReweightCELoss(nn.Module):
         num_images: int,
         logits: Tensor,
     ) -> Tensor:
-        """[N] weights by segment sums: no Python loop and no device synchronisation."""
+        """[N] weights by segment sums: no Python loop and no device synchronization."""
 
         def count(index: Tensor, size: int) -> Tensor:
             return counted.new_zeros(size).index_add_(0, index, counted)

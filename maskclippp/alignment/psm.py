@@ -1,4 +1,4 @@
-"""Parametric similarity modelling (paper section 3): a small module that treats every class alike.
+"""Parametric similarity modeling (paper section 3): a small module that treats every class alike.
 
 N masks of B images, Ka names, T templates, embedding width D.
 """
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from maskclippp.batching import pad_ragged, unpad_ragged
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.visual_encoder import EncodedImages
+from maskclippp.masks.batching import pad_ragged, unpad_ragged
 from maskclippp.registry import PSM_REGISTRY, get_part
-from maskclippp.vocabulary import get_templates
+from maskclippp.words.vocabulary import get_templates
 
 MAX_LOGIT_SCALE = 100.0
 
@@ -37,7 +37,7 @@ class PSM(nn.Module, ABC):
         Args:
             correlation: [N, Ka, T] similarity of every mask with every name in every template.
             encoded: the images and their mask embeddings.
-            text: [Ka, T, D] normalised text embeddings.
+            text: [Ka, T, D] normalized text embeddings.
 
         Returns:
             [N, Ka] logits.
@@ -98,7 +98,7 @@ class PseudoTextPSM(PSM):
         num_heads: attention heads.
         attention_dropout: of the attention weights.
         hidden_dropout: of what the text takes from the image.
-        normalize: L2-normalise the image tokens over channels.
+        normalize: L2-normalize the image tokens over channels.
         detach: no gradient into the image tokens.
         use_logit_scale: multiply by an own clamped scale, initially 1 / 0.07.
         residual_templates: > 0: add linear maps T -> residual_width -> 1 of the similarities,

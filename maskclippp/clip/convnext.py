@@ -9,7 +9,6 @@ from open_clip.timm_model import TimmModel
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
-from maskclippp.batching import InputFormat, PaddedBatch
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.mask_pooling import pool_masks
 from maskclippp.clip.open_clip_models import load_visual_tower
@@ -20,6 +19,7 @@ from maskclippp.clip.visual_encoder import (
     VisualEncoder,
     input_arguments,
 )
+from maskclippp.masks.batching import InputFormat, PaddedBatch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ class EVACLIPViT(MaskTokenEncoder):
     Its state dict has the key names of EVA-CLIP, as in published checkpoints.
 
     Args:
-        proxy: timm ``Eva`` whose ``head`` is the projection; blocks normalise before attention.
+        proxy: timm ``Eva`` whose ``head`` is the projection; blocks normalize before attention.
         mask_tokens: when and how mask tokens attend.
         finetune_type: none | all | before_proj (all but the final norm and the projection) |
             attention (query and value, or fused, projection weights and position embedding).
@@ -67,7 +67,7 @@ class EVACLIPViT(MaskTokenEncoder):
     ) -> None:
         if not _is_eva_clip(proxy):
             raise ValueError(
-                "EVACLIPViT needs an EVA-CLIP model whose blocks normalise before attention "
+                "EVACLIPViT needs an EVA-CLIP model whose blocks normalize before attention "
                 f"(EVA01-g-14*, EVA02-B-16, EVA02-L-14*), found a {type(proxy).__name__}; check "
                 "VISUAL_ENCODER.MODEL_NAME"
             )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskclippp.batching import pad_ragged
+from maskclippp.masks.batching import pad_ragged
 
 # Added to the attention logit of a cell outside the mask. Finite: a mask without any cell attends
 # to all of them alike.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from maskclippp.batching import pad_ragged, unpad_ragged
+from maskclippp.masks.batching import pad_ragged, unpad_ragged
 
 
 def pool_masks(features: Tensor, masks: Tensor, masks_per_image: Sequence[int]) -> Tensor:

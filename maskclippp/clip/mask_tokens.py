@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from maskclippp.batching import PaddedBatch, unpad_ragged
 from maskclippp.clip.mask_attention import as_map, attend_to_masks, mask_attention_bias
 from maskclippp.clip.visual_encoder import (
     EncodedImages,
@@ -23,6 +22,7 @@ from maskclippp.clip.visual_encoder import (
     VisualEncoder,
     input_arguments,
 )
+from maskclippp.masks.batching import PaddedBatch, unpad_ragged
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -18,7 +18,7 @@ from open_clip.pretrained import list_pretrained_tags_by_model as list_tags
 
 from maskclippp.clip.model_names import nearest, open_clip_name
 from maskclippp.clip.weight_layouts import ClipWeights, split_clip_state
-from maskclippp.weights import read_weights
+from maskclippp.files.weights import read_weights
 
 logger = logging.getLogger(__name__)
 

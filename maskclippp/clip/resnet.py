@@ -15,7 +15,6 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from maskclippp.batching import PaddedBatch, unpad_ragged
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.mask_attention import (
     OUTSIDE,
@@ -33,6 +32,7 @@ from maskclippp.clip.visual_encoder import (
     VisualEncoder,
     input_arguments,
 )
+from maskclippp.masks.batching import PaddedBatch, unpad_ragged
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
 if TYPE_CHECKING:

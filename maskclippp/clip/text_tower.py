@@ -30,10 +30,10 @@ class TextTower(nn.Module, ABC):
 
     @abstractmethod
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Embed token ids [S, L] (L up to the context length) -> [S, D], not normalised."""
+        """Embed token ids [S, L] (L up to the context length) -> [S, D], not normalized."""
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
-        """Embed sentences -> [S, D], not normalised.
+        """Embed sentences -> [S, D], not normalized.
 
         The tower is causal: tokens after the end-of-text token cannot change it. Only the length
         of the longest sentence is encoded.

@@ -10,14 +10,14 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from maskclippp.batching import InputFormat, PaddedBatch, Resize, pad_batch
+from maskclippp.masks.batching import InputFormat, PaddedBatch, Resize, pad_batch
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY, get_part
-from maskclippp.soft_masks import SoftMasks
 
 
 @dataclass
 class EncodedImages:
-    """What a visual encoder makes of B images with N masks in all; embeddings not normalised.
+    """What a visual encoder makes of B images with N masks in all; embeddings not normalized.
 
     Attributes:
         batch: the padded input.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maskclippp.pickles import DAMAGE, ForbiddenPickleError, RestrictedUnpickler
+from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, RestrictedUnpickler
 
 
 def read_image_paths(index_file: Path) -> list[Path]:

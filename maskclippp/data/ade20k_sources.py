@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from maskclippp.data.files import read_label_map, read_panoptic_ids
 from maskclippp.data.layout import SPLIT_FOLDERS
 from maskclippp.data.preparation import GivenImages, errors_name, list_files
 from maskclippp.data.prepared_files import GivenImage
 from maskclippp.data.renumbering import renumber
-from maskclippp.data.vocabularies import load_class_list
+from maskclippp.files.images import read_label_map, read_panoptic_ids
+from maskclippp.words.class_lists import load_class_list
 
 FOLDER = "ADEChallengeData2016"
 _SCENES = (

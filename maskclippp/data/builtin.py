@@ -18,7 +18,7 @@ from maskclippp.data.layout import SPLIT_FOLDERS
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.semantic import SemanticDataset, register_semantic
-from maskclippp.data.vocabularies import class_list
+from maskclippp.words.class_lists import class_list
 
 _ADE20K = (
     "unpack ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu into the root, then "

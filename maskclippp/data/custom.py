@@ -13,12 +13,12 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskclippp.data.files import read_json
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.semantic import SemanticDataset, register_semantic
 from maskclippp.data.semantic_maps import LabelValues
-from maskclippp.data.vocabularies import ClassEntry
-from maskclippp.word_lists import WordList, parse_names, read_word_list, words_in_a_row
+from maskclippp.files.images import read_json
+from maskclippp.words.class_lists import ClassEntry
+from maskclippp.words.word_lists import WordList, parse_names, read_word_list, words_in_a_row
 
 KEY = "DATASETS.CUSTOM"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".webp", ".bmp", ".tif")
@@ -202,7 +202,7 @@ def _read_words(words: Any, place: str) -> WordList:
 def _class_entries(
     names: Sequence[str], ids: Sequence[int], things: Sequence[bool]
 ) -> tuple[ClassEntry, ...]:
-    """The classes, each with a colour of its own."""
+    """The classes, each with a color of its own."""
     entries = []
     for index, (name, identity, is_thing) in enumerate(zip(names, ids, things, strict=True)):
         hue = index * _GOLDEN_RATIO % 1

@@ -15,10 +15,10 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_codec
 
-from maskclippp.data.files import read_json
 from maskclippp.data.layout import Layout
 from maskclippp.data.lazy_metadata import register_metadata
-from maskclippp.data.vocabularies import ClassEntry, class_list
+from maskclippp.files.images import read_json
+from maskclippp.words.class_lists import ClassEntry, class_list
 
 _LOGGER = logging.getLogger(__name__)
 _REQUIRED_KEYS = {
@@ -33,7 +33,7 @@ class InstanceDataset:
     """Where an instance dataset lies; paths are relative to the root of all datasets.
 
     Its classes are the things of ``class_list``, which names a list of
-    :mod:`maskclippp.data.vocabularies` or is one. ``evaluator_type`` is "coco" or "lvis"; LVIS
+    :mod:`maskclippp.words.class_lists` or is one. ``evaluator_type`` is "coco" or "lvis"; LVIS
     names images by their URL, whose last folder is that of the split.
     """
 

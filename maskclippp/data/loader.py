@@ -22,8 +22,8 @@ from detectron2.data.samplers import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from maskclippp.data.files import read_image_size
 from maskclippp.data.mappers import build_train_mapper
+from maskclippp.files.images import read_image_size
 from maskclippp.seeding import derive_seed, sample_seed, seeded_generators
 
 Record = dict[str, Any]

@@ -8,10 +8,10 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
-from maskclippp.data.files import read_json
 from maskclippp.data.layout import Layout
 from maskclippp.data.lazy_metadata import register_metadata
-from maskclippp.data.vocabularies import ClassEntry, class_list
+from maskclippp.files.images import read_json
+from maskclippp.words.class_lists import ClassEntry, class_list
 
 _REQUIRED_KEYS = {
     "images": ("id",),
@@ -24,7 +24,7 @@ _REQUIRED_KEYS = {
 class PanopticDataset:
     """Where a panoptic dataset lies; all paths are relative to the root of all datasets.
 
-    ``class_list`` names a list of :mod:`maskclippp.data.vocabularies` or is one;
+    ``class_list`` names a list of :mod:`maskclippp.words.class_lists` or is one;
     ``preparation`` is what a user who lacks the data is told to do; ``make_files`` is called before
     the records are read, by a dataset that can make its own files. ``image_of`` and ``semantic_of``
     give the path of a file below ``images`` and ``semantic_maps`` by the stem of the panoptic PNG;

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from maskclippp.data.layout import datasets_root
 from maskclippp.data.prepared_files import GivenImage, PreparedFile
-from maskclippp.output_files import atomic_write
+from maskclippp.files.atomic import atomic_write
 
 LOGGER = logging.getLogger("prepare")
 SPLITS = ("val", "train")  # the small one first: what is wrong shows early

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskclippp.data.files import (
+from maskclippp.files.atomic import atomic_write
+from maskclippp.files.images import (
     LabelArray,
     check_same_size,
     read_image,
@@ -21,7 +22,6 @@ from maskclippp.data.files import (
     read_label_map,
     read_panoptic_ids,
 )
-from maskclippp.output_files import atomic_write
 
 _JPEG_QUALITY = 95
 

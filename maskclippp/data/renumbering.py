@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskclippp.data.files import LabelArray
+from maskclippp.files.images import LabelArray
 
 
 def renumber(

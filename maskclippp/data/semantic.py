@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from maskclippp.data.layout import SHOWN_FILES, Layout
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.semantic_maps import LabelValues
-from maskclippp.data.vocabularies import ClassEntry, class_list
+from maskclippp.words.class_lists import ClassEntry, class_list
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class SemanticDataset:
     """Where a semantic dataset lies; paths are relative to the root of all datasets.
 
     The label maps hold contiguous class ids, or ``values`` says what they hold. ``class_list``
-    names a list of :mod:`maskclippp.data.vocabularies` or is one; ``first_id`` is the number under
+    names a list of :mod:`maskclippp.words.class_lists` or is one; ``first_id`` is the number under
     which class 0 is written in result files.
     """
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskclippp.data.files import LabelArray, read_label_map, read_panoptic_ids
+from maskclippp.files.images import LabelArray, read_label_map, read_panoptic_ids
 
 
 class SemanticLabels(NamedTuple):

@@ -12,8 +12,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from maskclippp.output_files import atomic_write
-from maskclippp.weights import (
+from maskclippp.files.atomic import atomic_write
+from maskclippp.files.weights import (
     CheckpointError,
     UnreadableCheckpointError,
     read_checkpoint,

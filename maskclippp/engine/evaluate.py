@@ -11,7 +11,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_
 from detectron2.utils import comm
 from torch import nn
 
-from maskclippp.output_files import write_json
+from maskclippp.files.atomic import write_json
 
 logger = logging.getLogger(__name__)
 

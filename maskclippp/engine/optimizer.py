@@ -1,4 +1,4 @@
-"""The optimiser: one group per parameter, and gradient clipping inside the step.
+"""The optimizer: one group per parameter, and gradient clipping inside the step.
 
 Clipping is part of ``step()`` because a gradient scaler calls that after it has unscaled the
 gradients; so the clip sees gradients of true size, and never those of a skipped step.
@@ -23,7 +23,7 @@ _NORMALIZATIONS = (
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that SOLVER.* describes, over all parameters that require gradients.
+    """The optimizer that SOLVER.* describes, over all parameters that require gradients.
 
     Raises:
         ValueError: an unknown OPTIMIZER or CLIP_TYPE, or a model without trained parameters.
@@ -48,7 +48,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> Iterator[dict[str, Any]]:
-    """One optimiser group (params, lr, weight_decay) per trained parameter, in module order.
+    """One optimizer group (params, lr, weight_decay) per trained parameter, in module order.
 
     A shared parameter appears once, under its first name.
     """

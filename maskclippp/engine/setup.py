@@ -13,12 +13,12 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file, merge_options
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
 from maskclippp.detectron2_engine import engine_description
-from maskclippp.test_time_augmentation import check_augmentation
-from maskclippp.vocabulary_sources import (
+from maskclippp.view_averaging import check_augmentation
+from maskclippp.words.sources import (
     KEY,
     evaluation_vocabulary,
     resolved_selection,
@@ -47,7 +47,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         KeyError, ValueError, FileNotFoundError: a file or option is wrong, see
-            :mod:`maskclippp.config_files`; an unknown dataset; a device that is not there.
+            :mod:`maskclippp.config.merging`; an unknown dataset; a device that is not there.
     """
     cfg = get_cfg()
     name = "maskclippp"
@@ -141,7 +141,7 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
 
 
 def _check_vocabularies(cfg: CfgNode) -> None:
-    """What :mod:`maskclippp.vocabulary_sources` raises if words that were asked for are absent."""
+    """What :mod:`maskclippp.words.sources` raises if words that were asked for are absent."""
     selection = cfg.DATASETS.VOCABULARY
     if selection in ("auto", "builtin"):
         return  # the model says so if there are none

@@ -1,4 +1,4 @@
-"""One optimiser step: batches in, weights and metrics out."""
+"""One optimizer step: batches in, weights and metrics out."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ Batch = list[dict[str, Any]]
 
 
 class TrainStep:
-    """Forward, backward and optimiser step over one or several accumulated batches.
+    """Forward, backward and optimizer step over one or several accumulated batches.
 
     Args:
         model: batch -> dictionary of scalar losses (or one scalar); its mean over all
-            accumulated batches and, under DistributedDataParallel, over ranks is minimised.
-        accumulation_steps: batches per optimiser step.
+            accumulated batches and, under DistributedDataParallel, over ranks is minimized.
+        accumulation_steps: batches per optimizer step.
         autocast_dtype: torch.float16 (with gradient scaling, on CUDA), torch.bfloat16, or None
             for full precision.
         seed: with the iteration number it determines all randomness of a step.
@@ -98,7 +98,7 @@ class TrainStep:
             raise self._non_finite_error(f"{error}; no single batch is to blame", names) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, optimiser and, with float16, gradient scaler."""
+        """Iteration, optimizer and, with float16, gradient scaler."""
         state = {"iteration": self.iter, "optimizer": self.optimizer.state_dict()}
         if self._scaler is not None:
             state["grad_scaler"] = self._scaler.state_dict()
@@ -108,14 +108,14 @@ class TrainStep:
         """Restore what ``state_dict`` returned.
 
         Raises:
-            ValueError: the optimiser state is of another set of parameters.
+            ValueError: the optimizer state is of another set of parameters.
         """
         self.iter = state["iteration"]
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
             raise ValueError(
-                f"the checkpoint's optimiser state does not fit this configuration ({error}): "
+                f"the checkpoint's optimizer state does not fit this configuration ({error}): "
                 "resume with the configuration of the run, or start anew without --resume"
             ) from error
         if self._scaler is not None and "grad_scaler" in state:

@@ -30,7 +30,7 @@ from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
 from maskclippp.registry import get_part
 from maskclippp.seeding import seed_training_step
-from maskclippp.test_time_augmentation import SemanticTestTimeAugmentation, augmentation_config
+from maskclippp.view_averaging import SemanticTestTimeAugmentation, augmentation_config
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Trainer(DefaultTrainer):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser."""
+        """The optimizer."""
         return self.train_step.optimizer
 
     @property
@@ -120,7 +120,7 @@ class Trainer(DefaultTrainer):
         return results
 
     def run_step(self) -> None:
-        """One optimiser step."""
+        """One optimizer step."""
         self.train_step.run(self.iter)
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.lvis import LVISEvaluator
 from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
-from maskclippp.evaluation.mask_iou import mask_iou
 from maskclippp.evaluation.panoptic import PanopticEvaluator
 from maskclippp.evaluation.semantic import SemanticEvaluator
+from maskclippp.masks.overlap import mask_iou
 
 __all__ = [
     "AssignedMasksEvaluator",

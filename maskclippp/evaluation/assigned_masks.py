@@ -19,10 +19,10 @@ from torch import Tensor
 from maskclippp.data.mappers.common import masks_of_labels
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
-from maskclippp.evaluation.mask_iou import mask_iou
 from maskclippp.evaluation.model_outputs import check_mask_size, required
 from maskclippp.evaluation.panoptic import PanopticEvaluator
 from maskclippp.evaluation.semantic import SemanticEvaluator
+from maskclippp.masks.overlap import mask_iou
 
 _ASSIGNMENT_SCALE = 0.25
 

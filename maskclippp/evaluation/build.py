@@ -24,7 +24,7 @@ _SWITCHED_TASKS: dict[str, str | None] = {
 }
 # What each evaluator_type is judged by, and the switch that asks for it; None: always. The
 # published protocol measures mIoU on ADE20K whatever SEMANTIC_ON says. Our mIoU and PQ are
-# Cityscapes' own (IoU over labelled pixels, COCO's PQ); its AP is another measure than COCO's, and
+# Cityscapes' own (IoU over labeled pixels, COCO's PQ); its AP is another measure than COCO's, and
 # its scripts are not part of this package.
 _TASKS: dict[str, dict[str, str | None]] = {
     "sem_seg": {"semantic": None},

@@ -39,7 +39,7 @@ class ClassScores:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the labelled pixels that are right."""
+        """Share of the labeled pixels that are right."""
         return float(_ratio(self.true_positives.sum(), self.truth_pixels.sum()))
 
 

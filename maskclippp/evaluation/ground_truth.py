@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskclippp.data.files import LabelArray, read_panoptic_ids
 from maskclippp.data.semantic_maps import (
     SemanticLabels,
     check_label_range,
     read_semantic_labels,
 )
-from maskclippp.vocabulary import class_names_of
+from maskclippp.files.images import LabelArray, read_panoptic_ids
+from maskclippp.words.vocabulary import class_names_of
 
 
 class GroundTruth:

@@ -26,11 +26,11 @@ from maskclippp.evaluation.instance_truth import (
     JsonInstances,
     PanopticThings,
 )
-from maskclippp.evaluation.mask_codes import encode_masks
 from maskclippp.evaluation.model_outputs import check_mask_size, required
 from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.workers import ImageWork
-from maskclippp.output_files import write_json
+from maskclippp.files.atomic import write_json
+from maskclippp.masks.run_length import encode_masks
 
 CONVENTION = (
     "COCO average precision: IoU 0.50:0.05:0.95, at most 100 detections per image and category, "

@@ -8,8 +8,8 @@ import numpy as np
 from detectron2.utils import comm
 from pycocotools import mask as mask_codec
 
-from maskclippp.data.files import read_json
 from maskclippp.evaluation.ground_truth import GroundTruth
+from maskclippp.files.images import read_json
 
 SWITCH = "MODEL.MASK_FORMER.TEST.INSTANCE_ON"
 _IMAGE_KEYS = ("id", "height", "width")

@@ -10,7 +10,6 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from maskclippp.data.files import LabelArray
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.evaluation.confusion_pairs import confusion_pairs
 from maskclippp.evaluation.ground_truth import GroundTruth
@@ -24,6 +23,7 @@ from maskclippp.evaluation.picture_sheet import (
 )
 from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.seen_classes import SeenClasses, class_means
+from maskclippp.files.images import LabelArray
 
 CONVENTION = (
     "Every ground-truth mask counts once, whatever its size; accuracy per class, then the mean "

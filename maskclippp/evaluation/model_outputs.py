@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maskclippp.data.files import check_same_size
+from maskclippp.files.images import check_same_size
 
 
 def required(output: Mapping[str, Any], key: str, file_name: str, switch: str) -> Any:

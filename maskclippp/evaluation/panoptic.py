@@ -13,7 +13,6 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from maskclippp.data.files import LabelArray, check_same_size, read_json, read_panoptic_ids
 from maskclippp.data.panoptic import category_id_shift, check_segments
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.evaluation.ground_truth import GroundTruth
@@ -34,7 +33,8 @@ from maskclippp.evaluation.picture_sheet import (
 from maskclippp.evaluation.result_files import write_results
 from maskclippp.evaluation.seen_classes import SeenClasses, class_means
 from maskclippp.evaluation.workers import ImageWork
-from maskclippp.output_files import write_json
+from maskclippp.files.atomic import write_json
+from maskclippp.files.images import LabelArray, check_same_size, read_json, read_panoptic_ids
 
 CONVENTION = (
     "COCO panoptic quality: matches have IoU > 0.5; void pixels leave the union; predictions "

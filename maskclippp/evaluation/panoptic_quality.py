@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskclippp.data.files import LabelArray
+from maskclippp.files.images import LabelArray
 
 VOID = 0
 _MATCH_IOU = 0.5

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from detectron2.utils import comm
 from PIL import Image, ImageDraw, ImageFont
 
-from maskclippp.data.files import read_image
-from maskclippp.output_files import atomic_write
+from maskclippp.files.atomic import atomic_write
+from maskclippp.files.images import read_image
 from maskclippp.visualization import draw_labels
 
 _LOGGER = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _panels(scored: ScoredImage, class_names: Sequence[str]) -> list[Image.Image
 
 
 def _image(file_name: str, size: tuple[int, int]) -> Image.Image:
-    """The image file; grey, with a warning, when it cannot be read: the numbers matter more."""
+    """The image file; gray, with a warning, when it cannot be read: the numbers matter more."""
     try:
         return read_image(file_name)
     except (OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskclippp.output_files import atomic_write, json_value, write_json
+from maskclippp.files.atomic import atomic_write, json_value, write_json
 
 
 def write_results(

@@ -14,7 +14,6 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from pycocotools import mask as mask_codec
 
-from maskclippp.data.files import check_same_size
 from maskclippp.evaluation.confusion import (
     MAX_BOUNDARY_CLASSES,
     ClassScores,
@@ -37,7 +36,8 @@ from maskclippp.evaluation.seen_classes import (
     nan_mean,
 )
 from maskclippp.evaluation.workers import ImageWork
-from maskclippp.output_files import write_json
+from maskclippp.files.atomic import write_json
+from maskclippp.files.images import check_same_size
 
 CONVENTION = (
     "Means over the classes that occur in the ground truth; the IoU of a class that is merely "

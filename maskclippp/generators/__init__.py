@@ -1,5 +1,6 @@
 """Mask generators ("SEGMENTOR" in configs): images in, masks out."""
 
+from maskclippp.clip.swin import D2SwinTransformer
 from maskclippp.generators.base import (
     GeneratedMasks,
     MaskGenerator,
@@ -12,7 +13,6 @@ from maskclippp.generators.mask2former.segmentor import Mask2FormerSegmentor
 from maskclippp.generators.offline import OfflineSegmentor
 from maskclippp.generators.source import MaskSource, build_mask_source
 from maskclippp.generators.superpixels import SuperpixelSegmentor
-from maskclippp.generators.swin import D2SwinTransformer
 
 __all__ = [
     "D2SwinTransformer",

@@ -9,9 +9,9 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder
+from maskclippp.masks.soft_masks import Frame, SoftMasks
 from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
-from maskclippp.soft_masks import Frame, SoftMasks
-from maskclippp.vocabulary import Vocabulary
+from maskclippp.words.vocabulary import Vocabulary
 
 _NAME_KEY = "MODEL.MASKCLIPPP.SEGMENTOR.NAME"
 

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from maskclippp.clip.weight_layouts import load_exactly
-from maskclippp.weights import read_weights
+from maskclippp.files.weights import read_weights
 
 logger = logging.getLogger(__name__)
 

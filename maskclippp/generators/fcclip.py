@@ -20,8 +20,8 @@ from maskclippp.generators.mask2former.segmentor import (
 )
 from maskclippp.generators.mask2former.transformer_decoder import MaskPredictions
 from maskclippp.registry import SEGMENTOR_REGISTRY, TEXT_ENCODER_REGISTRY, get_part
-from maskclippp.text_classifier import TextClassifier
-from maskclippp.vocabulary import Vocabulary, get_templates
+from maskclippp.words.text_classifier import TextClassifier
+from maskclippp.words.vocabulary import Vocabulary, get_templates
 
 
 @SEGMENTOR_REGISTRY.register()

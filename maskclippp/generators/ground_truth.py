@@ -8,9 +8,9 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 
-from maskclippp.batching import resize_bilinear
 from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator
+from maskclippp.masks.batching import resize_bilinear
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
 

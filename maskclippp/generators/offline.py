@@ -10,13 +10,13 @@ from torch import Tensor
 
 from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator
-from maskclippp.generators.mask_files import check_format, read_masks
+from maskclippp.masks.mask_files import check_format, read_masks
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
 
 @SEGMENTOR_REGISTRY.register()
 class OfflineSegmentor(MaskGenerator):
-    """Reads masks from files; see :mod:`maskclippp.generators.mask_files` for their formats.
+    """Reads masks from files; see :mod:`maskclippp.masks.mask_files` for their formats.
 
     The file of the image ``.../val/town/a.jpg`` is ``a`` + suffix in the folder itself, or below
     it in folders named as the image's own (``town/a`` + suffix, ``val/town/a`` + suffix, ...),

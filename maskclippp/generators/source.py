@@ -16,7 +16,7 @@ from maskclippp.generators.base import (
     check_generator,
     find_generator,
 )
-from maskclippp.vocabulary import Vocabulary
+from maskclippp.words.vocabulary import Vocabulary
 
 
 class MaskSource(nn.Module):

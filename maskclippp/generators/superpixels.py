@@ -21,16 +21,16 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 @SEGMENTOR_REGISTRY.register()
 class SuperpixelSegmentor(MaskGenerator):
-    """Partitions an image into regions of similar colour.
+    """Partitions an image into regions of similar color.
 
-    SLIC superpixels (Achanta et al., 2012) are joined with the neighbours whose mean colour lies
+    SLIC superpixels (Achanta et al., 2012) are joined with the neighbors whose mean color lies
     closer than a threshold in CIELAB, nearest pairs first; each region is one mask.
 
     Args:
         num_segments: superpixels before joining.
-        compactness: weight of space against colour in SLIC.
+        compactness: weight of space against color in SLIC.
         merge_threshold: greatest CIELAB distance of regions that are joined.
-        min_area: regions with a smaller share of the image join their nearest neighbour.
+        min_area: regions with a smaller share of the image join their nearest neighbor.
     """
 
     @configurable
@@ -85,15 +85,15 @@ class SuperpixelSegmentor(MaskGenerator):
         return regions[None] == torch.arange(int(regions.max()) + 1)[:, None, None]
 
     def _merge(self, superpixels: IntArray, lab: FloatArray) -> IntArray:
-        """Join neighbours until none are closer than the threshold -> region of every pixel."""
+        """Join neighbors until none are closer than the threshold -> region of every pixel."""
         count = int(superpixels.max()) + 1
         areas = np.bincount(superpixels.ravel(), minlength=count).astype(np.float64)
         labels = np.arange(count)
-        colours = np.stack(
+        colors = np.stack(
             [ndimage.mean(lab[:, :, c], superpixels, labels) for c in range(3)], axis=1
         )
-        colours = np.nan_to_num(colours)
-        pairs = _neighbours(superpixels)
+        colors = np.nan_to_num(colors)
+        pairs = _neighbors(superpixels)
         sets = DisjointSet(range(count))
         smallest = self.min_area * superpixels.size
         while True:
@@ -102,7 +102,7 @@ class SuperpixelSegmentor(MaskGenerator):
             ends = ends[ends[:, 0] != ends[:, 1]]
             if len(ends) == 0:
                 break
-            distance = np.linalg.norm(colours[ends[:, 0]] - colours[ends[:, 1]], axis=1)
+            distance = np.linalg.norm(colors[ends[:, 0]] - colors[ends[:, 1]], axis=1)
             distance[areas[ends].min(axis=1) < smallest] = -1  # always joined
             if distance.min() >= self.merge_threshold:
                 break
@@ -111,12 +111,12 @@ class SuperpixelSegmentor(MaskGenerator):
                 sets.merge(first, second)
                 root, other = (first, second) if sets[first] == first else (second, first)
                 total = areas[root] + areas[other]
-                colours[root] += (colours[other] - colours[root]) * (areas[other] / total)
+                colors[root] += (colors[other] - colors[root]) * (areas[other] / total)
                 areas[root] = total
         return np.unique(roots[superpixels], return_inverse=True)[1].reshape(superpixels.shape)
 
 
-def _neighbours(regions: IntArray) -> IntArray:
+def _neighbors(regions: IntArray) -> IntArray:
     """Pairs [n, 2] of labels that touch horizontally or vertically."""
     across = np.stack([regions[:, :-1].ravel(), regions[:, 1:].ravel()], axis=1)
     down = np.stack([regions[:-1].ravel(), regions[1:].ravel()], axis=1)

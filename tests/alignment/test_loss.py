@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.testing import assert_close
 
+from benchmarks.plain import model as plain
 from maskclippp.alignment import ReweightCELoss, build_criterion
-from tests import plain
 from tests.engine.processes import run_in_processes
 from tests.tiny_models import tiny_config
 

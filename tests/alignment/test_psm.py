@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from benchmarks.plain import model as plain
 from maskclippp.alignment import PSM, DummyPSM, LinearPSM, PseudoTextPSM, build_psm
-from maskclippp.batching import PaddedBatch
 from maskclippp.clip import EncodedImages
-from tests import plain
+from maskclippp.masks.batching import PaddedBatch
 from tests.tiny_models import tiny_config
 
 WIDTH, NAMES, TEMPLATES = 16, 5, 3

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file, merge_options
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.golden_cases import REPOSITORY
-from tests.tiny_models import labelled_record, striped_record
+from tests.tiny_models import labeled_record, striped_record
 
 DOCUMENT = REPOSITORY / "docs" / "encoders.md"
 # A code block whose file is named at the end of the line above it.
@@ -93,7 +93,7 @@ def test_one_training_step_changes_the_trunk_and_nothing_else_of_the_encoder(
 
 
 def test_an_image_is_evaluated(model: MaskCLIPpp) -> None:
-    (result,) = model.eval()([labelled_record((50, 70), 0, 3)])
+    (result,) = model.eval()([labeled_record((50, 70), 0, 3)])
     assert result["sem_seg_labels"].shape == (50, 70)
 
 

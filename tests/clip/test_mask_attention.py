@@ -59,7 +59,7 @@ def test_an_empty_mask_is_outside_everywhere_and_attends_to_all_cells() -> None:
     )
 
 
-def test_the_scale_of_every_head_is_learnt_from_its_own_bias() -> None:
+def test_the_scale_of_every_head_is_learned_from_its_own_bias() -> None:
     masks = torch.rand(2, *GRID) + 0.5
     log_scale = torch.zeros(HEADS, requires_grad=True)
     bias = mask_attention_bias(masks, log_scale, threshold=0.0)

@@ -11,10 +11,10 @@ from timm.models.eva import Eva
 from torch import Tensor
 from torch.testing import assert_close
 
-from maskclippp.batching import InputFormat
 from maskclippp.clip import CLIPViT, EVACLIPViT
 from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
 from maskclippp.clip.open_clip_models import load_visual_tower
+from maskclippp.masks.batching import InputFormat
 from tests.clip.weight_files import node
 from tests.tiny_models import random_image
 
@@ -291,7 +291,7 @@ def test_an_encoder_is_trained_after_an_evaluation_in_inference_mode(kind: str) 
 
 
 def test_an_eva_network_with_other_parts_is_refused() -> None:
-    """PE-Core pools by attention and normalises before its blocks."""
+    """PE-Core pools by attention and normalizes before its blocks."""
     with torch.device("meta"):
         tower = load_visual_tower(node("random", "PE-Core-T-16-384"))
     with pytest.raises(ValueError, match=r"EVACLIPViT needs an EVA-CLIP model .*MODEL_NAME"):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskclippp.data.vocabularies import load_class_list
+from maskclippp.words.class_lists import load_class_list
 
 SIZES = {7: (61, 90), 12: (80, 52)}  # image id -> height, width
 _VOID_ROWS = 5

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 
 
 @dataclass

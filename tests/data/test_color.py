@@ -1,4 +1,4 @@
-"""SSD colour changes: recorded draws and the same operations spelt out."""
+"""SSD color changes: recorded draws and the same operations spelt out."""
 
 import random
 
@@ -39,7 +39,7 @@ def clip(values: np.ndarray) -> np.ndarray:
 
 
 def recorded() -> list[tuple[np.ndarray, int, np.ndarray]]:
-    """(input, seed, output) of the recorded colour changes, in RGB."""
+    """(input, seed, output) of the recorded color changes, in RGB."""
     results = []
     for folder, case in mapper_cases():
         pixels = np.array(Image.open(folder / case["color_aug_input"]))
@@ -66,5 +66,5 @@ def test_values_stay_in_range(value: int) -> None:
     for seed in range(20):
         random.seed(seed)
         changed = SSDColorJitter()(pixels).astype(int)
-        assert np.ptp(changed) == 0, "a grey picture must stay grey, without wrapping around"
+        assert np.ptp(changed) == 0, "a gray picture must stay gray, without wrapping around"
         assert changed[0, 0, 0] in range(0, 49) if value == 0 else changed[0, 0, 0] > 100

@@ -10,8 +10,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file, merge_options
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
 from maskclippp.data.mappers import TestMapper, build_train_mapper
 from maskclippp.evaluation.ground_truth import GroundTruth

@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as mask_codec
 
 from maskclippp.data.instances import InstanceDataset, load_instance_records
-from maskclippp.data.vocabularies import ClassEntry
+from maskclippp.words.class_lists import ClassEntry
 from tests.data.registered_layouts import HEIGHT, WIDTH, Instances, make_instances
 
 IDS = (2, 5, 9)

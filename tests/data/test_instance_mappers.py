@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_codec
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.data.coco_panoptic import coco_panoptic
 from maskclippp.data.mappers import build_train_mapper
 from maskclippp.data.panoptic import load_panoptic_records
-from maskclippp.data.vocabularies import load_class_list
+from maskclippp.words.class_lists import load_class_list
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.plain_mappers import (
     Expected,

@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.samplers import RandomSubsetTrainingSampler, TrainingSampler
 from PIL import Image
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.data.loader import (
     AspectRatioGroups,
     MappedRecords,

@@ -16,7 +16,7 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 from pycocotools import mask as mask_codec
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.data.coco_panoptic import coco_panoptic
 from maskclippp.data.mappers import TestMapper, build_train_mapper
 from maskclippp.data.mappers.transforms import resize_labels
@@ -299,7 +299,7 @@ def test_mapper_gives_the_expected_image_and_labels(
         image = output["image"].permute(1, 2, 0).numpy().astype(int)
         assert np.abs(image - run.image).max() <= 1
         # The published mapper resizes the labels; ours keeps every pixel of them.
-        resized = resize_labels(output["sem_seg"], image.shape[:2], "centre")
+        resized = resize_labels(output["sem_seg"], image.shape[:2], "center")
         assert (resized.numpy() == run.labels).all()
         assert output["ignore_label"] == 255
         published = {"image", "sem_seg", "height", "width", "pan_seg_file_name", "segments_info"}

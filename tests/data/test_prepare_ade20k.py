@@ -12,8 +12,8 @@ from pycocotools import mask as coco_mask
 
 from maskclippp.data.ade20k_index import read_image_paths
 from maskclippp.data.ade20k_sources import read_instances, thing_categories
-from maskclippp.data.files import read_image
-from maskclippp.data.vocabularies import load_class_list
+from maskclippp.files.images import read_image
+from maskclippp.words.class_lists import load_class_list
 from tests.data.original_layouts import (
     ADE_FOLDERS,
     FULL_SIZES,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskclippp.data.vocabularies import load_class_list
+from maskclippp.words.class_lists import load_class_list
 from tests.data.original_layouts import SIZES, STEMS, make_cityscapes
 from tests.data.preparation_runs import load_script, pixels, run_process, segment_ids
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from maskclippp.data.builtin import INSTANCE_DATASETS, PANOPTIC_DATASETS, SEMANTIC_DATASETS
-from maskclippp.data.files import read_image, read_panoptic_ids
 from maskclippp.data.instances import InstanceDataset, load_instance_records
 from maskclippp.data.panoptic import PanopticDataset, load_panoptic_records
 from maskclippp.data.semantic import SemanticDataset, load_semantic_records
 from maskclippp.data.semantic_maps import check_label_range, read_semantic_labels
+from maskclippp.files.images import read_image, read_panoptic_ids
 from tests.data import original_layouts as originals
 from tests.data.preparation_runs import run_main
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.data.builtin import INSTANCE_DATASETS, PANOPTIC_DATASETS, SEMANTIC_DATASETS
-from maskclippp.data.files import read_panoptic_ids
 from maskclippp.data.instances import load_instance_records
 from maskclippp.data.mappers import TestMapper, build_train_mapper
 from maskclippp.data.panoptic import load_panoptic_records, register_panoptic
 from maskclippp.data.semantic import load_semantic_records
 from maskclippp.evaluation import GroundTruth, PanopticEvaluator, build_evaluator
+from maskclippp.files.images import read_panoptic_ids
 from tests.data.registered_layouts import (
     HEIGHT,
     INSTANCES,

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from maskclippp.data.coco_panoptic import coco_panoptic
-from maskclippp.data.files import read_panoptic_ids
 from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import (
     SemanticLabels,
@@ -17,6 +16,7 @@ from maskclippp.data.semantic_maps import (
     read_semantic_labels,
     semantic_from_panoptic,
 )
+from maskclippp.files.images import read_panoptic_ids
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.real_samples import recorded_semantic_maps, sample_records
 
@@ -38,7 +38,7 @@ def test_every_segment_is_painted_with_its_class(records: list[dict[str, Any]]) 
 
 
 def plain_conversion(record: dict[str, Any]) -> np.ndarray:
-    """The label map once more, segment by segment from the colours of the panoptic PNG."""
+    """The label map once more, segment by segment from the colors of the panoptic PNG."""
     colors = np.array(Image.open(record["pan_seg_file_name"]))
     labels = np.full(colors.shape[:2], 255, dtype=np.uint8)
     for segment in record["segments_info"]:
@@ -73,7 +73,7 @@ def test_conversion_gives_the_expected_maps(
         assert source == record["pan_seg_file_name"]
 
 
-def test_unlisted_and_unlabelled_pixels_are_ignored() -> None:
+def test_unlisted_and_unlabeled_pixels_are_ignored() -> None:
     ids = np.array([[0, 5, 9]], dtype=np.int32)
     assert semantic_from_panoptic(ids, [{"id": 5, "category_id": 2}], 7).tolist() == [[7, 2, 7]]
     assert semantic_from_panoptic(ids, [], 7).tolist() == [[7, 7, 7]]

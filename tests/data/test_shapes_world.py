@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskclippp.data.files import read_image, read_label_map, read_panoptic_ids
 from maskclippp.data.shapes import dataset
 from maskclippp.data.shapes.captions import describe
 from maskclippp.data.shapes.dataset import SPLIT_SIZES, classes_of, make_split, scene_of
 from maskclippp.data.shapes.scenes import MIN_OBJECT_AREA, MIN_VISIBLE_SHARE
-from maskclippp.data.shapes.vocabulary import CLASSES, COLOURS, GROUNDS, SHAPES, TINTS
-from maskclippp.vocabulary import Vocabulary
+from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, GROUNDS, SHAPES, TINTS
+from maskclippp.files.images import read_image, read_label_map, read_panoptic_ids
+from maskclippp.words.vocabulary import Vocabulary
 
 SPLITS = tuple(SPLIT_SIZES)
 FEW = 6
@@ -122,15 +122,15 @@ def test_every_class_occurs_in_val() -> None:
     assert min(counts.values()) >= 5
 
 
-def test_objects_stay_recognisable() -> None:
+def test_objects_stay_recognizable() -> None:
     """No object is hidden by more than the limit, and none is a sliver."""
     areas = [s.area for i in range(30) for s in scene_of("val", i).segments if s.category.is_thing]
     assert min(areas) >= MIN_OBJECT_AREA * MIN_VISIBLE_SHARE
 
 
 def test_vocabulary_is_the_product_of_its_words() -> None:
-    parts = {(c.colour, c.form) for c in CLASSES}
-    product = {(c, s) for c in COLOURS for s in SHAPES} | {(t, g) for t in TINTS for g in GROUNDS}
+    parts = {(c.color, c.form) for c in CLASSES}
+    product = {(c, s) for c in COLORS for s in SHAPES} | {(t, g) for t in TINTS for g in GROUNDS}
     assert parts == product
     assert [c.id for c in CLASSES] == list(range(1, len(CLASSES) + 1))
 
@@ -141,9 +141,9 @@ def test_names_belong_to_one_class() -> None:
 
 
 def test_words_of_unseen_classes_occur_in_seen_ones() -> None:
-    seen_words = {part for c in CLASSES if c.is_seen for part in (c.colour, c.form)}
+    seen_words = {part for c in CLASSES if c.is_seen for part in (c.color, c.form)}
     assert any(not c.is_seen for c in CLASSES)
-    assert all({c.colour, c.form} <= seen_words for c in CLASSES if not c.is_seen)
+    assert all({c.color, c.form} <= seen_words for c in CLASSES if not c.is_seen)
 
 
 def test_registered_vocabularies_tell_seen_from_unseen() -> None:

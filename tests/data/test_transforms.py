@@ -76,7 +76,7 @@ def test_same_seed_draws_the_same_transform() -> None:
     assert sizes[0] == sizes[1] != sizes[2]
 
 
-def test_padding_is_grey_and_labelled_as_asked() -> None:
+def test_padding_is_gray_and_labeled_as_asked() -> None:
     image, labels = FixedSizeCrop(50, label_padding=255)(*scene())
     assert image.size == (50, 50)
     assert (np.array(image)[30:] == 128).all()
@@ -91,7 +91,7 @@ def test_extreme_shapes_keep_at_least_one_pixel() -> None:
 
 def test_large_ids_survive_resizing() -> None:
     labels = torch.tensor([[0, 16_777_215], [258, 16_777_213]])
-    for sampling in ("centre", "corner"):
+    for sampling in ("center", "corner"):
         resized = resize_labels(labels, (4, 4), sampling)
         assert (resized == labels.repeat_interleave(2, 0).repeat_interleave(2, 1)).all()
 

@@ -1,4 +1,4 @@
-"""DatasetCatalog and MetadataCatalog: every golden behaviour."""
+"""DatasetCatalog and MetadataCatalog: every golden behavior."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -76,7 +76,7 @@ def behaves_as_dict() -> list[bool]:
     ]
 
 
-BEHAVIOURS: dict[str, Callable[[], Any]] = {
+BEHAVIORS: dict[str, Callable[[], Any]] = {
     "register the same dataset name twice": register_twice,
     "register something that is not callable": lambda: DatasetCatalog.register(NAME, [1]),
     "get of an unknown dataset name": lambda: DatasetCatalog.get("no_such_dataset"),
@@ -113,13 +113,13 @@ BEHAVIOURS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item["case"])
 def test_catalogs_behave_as_the_golden_case_says(item: dict[str, Any]) -> None:
-    behaviour = BEHAVIOURS[item["case"]]
+    behavior = BEHAVIORS[item["case"]]
     if "error" in item:
         with pytest.raises(ERRORS[item["error"]]) as caught:
-            behaviour()
+            behavior()
         assert item["message_start"] in str(caught.value)[: len(item["message_start"])] + " "
     else:
-        assert behaviour() == item["ok"]
+        assert behavior() == item["ok"]
 
 
 def test_an_unknown_dataset_is_reported_with_those_that_exist() -> None:

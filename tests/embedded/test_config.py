@@ -1,4 +1,4 @@
-"""CfgNode: the golden behaviours, on the engine's own methods and on ours."""
+"""CfgNode: the golden behaviors, on the engine's own methods and on ours."""
 
 import ast
 import re
@@ -11,8 +11,8 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file, merge_options
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file, merge_options
 from tests.golden_cases import COMPACT_COPY, GoldenCase, cases, golden_root
 
 CASES = [(case, item) for case in cases("engine_cfgnode") for item in case.info["cases"]]
@@ -162,7 +162,7 @@ def dump_and_load() -> dict[str, Any]:
     }
 
 
-NODE_BEHAVIOURS: dict[str, Callable[[], Any]] = {
+NODE_BEHAVIORS: dict[str, Callable[[], Any]] = {
     "attribute write on a frozen node": write_to_frozen,
     "merge_from_list on a frozen node": merge_list_into_frozen,
     "defrost, then write": defrost_and_write,
@@ -184,13 +184,13 @@ NODE_BEHAVIOURS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("item", NODE_CASES, ids=name_of)
 def test_nodes_behave_as_the_golden_case_says(item: dict[str, Any]) -> None:
-    behaviour = NODE_BEHAVIOURS[item["case"]]
+    behavior = NODE_BEHAVIORS[item["case"]]
     if "error" in item:
         with pytest.raises(ERRORS[item["error"]]) as caught:
-            behaviour()
+            behavior()
         assert str(caught.value).startswith(item["message_start"])
     else:
-        assert behaviour() == item["ok"]
+        assert behavior() == item["ok"]
 
 
 def defaults_file() -> tuple[dict[str, Any], list[str]]:

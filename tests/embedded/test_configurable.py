@@ -75,7 +75,7 @@ def function(a: Any, b: Any = 4, c: Any = 3) -> Arguments:
     return (a, b, c)
 
 
-BEHAVIOURS: dict[str, Callable[[], Any]] = {
+BEHAVIORS: dict[str, Callable[[], Any]] = {
     "class, explicit keywords (a=9)": lambda: Plain(a=9).arguments,
     "class, positional (9, 8)": lambda: Plain(9, 8).arguments,
     "class, cfg positional": lambda: Plain(CFG).arguments,
@@ -113,7 +113,7 @@ BEHAVIOURS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item["case"])
 def test_call_gives_the_golden_arguments_or_error(item: dict[str, Any]) -> None:
-    call = BEHAVIOURS[item["case"]]
+    call = BEHAVIORS[item["case"]]
     if "error" in item:
         with pytest.raises(
             {"TypeError": TypeError, "AttributeError": AttributeError}[item["error"]]

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from tests.golden_cases import GoldenCase, cases
 
 NAME = "SOLVER.LR_SCHEDULER_NAME"

@@ -1,4 +1,4 @@
-"""The default optimiser and gradient clipping."""
+"""The default optimizer and gradient clipping."""
 
 import pytest
 import torch

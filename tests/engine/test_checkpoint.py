@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from maskclippp.engine.checkpoint import Checkpointer, describe_keys
-from maskclippp.weights import (
+from maskclippp.files.weights import (
     CheckpointError,
     UnreadableCheckpointError,
     read_checkpoint,
@@ -153,7 +153,7 @@ def test_plain_pickles_are_refused_and_not_executed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
-def test_truncated_file_is_recognised(tmp_path: Path, suffix: str, kept: float) -> None:
+def test_truncated_file_is_recognized(tmp_path: Path, suffix: str, kept: float) -> None:
     path = tmp_path / f"model{suffix}"
     state = {"weight": torch.rand(300, 300)}
     if suffix == ".pth":

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from maskclippp.engine.evaluate import evaluate
 from tests.engine import toy
 from tests.engine.processes import run_in_processes, train_in_processes
-from tests.tiny_models import TEST_SET, labelled_record, tiny_model
+from tests.tiny_models import TEST_SET, labeled_record, tiny_model
 
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -88,7 +88,7 @@ def _evaluate_tuned_words(folder: Path, *, rank: int, world_size: int) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
     )
     model = tiny_model(".TEXT_ENCODER.FINETUNE_TYPE", "all").train()
-    loader = [[labelled_record((64, 64), 0, 1)]] if rank == 0 else []
+    loader = [[labeled_record((64, 64), 0, 1)]] if rank == 0 else []
     results = evaluate(model, TEST_SET, loader, CountImages(), folder)
     if rank == 0:
         assert results == {"count": {"images": 1}}

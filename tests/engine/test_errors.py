@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from maskclippp.data.loader import images_per_process
 from maskclippp.engine.errors import bad_input_message, exit_on_bad_input
 from maskclippp.engine.optimizer import build_optimizer
-from maskclippp.weights import read_checkpoint
+from maskclippp.files.weights import read_checkpoint
 
 
 def caught(call: Callable[[], Any]) -> Exception:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.engine.lr_schedule import build_lr_scheduler
 from tests.golden_cases import GoldenCase, cases
 
@@ -25,7 +25,7 @@ def test_curve_equals_golden(case: GoldenCase, index: int) -> None:
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=cfg.SOLVER.BASE_LR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # no optimiser step comes before
+        warnings.simplefilter("ignore", UserWarning)  # no optimizer step comes before
         scheduler = build_lr_scheduler(cfg, optimizer)
         rates = [optimizer.param_groups[0]["lr"]]
         for _ in curve["lr"][1:]:

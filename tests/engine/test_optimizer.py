@@ -1,10 +1,10 @@
-"""Optimiser groups are the published ones, and clipping limits what a step does."""
+"""Optimizer groups are the published ones, and clipping limits what a step does."""
 
 import pytest
 import torch
 from torch import nn
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.engine.optimizer import build_optimizer, parameter_groups
 from tests.golden_cases import GoldenCase, cases
 

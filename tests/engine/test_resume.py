@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskclippp.engine.checkpoint import Checkpointer
-from maskclippp.weights import CheckpointError
+from maskclippp.files.weights import CheckpointError
 from tests.engine.processes import train_in_processes
 from tests.engine.toy import ToyTrainer, run_toy_training, toy_config
 
@@ -127,7 +127,7 @@ def test_resume_with_another_optimizer_is_refused_with_the_remedy(tmp_path: Path
     trainer = run_toy_training(toy_config(tmp_path))
     state = trainer.train_step.state_dict()
     state["optimizer"]["param_groups"].pop()
-    with pytest.raises(ValueError, match=r"optimiser state does not fit.*--resume"):
+    with pytest.raises(ValueError, match=r"optimizer state does not fit.*--resume"):
         trainer.train_step.load_state_dict(state)
 
 

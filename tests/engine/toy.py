@@ -16,7 +16,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.data.loader import build_train_loader
 from maskclippp.engine import Trainer
 

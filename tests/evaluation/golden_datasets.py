@@ -13,8 +13,8 @@ from detectron2.structures import BitMasks, Instances
 from PIL import Image
 from pycocotools import mask as mask_codec
 
-from maskclippp.data.files import read_label_map, read_panoptic_ids
 from maskclippp.evaluation import GroundTruth
+from maskclippp.files.images import read_label_map, read_panoptic_ids
 from tests.data.real_samples import sample_root
 from tests.golden_cases import GoldenCase
 

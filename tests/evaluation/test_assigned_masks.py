@@ -1,4 +1,4 @@
-"""Masks labelled through the ground truth."""
+"""Masks labeled through the ground truth."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -10,8 +10,8 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
-from maskclippp.data.files import read_panoptic_ids
 from maskclippp.evaluation import InstanceEvaluator
+from maskclippp.files.images import read_panoptic_ids
 from tests.evaluation.golden_datasets import assert_metrics, registered
 from tests.golden_cases import GoldenCase, cases
 

@@ -53,10 +53,10 @@ def test_worst_images_stand_beside_the_best(
     sheet.write(tmp_path / "sheet.png", NAMES, "mIoU")
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.size == (2 * 3 * 320, 6 * (20 + 2 * 12))
-    assert "8.jpg does not exist" in caplog.text  # drawn on grey
+    assert "8.jpg does not exist" in caplog.text  # drawn on gray
 
 
-def test_an_image_of_too_many_bits_is_grey(
+def test_an_image_of_too_many_bits_is_gray(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "deep.png"

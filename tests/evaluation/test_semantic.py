@@ -110,15 +110,15 @@ def test_reset_forgets_which_classes_were_seen() -> None:
 
 def test_scores_and_labels_give_the_same_numbers() -> None:
     with registered(PANOPTIC_CASES[-1]) as dataset:
-        labelled = SemanticEvaluator(dataset.ground_truth)
+        labeled = SemanticEvaluator(dataset.ground_truth)
         outputs = dataset.semantic_outputs()
-        labelled.process(dataset.inputs, outputs)
+        labeled.process(dataset.inputs, outputs)
         scored = SemanticEvaluator(dataset.ground_truth)
         classes = dataset.ground_truth.num_classes
         for image, output in zip(dataset.inputs, outputs, strict=True):
             one_hot = torch.nn.functional.one_hot(output["sem_seg_labels"].long(), classes)
             scored.process([image], [{"sem_seg": one_hot.permute(2, 0, 1).float()}])
-        assert (scored.confusion == labelled.confusion).all()
+        assert (scored.confusion == labeled.confusion).all()
 
 
 @pytest.mark.parametrize("case", PANOPTIC_CASES, ids=str)

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 from torch.testing import assert_close
 
-from maskclippp.config_files import merge_config_file
+from maskclippp.config.merging import merge_config_file
 from maskclippp.generators import MaskGenerator, build_mask_source
 from maskclippp.generators.checkpoints import check_present
 from tests.golden_cases import REPOSITORY

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from maskclippp.generators import FCCLIPSegmentor, GeneratedMasks, MaskSource
 from maskclippp.meta_arch import MaskCLIPpp
-from maskclippp.vocabulary import Vocabulary
+from maskclippp.words.vocabulary import Vocabulary
 from tests.generators.tiny_generators import NUM_QUERIES, fcclip_config, tiny_source
 from tests.tiny_models import TEST_CLASSES, random_image
 

@@ -14,7 +14,7 @@ from PIL import Image
 from maskclippp.clip import DummyVisualEncoder
 from maskclippp.data.mappers import TestMapper
 from maskclippp.generators import GTSegmentor, PanGTSegmentor, build_generator
-from tests.tiny_models import TEST_SET, labelled_record, random_image, tiny_config
+from tests.tiny_models import TEST_SET, labeled_record, random_image, tiny_config
 
 
 def panoptic_record() -> dict[str, Any]:
@@ -25,7 +25,7 @@ def panoptic_record() -> dict[str, Any]:
 
 
 def test_one_mask_per_label_in_ascending_order() -> None:
-    record = labelled_record((6, 9), 2, 255, 0)
+    record = labeled_record((6, 9), 2, 255, 0)
     (masks,) = GTSegmentor(ignore_label=255)([record], None).masks
     assert masks.dtype == torch.bool
     assert torch.equal(masks[0], record["sem_seg"] == 0)
@@ -40,7 +40,7 @@ def test_the_ignore_label_is_that_of_the_test_set() -> None:
 
 
 def test_an_image_of_ignored_pixels_alone_has_no_masks() -> None:
-    (masks,) = GTSegmentor()([labelled_record((6, 9), 255)], None).masks
+    (masks,) = GTSegmentor()([labeled_record((6, 9), 255)], None).masks
     assert masks.shape == (0, 6, 9)
 
 
@@ -68,7 +68,7 @@ def test_a_record_without_annotation_is_named(name: str) -> None:
 def test_masks_take_the_resolution_of_the_generators_encoder() -> None:
     node: CfgNode = tiny_config().MODEL.MASKCLIPPP.VISUAL_ENCODER_F
     node.TEST_RESIZE_TYPE, node.TEST_IMAGE_SIZE = "short", 12
-    record = labelled_record((6, 9), 0, 1)
+    record = labeled_record((6, 9), 0, 1)
     encoded = DummyVisualEncoder(node)([record["image"]])
     (masks,) = GTSegmentor()([record], encoded).masks
     assert masks.shape == (2, 12, 18)

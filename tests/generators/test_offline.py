@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maskclippp.generators import OfflineSegmentor, build_generator
-from maskclippp.generators.mask_files import write_masks
+from maskclippp.masks.mask_files import write_masks
 from tests.tiny_models import random_image, tiny_config, tiny_model
 
 SIZE = (48, 64)

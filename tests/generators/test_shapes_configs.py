@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
 from maskclippp.data.shapes.dataset import scene_of
 from maskclippp.generators import OfflineSegmentor
-from maskclippp.generators.mask_files import write_masks
+from maskclippp.masks.mask_files import write_masks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.registry import SEGMENTOR_REGISTRY
 from tests.golden_cases import REPOSITORY

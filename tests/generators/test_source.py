@@ -9,10 +9,10 @@ from torch.testing import assert_close
 
 from maskclippp.clip import EncodedImages
 from maskclippp.generators import GeneratedMasks, MaskGenerator, MaskSource, build_mask_source
+from maskclippp.masks.soft_masks import Frame
 from maskclippp.meta_arch import MaskCLIPpp
-from maskclippp.soft_masks import Frame
 from tests.generators.tiny_generators import CONFIGS, NUM_QUERIES, fcclip_config, tiny_source
-from tests.tiny_models import TEST_CLASSES, labelled_record, random_image, tiny_config, tiny_model
+from tests.tiny_models import TEST_CLASSES, labeled_record, random_image, tiny_config, tiny_model
 
 SIZES = [(64, 96), (50, 71)]
 TRAINED = list(CONFIGS)
@@ -120,7 +120,7 @@ def test_the_missing_checkpoint_is_told_before_the_encoder_is_built(name: str) -
 def test_generators_without_feature_maps_need_no_encoder(name: str) -> None:
     source = build_mask_source(tiny_config(".SEGMENTOR.NAME", name))
     assert source.encoder is None
-    generated = source([labelled_record((48, 64), 0, 2)])
+    generated = source([labeled_record((48, 64), 0, 2)])
     assert len(generated.masks[0]) > 0
     assert generated.frames is None
 
@@ -136,7 +136,7 @@ def test_an_encoder_whose_maps_are_not_read_is_not_built(name: str) -> None:
     )
     assert not list(source.parameters())
     if name == "GTSegmentor":  # true masks have the size of the images of the encoder all the same
-        assert source([labelled_record((48, 64), 0, 2)]).masks[0].shape == (2, 32, 42)
+        assert source([labeled_record((48, 64), 0, 2)]).masks[0].shape == (2, 32, 42)
 
 
 class NoMasks(MaskGenerator):

@@ -13,7 +13,7 @@ def masks_of(image: Tensor, **options: float) -> Tensor:
     return masks
 
 
-def two_colours(height: int, width: int) -> Tensor:
+def two_colors(height: int, width: int) -> Tensor:
     """Red on the left, blue on the right."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     image[0, :, : width // 2] = 200
@@ -39,14 +39,14 @@ def test_the_same_image_gives_the_same_masks() -> None:
     assert torch.equal(masks_of(image), first)
 
 
-@pytest.mark.parametrize("colour", [0, 128, 255])
-def test_a_uniform_image_is_one_mask(colour: int) -> None:
-    image = torch.full((3, 50, 60), colour, dtype=torch.uint8)
+@pytest.mark.parametrize("color", [0, 128, 255])
+def test_a_uniform_image_is_one_mask(color: int) -> None:
+    image = torch.full((3, 50, 60), color, dtype=torch.uint8)
     assert masks_of(image).shape == (1, 50, 60)
 
 
-def test_regions_of_different_colour_are_kept_apart() -> None:
-    masks = masks_of(two_colours(60, 80))
+def test_regions_of_different_color_are_kept_apart() -> None:
+    masks = masks_of(two_colors(60, 80))
     left, right = masks[masks[:, 30, 10]], masks[masks[:, 30, 70]]
     assert not (left & right).any()
     # Superpixels on the border may be regions of their own.
@@ -55,10 +55,10 @@ def test_regions_of_different_colour_are_kept_apart() -> None:
 
 
 def test_a_great_threshold_joins_everything() -> None:
-    assert len(masks_of(two_colours(60, 80), merge_threshold=1000.0)) == 1
+    assert len(masks_of(two_colors(60, 80), merge_threshold=1000.0)) == 1
 
 
-def test_small_regions_join_a_neighbour() -> None:
+def test_small_regions_join_a_neighbor() -> None:
     image = random_image(60, 80)
     smallest = masks_of(image).sum(dim=(1, 2)).min()
     grown = masks_of(image, min_area=0.02).sum(dim=(1, 2)).min()
@@ -67,7 +67,7 @@ def test_small_regions_join_a_neighbour() -> None:
 
 def test_images_of_a_batch_are_independent() -> None:
     generator = SuperpixelSegmentor()
-    records = [{"image": random_image(30, 40)}, {"image": two_colours(20, 24)}]
+    records = [{"image": random_image(30, 40)}, {"image": two_colors(20, 24)}]
     together = generator(records, None).masks
     for record, masks in zip(records, together, strict=True):
         assert torch.equal(generator([record], None).masks[0], masks)

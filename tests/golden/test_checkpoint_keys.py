@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from maskclippp.clip.eva_keys import to_published_keys
 from maskclippp.clip.open_clip_models import load_text_tower, load_visual_tower
 from maskclippp.clip.weight_layouts import load_exactly, split_clip_state
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.clip.weight_files import node
 from tests.golden_cases import COMPACT_COPY, REPOSITORY, golden_root

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
 from tests.golden_cases import COMPACT_COPY, REPOSITORY, golden_root
 
 # Keys of our own; everything else must be a published key.

@@ -5,8 +5,14 @@ import torch
 from open_clip.model import _build_vision_tower
 from torch.testing import assert_close
 
-from maskclippp.batching import InputFormat, Resize, downsample_masks, pad_batch, resize_bilinear
 from maskclippp.clip import CLIPConvNeXt
+from maskclippp.masks.batching import (
+    InputFormat,
+    Resize,
+    downsample_masks,
+    pad_batch,
+    resize_bilinear,
+)
 from tests.golden_cases import GoldenCase, cases, indexed
 from tests.golden_models import register_convnext
 

@@ -16,8 +16,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from maskclippp.config import get_cfg
-from maskclippp.config_files import merge_config_file
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
 from maskclippp.generators import FCCLIPSegmentor, MaskSource, build_mask_source
 from tests.golden.test_checkpoint_keys import Shapes, inventories, read_inventory, shapes
 from tests.golden_cases import REPOSITORY

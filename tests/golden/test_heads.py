@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.alignment import PSM, DummyPSM, LinearPSM, PseudoTextPSM, ReweightCELoss
-from maskclippp.batching import PaddedBatch
-from maskclippp.class_logits import (
+from maskclippp.clip import EncodedImages
+from maskclippp.inference.class_logits import (
     append_void,
     geometric_ensemble,
     max_over_synonyms,
     train_to_test_logits,
 )
-from maskclippp.clip import EncodedImages
-from maskclippp.vocabulary import TEMPLATES, Vocabulary
+from maskclippp.masks.batching import PaddedBatch
+from maskclippp.words.vocabulary import TEMPLATES, Vocabulary
 from tests.golden_cases import GoldenCase, cases
 
 

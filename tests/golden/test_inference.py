@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from maskclippp import postprocess
-from maskclippp.postprocess import InstanceSettings, PanopticSettings
+from maskclippp.inference import postprocess
+from maskclippp.inference.postprocess import InstanceSettings, PanopticSettings
 from tests.golden_cases import GoldenCase, cases
 
 

@@ -13,10 +13,10 @@ from detectron2.structures import Instances
 from torch import Tensor
 from torch.testing import assert_close
 
-from maskclippp.config import get_cfg
+from maskclippp.config.keys import get_cfg
 from maskclippp.generators import FCCLIPSegmentor, GeneratedMasks, MaskGenerator, MaskSource
+from maskclippp.masks.soft_masks import Frame
 from maskclippp.meta_arch import MaskCLIPpp
-from maskclippp.soft_masks import Frame
 from tests.golden_cases import GoldenCase, cases
 from tests.golden_models import dense_rows, register_models
 

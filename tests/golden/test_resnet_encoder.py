@@ -5,9 +5,9 @@ import torch
 from open_clip.model import _build_vision_tower
 from torch.testing import assert_close
 
-from maskclippp.batching import InputFormat, PaddedBatch, Resize
 from maskclippp.clip import CLIPResNet
 from maskclippp.clip.position_embedding import resize_position_embedding
+from maskclippp.masks.batching import InputFormat, PaddedBatch, Resize
 from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
 
 RESNET = cases("rn_encoder")

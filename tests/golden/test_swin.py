@@ -12,9 +12,9 @@ from detectron2.config import CfgNode
 from torch import Tensor
 from torch.testing import assert_close
 
-from maskclippp.batching import InputFormat
-from maskclippp.config import get_cfg
-from maskclippp.generators.swin import D2SwinTransformer, SwinBackbone
+from maskclippp.clip.swin import D2SwinTransformer, SwinBackbone
+from maskclippp.config.keys import get_cfg
+from maskclippp.masks.batching import InputFormat
 from tests.golden_cases import COMPACT_COPY, GoldenCase, cases, golden_root
 
 PREFIX = "backbone."  # of the checkpoints
@@ -65,8 +65,8 @@ def test_swin_backbone(case: GoldenCase) -> None:
     with torch.no_grad():
         encoded = build_swin(case)(list(case.tensors("inputs")["image"]))
     check = case.tolerance
-    if "normalised_image" in outputs:  # too large for the compact copy
-        assert_close(encoded.batch.images, outputs.pop("normalised_image"), **check)
+    if "normalized_image" in outputs:  # too large for the compact copy
+        assert_close(encoded.batch.images, outputs.pop("normalized_image"), **check)
     assert set(encoded.maps) == set(outputs)
     for name, expected in outputs.items():
         assert_close(encoded.maps[name], expected, **check)

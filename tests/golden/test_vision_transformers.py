@@ -9,10 +9,10 @@ from timm.models.eva import Eva
 from torch import Tensor
 from torch.testing import assert_close
 
-from maskclippp.batching import InputFormat, Resize
 from maskclippp.clip import CLIPViT, EVACLIPViT
 from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
 from maskclippp.clip.position_embedding import resize_position_embedding
+from maskclippp.masks.batching import InputFormat, Resize
 from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
 
 CASES = [

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from maskclippp.openseg import LISTS
+from maskclippp.words.openseg import LISTS
 from tests.golden_cases import REPOSITORY
 from tests.http_server import Server
-from tests.test_vocabulary_sources import published_lists
+from tests.words.test_sources import published_lists
 
 SCRIPT = str(REPOSITORY / "tools" / "download.py")
 

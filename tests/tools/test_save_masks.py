@@ -1,7 +1,6 @@
 """Saved masks give what the generator itself gives, and an interrupted run goes on."""
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,10 @@ from maskclippp.data.mappers.common import image_to_tensor
 from maskclippp.data.panoptic import register_panoptic
 from maskclippp.engine import Trainer
 from maskclippp.generators import SuperpixelSegmentor
-from maskclippp.generators.mask_files import read_masks
+from maskclippp.masks.mask_files import read_masks
 from tests.data.panoptic_scene import SIZES, make_coco_panoptic
-from tests.golden_cases import REPOSITORY
 from tests.tiny_models import tiny_config
-
-sys.path.append(str(REPOSITORY / "tools"))
-
-import save_masks
+from tools import save_masks
 
 DATASET = "save_masks_val"
 FORMATS = ["npz", "npy", "json", "png"]

@@ -7,8 +7,8 @@ from maskclippp.data.mappers import (
     mask_former_panoptic,
     mask_former_semantic,
 )
+from maskclippp.data.mappers.evaluation import TestMapper
 from maskclippp.data.mappers.registry import TRAIN_MAPPER_REGISTRY, build_train_mapper
-from maskclippp.data.mappers.test_mapper import TestMapper
 
 __all__ = [
     "TRAIN_MAPPER_REGISTRY",

@@ -29,7 +29,7 @@ NOTHING = 0
 
 
 class LargeScaleJitterAugmentation:
-    """Flip, jitter the scale, crop a fixed square, change colours (padding included).
+    """Flip, jitter the scale, crop a fixed square, change colors (padding included).
 
     A call takes an image with its targets and returns the image, uint8 [3, side, side], and the
     targets; masks are padded with 0.
@@ -73,7 +73,7 @@ class LargeScaleJitterAugmentation:
 
 
 class ShortestEdgeAugmentation:
-    """Resize the shorter side, crop, change colours, flip.
+    """Resize the shorter side, crop, change colors, flip.
 
     A call takes an image with its targets and returns the image, uint8 [3, h, w], and the targets,
     before padding (see :meth:`pad`).

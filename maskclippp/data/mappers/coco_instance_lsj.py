@@ -22,7 +22,7 @@ class CocoInstanceLSJ:
     ``padding_mask`` (bool [side, side], true where the image was padded) and ``instances``: masks
     and boxes of the objects of which the crop left something.
 
-    Other than the published mapper it also takes run-length codes, changes colours when asked to,
+    Other than the published mapper it also takes run-length codes, changes colors when asked to,
     and its padding mask marks the padding (the published one is false everywhere).
     """
 

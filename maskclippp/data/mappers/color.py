@@ -1,4 +1,4 @@
-"""The colour changes of the SSD detector (Liu et al., 2016), as in the published training."""
+"""The color changes of the SSD detector (Liu et al., 2016), as in the published training."""
 
 import random
 

@@ -9,8 +9,8 @@ from detectron2.structures import BitMasks, Instances
 from PIL import Image
 from torch import Tensor
 
-from maskclippp.data.files import check_record_size, read_image
 from maskclippp.data.mappers.color import SSDColorJitter
+from maskclippp.files.images import check_record_size, read_image
 
 IMAGE_FORMATS = ("RGB", "BGR")
 
@@ -33,7 +33,7 @@ def read_record_image(record: dict[str, Any]) -> Image.Image:
 def image_to_tensor(
     image: Image.Image, image_format: str, jitter: SSDColorJitter | None = None
 ) -> Tensor:
-    """uint8 [3, h, w] in ``image_format``, after the optional colour changes."""
+    """uint8 [3, h, w] in ``image_format``, after the optional color changes."""
     pixels = np.array(image)
     if jitter is not None:
         pixels = jitter(pixels)

@@ -9,9 +9,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torchvision import tv_tensors
 
-from maskclippp.data.files import check_same_size
 from maskclippp.data.semantic_maps import check_label_range, read_semantic_labels
-from maskclippp.vocabulary import class_names_of
+from maskclippp.files.images import check_same_size
+from maskclippp.words.vocabulary import class_names_of
 
 
 @dataclass(frozen=True)

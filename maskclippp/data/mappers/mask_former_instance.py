@@ -41,6 +41,6 @@ class MaskFormerInstance:
 def mask_former_instance(cfg: CfgNode) -> MaskFormerInstance:
     """The mapper that ``INPUT.DATASET_MAPPER_NAME: mask_former_instance`` names."""
     augmentation = ShortestEdgeAugmentation.from_config(
-        cfg, label_sampling="centre", limit_categories=False
+        cfg, label_sampling="center", limit_categories=False
     )
     return MaskFormerInstance(augmentation)

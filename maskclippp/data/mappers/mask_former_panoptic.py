@@ -20,7 +20,7 @@ class MaskFormerPanoptic:
     ``width`` of the original and ``instances``: one mask per segment that is not crowd, in the
     order of the annotation, kept even when the crop left nothing of it.
 
-    As published, class ids are resized at pixel corners and segments at pixel centres: they may
+    As published, class ids are resized at pixel corners and segments at pixel centers: they may
     disagree by a pixel at the borders.
     """
 

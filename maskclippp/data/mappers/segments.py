@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskclippp.data.files import check_same_size, read_panoptic_ids
 from maskclippp.data.mappers.common import masks_of_labels
 from maskclippp.data.mappers.transforms import SegmentIds
+from maskclippp.files.images import check_same_size, read_panoptic_ids
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from torchvision.transforms.v2 import functional as F
 
 IMAGE_PADDING = 128
 
-# Which source pixel a resized label takes: the one under the target pixel's centre (as bilinear
+# Which source pixel a resized label takes: the one under the target pixel's center (as bilinear
 # resizing of the image does), or the one under its upper left corner (as torch's "nearest").
-LabelSampling = Literal["centre", "corner"]
+LabelSampling = Literal["center", "corner"]
 
 
 class SegmentIds(tv_tensors.Mask):
-    """Segment ids of a panoptic map: always resized at pixel centres, being a picture's pixels."""
+    """Segment ids of a panoptic map: always resized at pixel centers, being a picture's pixels."""
 
 
 class Vertices(tv_tensors.TVTensor):
@@ -42,7 +42,7 @@ class Vertices(tv_tensors.TVTensor):
 def resize_labels(
     labels: torch.Tensor, size: Sequence[int], sampling: LabelSampling
 ) -> torch.Tensor:
-    """Nearest-neighbour resizing of integer labels [h, w] or [n, h, w] to ``size`` (height, width).
+    """Nearest-neighbor resizing of integer labels [h, w] or [n, h, w] to ``size`` (height, width).
 
     Values must fit into 32-bit integers; the result is int64 [*size] or [n, *size].
     """
@@ -56,7 +56,7 @@ def resize_labels(
         # float64 holds every label exactly; torch computes the source index in its own way.
         resized = torch.nn.functional.interpolate(labels[None, None].double(), (height, width))
         return resized[0, 0].long()
-    # Pillow, because float32 index arithmetic can miss the centre pixel by one.
+    # Pillow, because float32 index arithmetic can miss the center pixel by one.
     image = Image.fromarray(labels.numpy().astype(np.int32))
     return torch.from_numpy(
         np.array(image.resize((width, height), Image.Resampling.NEAREST))
@@ -129,7 +129,7 @@ class _Resize(_GeometricTransform):
             scale = torch.tensor([width / old_width, height / old_height], dtype=torch.float64)
             return Vertices.of(inpt.as_subclass(torch.Tensor) * scale)
         if isinstance(inpt, tv_tensors.Mask):
-            sampling = "centre" if isinstance(inpt, SegmentIds) else self.label_sampling
+            sampling = "center" if isinstance(inpt, SegmentIds) else self.label_sampling
             resized = resize_labels(inpt.as_subclass(torch.Tensor), size, sampling)
             return resized.as_subclass(type(inpt))
         return F.resize(inpt, size, interpolation=v2.InterpolationMode.BILINEAR)
@@ -147,7 +147,7 @@ class ResizeShortestEdge(_Resize):
         shortest: Sequence[int],
         longest: int,
         sampling: str,
-        label_sampling: LabelSampling = "centre",
+        label_sampling: LabelSampling = "center",
     ) -> None:
         super().__init__(label_sampling)
         if sampling not in ("choice", "range"):
@@ -179,7 +179,7 @@ class LargeScaleJitter(_Resize):
     """Fit the image into a square of ``side`` times a factor uniform in [min_scale, max_scale]."""
 
     def __init__(self, side: int, min_scale: float, max_scale: float) -> None:
-        super().__init__("centre")
+        super().__init__("center")
         if side < 1 or not 0 < min_scale <= max_scale:
             raise ValueError(
                 "expected INPUT.IMAGE_SIZE >= 1 and 0 < INPUT.MIN_SCALE <= INPUT.MAX_SCALE, found "
@@ -234,7 +234,7 @@ class RandomCrop(_GeometricTransform):
             image's; "absolute_range": smallest and largest side in pixels; "relative": shares of
             the image's height and width; "relative_range": smallest shares, the largest being 1.
         max_category_share: with a value below 1, up to ten crops are drawn until one holds several
-            categories of which none covers that share of the labelled pixels; the last one is used
+            categories of which none covers that share of the labeled pixels; the last one is used
             anyway. Pixels of ``ignore_label`` do not count. It needs a map of class ids.
     """
 

@@ -2,7 +2,7 @@
 
 `vocabulary` has the words, `scenes` draws, `captions` describes (for pre-training), `dataset`
 registers `shapes_train` and `shapes_val`, and `weights/` holds the small CLIP that
-`tools/pretrain_shapes_clip.py` made.
+`shapes/pretrain_clip.py` made.
 """
 
 from maskclippp.data.shapes.dataset import register_shapes

@@ -6,7 +6,7 @@ Only the pre-training of the world's CLIP reads them; no caption says where anyt
 import numpy as np
 
 from maskclippp.data.shapes.scenes import Scene, Segment
-from maskclippp.data.shapes.vocabulary import COLOURS, GROUNDS, SHAPES, TINTS
+from maskclippp.data.shapes.vocabulary import COLORS, GROUNDS, SHAPES, TINTS
 
 OPENINGS = (
     "{}",
@@ -29,9 +29,9 @@ def _choose(words: tuple[str, ...], generator: np.random.Generator) -> str:
 def phrase(segment: Segment, generator: np.random.Generator) -> str:
     """Name one segment, with a random choice of synonyms and of what is said about it."""
     category = segment.category
-    colours, forms = (COLOURS, SHAPES) if category.is_thing else (TINTS, GROUNDS)
+    colors, forms = (COLORS, SHAPES) if category.is_thing else (TINTS, GROUNDS)
     words = [
-        _choose(colours[category.colour].words, generator),
+        _choose(colors[category.color].words, generator),
         _choose(forms[category.form], generator),
     ]
     if generator.random() < 0.3:

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.shapes.scenes import Scene, draw_scene
-from maskclippp.data.shapes.vocabulary import CLASSES, COLOURS, TINTS, ShapesClass
-from maskclippp.data.vocabularies import ClassEntry
+from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, TINTS, ShapesClass
+from maskclippp.words.class_lists import ClassEntry
 
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
 SPLIT_SIZES = {"train": 1200, "val": 130}
@@ -187,8 +187,8 @@ def _class_entry(category: ShapesClass) -> ClassEntry:
 
 
 def _color(category: ShapesClass) -> tuple[int, int, int]:
-    """A display colour: the middle of what the colour word means, varied a little by the form."""
-    definition = {**COLOURS, **TINTS}[category.colour]
+    """A display color: the middle of what the color word means, varied a little by the form."""
+    definition = {**COLORS, **TINTS}[category.color]
     hue, saturation, value = (
         (low + high) / 2 for low, high in (definition.hue, definition.saturation, definition.value)
     )

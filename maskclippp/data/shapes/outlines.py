@@ -1,4 +1,4 @@
-"""Outlines of the six shapes and their rasterisation."""
+"""Outlines of the six shapes and their rasterization."""
 
 from dataclasses import dataclass
 
@@ -56,14 +56,14 @@ def outline(shape: str, generator: np.random.Generator) -> FloatArray:
     raise ValueError(f"no outline for the shape {shape!r}")
 
 
-def rasterise(
+def rasterize(
     shape: str,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     radius: float,
     size: tuple[int, int],
     generator: np.random.Generator,
 ) -> Raster:
-    """Turn and stretch a shape at random and put it at `centre` = (x, y) of a scene of `size`.
+    """Turn and stretch a shape at random and put it at `center` = (x, y) of a scene of `size`.
 
     `radius` is in pixels, `size` is (height, width).
     """
@@ -71,7 +71,7 @@ def rasterise(
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     stretch = np.array([radius, radius * generator.uniform(0.75, 1.0)], dtype=np.float32)
     turn = np.array([[cosine, sine], [-sine, cosine]], dtype=np.float32)
-    points = (outline(shape, generator) * stretch) @ turn + np.asarray(centre, dtype=np.float32)
+    points = (outline(shape, generator) * stretch) @ turn + np.asarray(center, dtype=np.float32)
 
     limit = np.array([size[1], size[0]])
     low = np.clip(np.floor(points.min(axis=0)), 0, limit - 1).astype(int)
@@ -79,11 +79,11 @@ def rasterise(
     inside = np.zeros((high[1] - low[1], high[0] - low[0]), dtype=np.uint8)
     cv2.fillPoly(inside, [np.rint(points - low).astype(np.int32)], 1)
     if shape == "ring":
-        hole = (points - centre) * generator.uniform(0.42, 0.56) + centre
+        hole = (points - center) * generator.uniform(0.42, 0.56) + center
         cv2.fillPoly(inside, [np.rint(hole - low).astype(np.int32)], 0)
 
-    across = np.arange(low[0], high[0], dtype=np.float32) - np.float32(centre[0])
-    down = (np.arange(low[1], high[1], dtype=np.float32) - np.float32(centre[1]))[:, None]
+    across = np.arange(low[0], high[0], dtype=np.float32) - np.float32(center[0])
+    down = (np.arange(low[1], high[1], dtype=np.float32) - np.float32(center[1]))[:, None]
     return Raster(
         rows=slice(int(low[1]), int(high[1])),
         columns=slice(int(low[0]), int(high[0])),

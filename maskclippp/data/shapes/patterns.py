@@ -1,4 +1,4 @@
-"""Patterns: functions from pixel coordinates to a blending weight in 0..1 of a second colour.
+"""Patterns: functions from pixel coordinates to a blending weight in 0..1 of a second color.
 
 All take float32 coordinate arrays `x`, `y` of equal shape, in pixels, and a random generator; all
 return float32 of that shape.
@@ -25,7 +25,7 @@ def smooth_noise(
 
 
 def plain(x: FloatArray, y: FloatArray, generator: np.random.Generator) -> FloatArray:
-    """No second colour."""
+    """No second color."""
     return np.zeros_like(x)
 
 

@@ -11,23 +11,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskclippp.data.shapes.outlines import rasterise
+from maskclippp.data.shapes.outlines import rasterize
 from maskclippp.data.shapes.patterns import GROUND_PATTERNS, OBJECT_PATTERNS, smooth_noise
 from maskclippp.data.shapes.vocabulary import (
     CLASS_BY_PARTS,
-    COLOURS,
+    COLORS,
     GROUNDS,
     PATTERN_OF_SHAPE,
     SHAPES,
     TINTS,
-    Colour,
+    Color,
     ShapesClass,
 )
 
 MIN_VISIBLE_SHARE = 0.4  # of the area that an object would show if nothing lay over it
 MIN_OBJECT_AREA = 500  # pixels inside the scene
 PLACING_ATTEMPTS = 8
-# How far a pattern's second colour goes from the paint towards black or white.
+# How far a pattern's second color goes from the paint towards black or white.
 GROUND_CONTRAST = (0.2, 0.4)
 OBJECT_CONTRAST = (0.4, 0.65)
 
@@ -36,8 +36,8 @@ OBJECT_CONTRAST = (0.4, 0.65)
 class SceneStyle:
     """Size of a scene and radius of its objects in pixels, numbers of objects and specks.
 
-    The centres of objects keep `margin` (a share of the sides) from the border; `colours` are the
-    colour words of objects.
+    The centers of objects keep `margin` (a share of the sides) from the border; `colors` are the
+    color words of objects.
     """
 
     height: int = 192
@@ -46,7 +46,7 @@ class SceneStyle:
     radius: tuple[float, float] = (24.0, 50.0)
     specks: tuple[int, int] = (4, 12)
     margin: float = 0.06
-    colours: tuple[str, ...] = tuple(COLOURS)
+    colors: tuple[str, ...] = tuple(COLORS)
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Scene:
     segments: tuple[Segment, ...]
 
 
-def _paint(colour: Colour, generator: np.random.Generator) -> NDArray[np.float32]:
-    """A random RGB value (0..255) that the colour's word describes."""
-    hue = generator.uniform(*colour.hue) / 360 % 1
-    saturation, value = generator.uniform(*colour.saturation), generator.uniform(*colour.value)
+def _paint(color: Color, generator: np.random.Generator) -> NDArray[np.float32]:
+    """A random RGB value (0..255) that the color's word describes."""
+    hue = generator.uniform(*color.hue) / 360 % 1
+    saturation, value = generator.uniform(*color.saturation), generator.uniform(*color.value)
     return np.asarray(colorsys.hsv_to_rgb(hue, saturation, value), dtype=np.float32) * 255
 
 
@@ -80,7 +80,7 @@ def _textured(
     contrast: tuple[float, float],
     generator: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Colours [P, 3] of P pixels: a paint and, as the pattern says, its dark or pale variant."""
+    """Colors [P, 3] of P pixels: a paint and, as the pattern says, its dark or pale variant."""
     target = np.float32(255 if generator.random() < 0.5 else 0)
     difference = (target - paint) * np.float32(generator.uniform(*contrast))
     return paint + weight[..., None] * difference
@@ -121,8 +121,8 @@ class _Canvas:
             columns, rows = np.meshgrid(x, y[band])
             weight = GROUND_PATTERNS[ground](columns, rows, generator)
             paint = _paint(TINTS[tint], generator)
-            colours = _textured(paint, weight[inside], GROUND_CONTRAST, generator)
-            self.image[band][inside] = colours
+            colors = _textured(paint, weight[inside], GROUND_CONTRAST, generator)
+            self.image[band][inside] = colors
             self.owner[band][inside] = len(self.parts)
             self.parts.append(CLASS_BY_PARTS[tint, ground])
             self.full_areas.append(0)
@@ -131,16 +131,16 @@ class _Canvas:
     def draw_object(self) -> None:
         """Draw one object where it hides no other too much; nothing if there is no such place."""
         style, generator = self.style, self.generator
-        colour, shape = (
-            list(words)[generator.integers(len(words))] for words in (style.colours, SHAPES)
+        color, shape = (
+            list(words)[generator.integers(len(words))] for words in (style.colors, SHAPES)
         )
         for _ in range(PLACING_ATTEMPTS):
-            centre = (
+            center = (
                 generator.uniform(style.margin, 1 - style.margin) * style.width,
                 generator.uniform(style.margin, 1 - style.margin) * style.height,
             )
             radius = generator.uniform(*style.radius)
-            raster = rasterise(shape, centre, radius, self.owner.shape, generator)
+            raster = rasterize(shape, center, radius, self.owner.shape, generator)
             area = int(raster.inside.sum())
             covered = self.owner[raster.rows, raster.columns][raster.inside]
             left = np.array(self.visible_areas) - np.bincount(covered, minlength=len(self.parts))
@@ -151,28 +151,28 @@ class _Canvas:
         else:
             return
         weight = OBJECT_PATTERNS[PATTERN_OF_SHAPE[shape]](raster.x, raster.y, generator)
-        paint = _paint(COLOURS[colour], generator)
-        colours = _textured(paint, weight[raster.inside], OBJECT_CONTRAST, generator)
-        self.image[raster.rows, raster.columns][raster.inside] = colours
+        paint = _paint(COLORS[color], generator)
+        colors = _textured(paint, weight[raster.inside], OBJECT_CONTRAST, generator)
+        self.image[raster.rows, raster.columns][raster.inside] = colors
         self.owner[raster.rows, raster.columns][raster.inside] = len(self.parts)
-        self.parts.append(CLASS_BY_PARTS[colour, shape])
+        self.parts.append(CLASS_BY_PARTS[color, shape])
         self.full_areas.append(area)
         self.visible_areas = [*left.tolist(), area]
 
     def add_dirt_and_light(self) -> None:
-        """Specks of any colour, uneven light and sensor noise; no annotation changes."""
+        """Specks of any color, uneven light and sensor noise; no annotation changes."""
         generator, (height, width) = self.generator, self.owner.shape
         for _ in range(generator.integers(*self.style.specks, endpoint=True)):
-            centre = (int(generator.integers(width)), int(generator.integers(height)))
+            center = (int(generator.integers(width)), int(generator.integers(height)))
             shade = generator.uniform(0, 255, 3).tolist()
-            cv2.circle(self.image, centre, int(generator.integers(2, 5)), shade, cv2.FILLED)
+            cv2.circle(self.image, center, int(generator.integers(2, 5)), shade, cv2.FILLED)
         light = 0.7 + 0.5 * smooth_noise((height, width), (height / 2, width / 2), generator)
         self.image *= light[..., None]
         noise = generator.normal(0, 4, (height // 2, width // 2, 3)).astype(np.float32)
         self.image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
 
     def finish(self) -> Scene:
-        """Number the visible parts from 1 and round the colours."""
+        """Number the visible parts from 1 and round the colors."""
         segment_ids = np.zeros(len(self.parts), dtype=np.int32)
         segments: list[Segment] = []
         for part, area in enumerate(self.visible_areas):

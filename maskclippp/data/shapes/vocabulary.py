@@ -1,17 +1,17 @@
-"""The words of the shapes world: colours, patterns and shapes, and the classes made of them.
+"""The words of the shapes world: colors, patterns and shapes, and the classes made of them.
 
-A *thing* class is a colour and a patterned shape ("red dotted circle"). A *stuff* class is a tint
-and a ground ("grey brick wall"). A third of the combinations is *unseen*: no training
+A *thing* class is a color and a patterned shape ("red dotted circle"). A *stuff* class is a tint
+and a ground ("gray brick wall"). A third of the combinations is *unseen*: no training
 mask has them, but each of their words occurs in several seen classes, so that an encoder which
-understands words can name them and one which memorises classes cannot.
+understands words can name them and one which memorizes classes cannot.
 """
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Colour:
-    """A colour word, its synonyms, and the range of hue (degrees), saturation and value (0..1)."""
+class Color:
+    """A color word, its synonyms, and the range of hue (degrees), saturation and value (0..1)."""
 
     words: tuple[str, ...]
     hue: tuple[float, float]
@@ -25,24 +25,24 @@ class ShapesClass:
 
     id: int
     names: tuple[str, ...]
-    colour: str
+    color: str
     form: str
     is_thing: bool
     is_seen: bool
 
 
-COLOURS: dict[str, Colour] = {
-    "red": Colour(("red", "crimson"), (-12, 8), (0.75, 1.0), (0.55, 1.0)),
-    "orange": Colour(("orange", "tangerine"), (18, 36), (0.8, 1.0), (0.75, 1.0)),
-    "yellow": Colour(("yellow", "golden"), (46, 62), (0.7, 1.0), (0.75, 1.0)),
-    "green": Colour(("green", "emerald"), (95, 150), (0.55, 1.0), (0.4, 0.9)),
-    "blue": Colour(("blue", "azure"), (200, 238), (0.6, 1.0), (0.5, 1.0)),
-    "purple": Colour(("purple", "violet"), (265, 300), (0.5, 0.95), (0.4, 0.9)),
+COLORS: dict[str, Color] = {
+    "red": Color(("red", "crimson"), (-12, 8), (0.75, 1.0), (0.55, 1.0)),
+    "orange": Color(("orange", "tangerine"), (18, 36), (0.8, 1.0), (0.75, 1.0)),
+    "yellow": Color(("yellow", "golden"), (46, 62), (0.7, 1.0), (0.75, 1.0)),
+    "green": Color(("green", "emerald"), (95, 150), (0.55, 1.0), (0.4, 0.9)),
+    "blue": Color(("blue", "azure"), (200, 238), (0.6, 1.0), (0.5, 1.0)),
+    "purple": Color(("purple", "violet"), (265, 300), (0.5, 0.95), (0.4, 0.9)),
 }
-TINTS: dict[str, Colour] = {
-    "grey": Colour(("grey", "silver"), (0, 360), (0.0, 0.08), (0.35, 0.8)),
-    "brown": Colour(("brown", "chocolate"), (18, 34), (0.4, 0.65), (0.3, 0.55)),
-    "pink": Colour(("pink", "rosy"), (325, 350), (0.2, 0.45), (0.75, 1.0)),
+TINTS: dict[str, Color] = {
+    "gray": Color(("gray", "silver"), (0, 360), (0.0, 0.08), (0.35, 0.8)),
+    "brown": Color(("brown", "chocolate"), (18, 34), (0.4, 0.65), (0.3, 0.55)),
+    "pink": Color(("pink", "rosy"), (325, 350), (0.2, 0.45), (0.75, 1.0)),
 }
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("dotted circle", "spotted disc"),
@@ -69,21 +69,21 @@ GROUNDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _names(colour_words: tuple[str, ...], form_words: tuple[str, ...]) -> tuple[str, ...]:
+def _names(color_words: tuple[str, ...], form_words: tuple[str, ...]) -> tuple[str, ...]:
     """Combine two words and their synonyms; every combination names the same class."""
-    return tuple(f"{colour} {form}" for colour in colour_words for form in form_words)
+    return tuple(f"{color} {form}" for color in color_words for form in form_words)
 
 
 def _make_classes() -> tuple[ShapesClass, ...]:
     classes: list[ShapesClass] = []
-    for colours, forms, is_thing in ((COLOURS, SHAPES, True), (TINTS, GROUNDS, False)):
-        for row, (colour, definition) in enumerate(colours.items()):
+    for colors, forms, is_thing in ((COLORS, SHAPES, True), (TINTS, GROUNDS, False)):
+        for row, (color, definition) in enumerate(colors.items()):
             for column, (form, words) in enumerate(forms.items()):
                 classes.append(
                     ShapesClass(
                         id=len(classes) + 1,
                         names=_names(definition.words, words),
-                        colour=colour,
+                        color=color,
                         form=form,
                         is_thing=is_thing,
                         # A Latin square: a third of each row and of each column is unseen.
@@ -94,4 +94,4 @@ def _make_classes() -> tuple[ShapesClass, ...]:
 
 
 CLASSES: tuple[ShapesClass, ...] = _make_classes()
-CLASS_BY_PARTS: dict[tuple[str, str], ShapesClass] = {(c.colour, c.form): c for c in CLASSES}
+CLASS_BY_PARTS: dict[tuple[str, str], ShapesClass] = {(c.color, c.form): c for c in CLASSES}

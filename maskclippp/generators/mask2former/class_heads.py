@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskclippp.alignment.psm import clamped_scale
-from maskclippp.class_logits import max_over_synonyms
 from maskclippp.generators.mask2former.decoder_layers import MLP
 from maskclippp.generators.mask2former.transformer_decoder import (
     DecoderOptions,
     MaskedAttentionDecoder,
 )
+from maskclippp.inference.class_logits import max_over_synonyms
 
 
 class ClosedVocabularyDecoder(MaskedAttentionDecoder):

@@ -46,11 +46,11 @@ def attend(
 
 
 class _ResidualLayer(nn.Module):
-    """Adds an update to the queries, with layer normalisation after the sum or before the update.
+    """Adds an update to the queries, with layer normalization after the sum or before the update.
 
     Args:
         hidden_dim: C.
-        pre_norm: normalise what the update reads, instead of the sum.
+        pre_norm: normalize what the update reads, instead of the sum.
     """
 
     def __init__(self, *, hidden_dim: int, pre_norm: bool) -> None:

@@ -26,7 +26,7 @@ def sample_multi_scale(
 ) -> Tensor:
     """Weighted sum of bilinear samples of several feature maps.
 
-    Cell (row i, column j) of an h x w map has its centre at ((j + 0.5) / w, (i + 0.5) / h); maps
+    Cell (row i, column j) of an h x w map has its center at ((j + 0.5) / w, (i + 0.5) / h); maps
     are zero outside.
 
     Args:
@@ -87,20 +87,20 @@ def _corners(
     x, y = locations.unbind(-1)
     # Kept apart until they are stacked: work on an inner dimension of 2 is several times slower.
     vertical = [
-        (row * (width * heads) + origin, share * attention) for row, share in _neighbours(y, height)
+        (row * (width * heads) + origin, share * attention) for row, share in _neighbors(y, height)
     ]
-    horizontal = [(column * heads, share) for column, share in _neighbours(x, width)]
+    horizontal = [(column * heads, share) for column, share in _neighbors(x, width)]
     corners = list(product(vertical, horizontal))
     rows = torch.stack([row + column for (row, _), (column, _) in corners], dim=-2)
     weights = torch.stack([above * beside for (_, above), (_, beside) in corners], dim=-2)
     return rows, weights
 
 
-def _neighbours(positions: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+def _neighbors(positions: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
     """The two cells around each position on an axis of ``size`` cells: index, bilinear weight.
 
     A cell outside has weight 0 and the index of a cell inside. The weights are 1 - f and f, not a
-    hat function of the distance: at a cell centre, where a fresh model samples its own level, their
+    hat function of the distance: at a cell center, where a fresh model samples its own level, their
     gradient is the slope to the next cell.
     """
     positions = positions * size - 0.5
@@ -114,7 +114,7 @@ def _neighbours(positions: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Attention of each query to a few learnt positions around a reference, on every level.
+    """Attention of each query to a few learned positions around a reference, on every level.
 
     Args:
         channels: width of queries and source; a multiple of ``num_heads``.
@@ -172,7 +172,7 @@ class MultiScaleDeformableAttention(nn.Module):
         Args:
             query: [B, Q, C].
             reference: [B or 1, Q, levels or 1, 2], points (x, y) in units of the map, or
-                [..., 4], boxes (centre x, y, width, height). At least float32.
+                [..., 4], boxes (center x, y, width, height). At least float32.
             source: [B, S, C], the cells of all maps as in :func:`sample_multi_scale`.
             spatial_shapes: h and w of every level.
             padding_mask: [B, S] bool, true for cells that do not count; None when all do.
@@ -199,10 +199,10 @@ class MultiScaleDeformableAttention(nn.Module):
         shape = self.num_heads, self.num_levels, self.num_points, 2
         offsets = self.sampling_offsets(query).unflatten(-1, shape)
         offsets = offsets.to(torch.promote_types(offsets.dtype, reference.dtype))
-        centres, extents = reference[:, :, None, :, None].tensor_split([2], dim=-1)
+        centers, extents = reference[:, :, None, :, None].tensor_split([2], dim=-1)
         if extents.shape[-1]:
-            return centres + offsets * (extents * (0.5 / self.num_points))
-        return centres + offsets * _cell_sizes(spatial_shapes, offsets.device, offsets.dtype)
+            return centers + offsets * (extents * (0.5 / self.num_points))
+        return centers + offsets * _cell_sizes(spatial_shapes, offsets.device, offsets.dtype)
 
 
 # Kept because a copy from the host would make every layer wait for the device.

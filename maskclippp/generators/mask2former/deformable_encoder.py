@@ -52,7 +52,7 @@ class DeformableEncoder(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor, sizes: GridSizes) -> Tensor:
         """tokens [B, S, C], positions [1, S, C], maps of the given sizes -> [B, S, C]."""
-        reference = _cell_centres(sizes, tokens)
+        reference = _cell_centers(sizes, tokens)
         for layer in self.layers:
             tokens = layer(tokens, positions, reference, sizes)
         return tokens
@@ -121,12 +121,12 @@ class DeformableTransformer(nn.Module):
         return torch.cat(levels).to(tokens.dtype)[None]
 
 
-def _cell_centres(sizes: GridSizes, tokens: Tensor) -> Tensor:
-    """Centres (x, y) of the cells of all maps, at least float32: [1, S, 1, 2]."""
+def _cell_centers(sizes: GridSizes, tokens: Tensor) -> Tensor:
+    """Centers (x, y) of the cells of all maps, at least float32: [1, S, 1, 2]."""
     dtype = torch.promote_types(tokens.dtype, torch.float32)
-    centres = []
+    centers = []
     for height, width in sizes:
         y = (torch.arange(height, dtype=dtype, device=tokens.device) + 0.5) / height
         x = (torch.arange(width, dtype=dtype, device=tokens.device) + 0.5) / width
-        centres.append(torch.cartesian_prod(y, x).flip(-1))
-    return torch.cat(centres)[None, :, None]
+        centers.append(torch.cartesian_prod(y, x).flip(-1))
+    return torch.cat(centers)[None, :, None]

@@ -17,8 +17,8 @@ from maskclippp.generators.mask2former.transformer_decoder import (
     MaskedAttentionDecoder,
     MaskPredictions,
 )
+from maskclippp.masks.soft_masks import Frame
 from maskclippp.registry import SEGMENTOR_REGISTRY
-from maskclippp.soft_masks import Frame
 
 
 class MaskTransformerSegmentor(MaskGenerator):

@@ -37,7 +37,7 @@ class DecoderOptions:
         num_heads: heads of every attention.
         feedforward_dim: hidden width of the feed-forward layers.
         num_levels: feature maps, which the layers read in turn.
-        pre_norm: normalise before each update instead of after it.
+        pre_norm: normalize before each update instead of after it.
         enforce_input_projection: project the feature maps even if ``input_dim`` is ``hidden_dim``.
     """
 
@@ -161,7 +161,7 @@ class MaskedAttentionDecoder(nn.Module, ABC):
         """What :attr:`MaskPredictions.classes` holds.
 
         Args:
-            states: normalised queries [B, Q, C].
+            states: normalized queries [B, Q, C].
             masks: their mask logits [B, Q, h, w].
             mask_features: [B, mask_dim, h, w].
         """
@@ -194,7 +194,7 @@ class MaskedAttentionDecoder(nn.Module, ABC):
         return _Level(keys, values, resized.flatten(2))
 
     def _initialize_layers(self) -> None:
-        """Xavier initialisation of the matrices of all layers, as in DETR."""
+        """Xavier initialization of the matrices of all layers, as in DETR."""
         for layers in (
             self.transformer_self_attention_layers,
             self.transformer_cross_attention_layers,

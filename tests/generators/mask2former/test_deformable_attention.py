@@ -71,7 +71,7 @@ def test_gradients(grid: list[tuple[int, int]]) -> None:
     assert torch.autograd.gradcheck(lambda v, x, w: sample_multi_scale(v, grid, x, w), inputs)
 
 
-def test_gradient_at_a_cell_centre_is_the_slope_to_the_next_cell() -> None:
+def test_gradient_at_a_cell_center_is_the_slope_to_the_next_cell() -> None:
     value = torch.tensor([1.0, 2.0, 5.0]).view(1, 3, 1, 1)
     location = torch.tensor([0.5, 0.5]).view(1, 1, 1, 1, 1, 2).requires_grad_()
     output = sample_multi_scale(value, [(1, 3)], location, torch.ones(1, 1, 1, 1, 1))

@@ -26,7 +26,7 @@ def test_no_layers_return_the_maps() -> None:
 
 
 def test_a_fresh_encoder_mirrors_what_is_mirrored() -> None:
-    """Cells see the neighbours on their own left and right, not at a shifted place."""
+    """Cells see the neighbors on their own left and right, not at a shifted place."""
     transformer = build(num_layers=1, num_levels=1).eval()
     image = torch.randn(1, 8, 1, 7)
     found = transformer([image])[0]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from benchmarks.plain import pixel_decoder as plain_pixel_decoder
 from maskclippp.generators.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
-from tests import plain_pixel_decoder
 
 CHANNELS = {"stage1": 4, "stage2": 6, "stage3": 8, "stage4": 10}
 STRIDES = {"stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
@@ -43,7 +43,7 @@ def random_features(batch: int = 2, size: tuple[int, int] = (17, 26)) -> dict[st
 def test_decoding_equals_the_straightforward_formulation(first: int) -> None:
     decoder = build(transformer_in_features=list(CHANNELS)[first:], num_layers=2)
     for layer in decoder.transformer.encoder.layers:
-        # A fresh layer samples at cell centres, all points alike.
+        # A fresh layer samples at cell centers, all points alike.
         nn.init.normal_(layer.self_attn.sampling_offsets.weight, std=0.1)
         nn.init.normal_(layer.self_attn.attention_weights.weight)
     features = random_features()

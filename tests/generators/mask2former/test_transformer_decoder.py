@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from benchmarks.plain import decoder as plain_decoder
 from maskclippp.generators.mask2former.class_heads import (
     ClosedVocabularyDecoder,
     OpenVocabularyDecoder,
@@ -17,7 +18,6 @@ from maskclippp.generators.mask2former.transformer_decoder import (
     DecoderOptions,
     MaskedAttentionDecoder,
 )
-from tests import plain_decoder
 
 OPTIONS = DecoderOptions(
     input_dim=16,

@@ -42,7 +42,7 @@ __all__ = [
 
 
 class DefaultTrainer(TrainerBase):
-    """Model, optimiser, data, schedule, checkpoints, evaluation and reports, all from a config.
+    """Model, optimizer, data, schedule, checkpoints, evaluation and reports, all from a config.
 
     Attributes:
         cfg: the config, scaled to the number of processes.

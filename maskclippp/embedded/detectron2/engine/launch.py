@@ -98,7 +98,7 @@ def _run_child(
         timeout=timeout,
     )
     comm.set_layout(processes_per_machine, timeout)
-    # Ranks that run ahead while others still initialise would time out.
+    # Ranks that run ahead while others still initialize would time out.
     comm.synchronize()
     main_func(*args)
     # Not after an exception: the other ranks would be waited for.

@@ -142,7 +142,7 @@ class SimpleTrainer(TrainerBase):
         data_loader: endless batches.
         optimizer: over the model's parameters.
         gather_metric_period: every how many steps the losses of all processes are averaged.
-        zero_grad_before_forward: clear gradients before the forward pass, for optimisers or models
+        zero_grad_before_forward: clear gradients before the forward pass, for optimizers or models
             that look at them in it.
     """
 

@@ -1,4 +1,4 @@
-"""Optimiser and schedule from a config."""
+"""Optimizer and schedule from a config."""
 
 import logging
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def maybe_add_gradient_clipping(
 def maybe_add_gradient_clipping(
     cfg: CfgNode, optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]
 ) -> torch.optim.Optimizer | type[torch.optim.Optimizer]:
-    """Let an optimiser (or a class of optimisers) clip each parameter's gradient before its step.
+    """Let an optimizer (or a class of optimizers) clip each parameter's gradient before its step.
 
     SOLVER.CLIP_GRADIENTS.CLIP_TYPE ``"value"`` limits every entry to CLIP_VALUE, ``"norm"`` the
     parameter's NORM_TYPE-norm. Nothing happens unless ENABLED.

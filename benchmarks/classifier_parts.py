@@ -1,0 +1,204 @@
+"""Text classifier, post-processing and training step, as ``benchmark.py`` measures them."""
+
+import contextlib
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor
+from torch.testing import assert_close
+
+from benchmarks.workload import (
+    Bench,
+    Row,
+    Workload,
+    embeddings_agree,
+    make_vocabulary,
+    mask_logits,
+    random_image,
+    times,
+)
+from maskclippp.inference import postprocess as processing
+from maskclippp.inference.class_logits import max_over_synonyms
+from maskclippp.meta_arch import MaskCLIPpp
+from maskclippp.words.text_classifier import TextClassifier
+
+
+def text(bench: Bench, model: MaskCLIPpp) -> Iterator[Row]:
+    """The text classifier of all classes, computed, read from the cache, and plain."""
+    tower, templates = model.text_encoder.eval(), model.text_classifier.templates
+    chunk_size = model.text_classifier.chunk_size
+    names = [synonyms[0] for synonyms in make_vocabulary(bench.work.classes).classes]
+
+    def embed(cache: bool) -> Tensor:
+        # Made anew, as at the start of a program: it has no tokens in memory.
+        made = TextClassifier(tower, templates, chunk_size=chunk_size, cache=cache)
+        return made.embed_frozen(names)
+
+    @torch.no_grad()
+    def plain() -> Tensor:
+        assert bench.plain is not None
+        embeddings: Tensor = bench.plain.text_embeddings(tower, templates, names, chunk_size)
+        return embeddings
+
+    with _own_cache():
+        yield Row(
+            "text",
+            f"{len(names)} names x {len(templates)} templates",
+            len(names) * len(templates),
+            "sentences",
+            bench.compare(
+                lambda: embed(cache=False),
+                plain,
+                embeddings_agree,
+                cached=lambda: embed(cache=True),
+            ),
+        )
+
+
+def postprocess(bench: Bench) -> Iterator[Row]:
+    """From the logits per name to every kind of result, for one image."""
+    work, device = bench.work, bench.device
+    vocabulary = make_vocabulary(work.classes)
+    masks = bench.generated_masks()
+    name_logits = mask_logits(work.masks, len(vocabulary.synonyms)).to(device)
+    class_of_synonym = vocabulary.class_of_synonym.to(device)
+    logits = max_over_synonyms(name_logits, class_of_synonym, work.classes)
+    things = frozenset(range(0, work.classes, 2))
+    panoptic = processing.PanopticSettings(0.0, 0.8, things)
+    instance = processing.InstanceSettings(100)
+    arguments = (masks, logits, work.classes, work.image_size)
+    plain: Any = bench.plain
+    classes, pixels = f"{work.classes} classes", times(work.image_size)
+    # Without loops, but still with a score map of every class at the output size.
+    vectorized = {"vectorized": lambda: plain.semantic_labels_vectorized(*arguments)}
+
+    @torch.no_grad()
+    def row(what: str, ours: Any, plainly: Any, agree: Any = assert_close, **others: Any) -> Row:
+        runs = bench.compare(ours, plainly, agree, **others)
+        return Row("postprocess", what, 1, "images", runs)
+
+    yield row(
+        f"class logits, {classes}",
+        lambda: max_over_synonyms(name_logits, class_of_synonym, work.classes),
+        lambda: plain.class_logits(name_logits, vocabulary),
+    )
+    yield row(
+        f"semantic, {classes}, {pixels}",
+        lambda: processing.semantic_labels(*arguments),
+        lambda: plain.semantic_labels(*arguments),
+        _maps_agree,
+        **(vectorized if plain else {}),
+    )
+    yield row(
+        f"panoptic, {work.masks} masks, {pixels}",
+        lambda: processing.panoptic_segmentation(*arguments, panoptic),
+        lambda: plain.panoptic_segmentation(*arguments, 0.0, 0.8, things),
+        _panoptic_agrees,
+    )
+    yield row(
+        f"instances, {work.masks} masks, {pixels}",
+        lambda: processing.instance_segmentation(*arguments, instance),
+        lambda: plain.instance_segmentation(*arguments, instance.max_instances),
+        _instances_agree,
+    )
+
+
+def train(bench: Bench, model: MaskCLIPpp) -> Iterator[Row]:
+    """Forward and backward pass of a batch with annotated masks; of its text alone, if tuned."""
+    model, work = model.train(), bench.work
+    vocabulary = model.train_vocabulary
+    assert vocabulary is not None
+    records = [_train_record(work) for _ in range(work.batch_size)]
+    if not model.text_is_trained:
+        model.text_classifier.cache = False
+        model._sample_train_text(vocabulary)  # once for the whole training: not timed
+
+    def plain_text() -> Tensor:
+        assert bench.plain is not None
+        if not model.text_is_trained:
+            return model._sample_train_text(vocabulary)
+        names = [vocabulary.synonyms[index] for index in vocabulary.sample_synonyms()]
+        templates = model.text_classifier.templates
+        embeddings: Tensor = bench.plain.text_embeddings(model.text_encoder, templates, names)
+        return embeddings
+
+    def step(forward: Callable[[], Tensor]) -> Tensor:
+        random.seed(0)  # the same synonyms in every step
+        with bench.autocast():
+            result = forward()
+        result.sum().backward()
+        model.zero_grad(set_to_none=True)
+        return result.detach()
+
+    def agree(ours: Tensor, plain: Tensor) -> None:
+        tolerance = 1e-3 if work.dtype == torch.float32 else 5e-2
+        assert_close(ours.float(), plain.float(), rtol=tolerance, atol=tolerance)
+
+    plain: Any = bench.plain
+    runs = bench.compare(
+        lambda: step(lambda: model(records)["loss_ce"]),
+        lambda: step(lambda: plain.training_loss(model, records, plain_text())),
+        agree,
+    )
+    what = f"{work.batch_size} x {times(work.image_size)}, {work.train_masks} masks"
+    yield Row("train", what, work.batch_size, "images", runs)
+    if model.text_is_trained:
+        runs = bench.compare(
+            lambda: step(lambda: model._sample_train_text(vocabulary)),
+            lambda: step(plain_text),
+            agree,
+        )
+        sentences = len(vocabulary) * len(model.text_classifier.templates)
+        yield Row("train", "text tower alone", sentences, "sentences", runs)
+
+
+def _train_record(work: Workload) -> dict[str, Any]:
+    size, count = work.image_size, work.train_masks
+    instances = Instances(size)
+    instances.gt_classes = torch.arange(count) % work.classes
+    stripe = torch.arange(size[1]) * count // size[1]
+    instances.gt_masks = (stripe == torch.arange(count)[:, None, None]).expand(-1, *size)
+    return {"image": random_image(size), "instances": instances}
+
+
+@contextlib.contextmanager
+def _own_cache() -> Iterator[None]:
+    """A fresh $MASKCLIPPP_CACHE, so that nothing of the user is read or left behind."""
+    before = os.environ.get("MASKCLIPPP_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MASKCLIPPP_CACHE"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["MASKCLIPPP_CACHE"]
+            if before is not None:
+                os.environ["MASKCLIPPP_CACHE"] = before
+
+
+# --------------------------------------------------- when are two results equal
+
+
+def _maps_agree(ours: Tensor, plain: Tensor) -> None:
+    """Pixels whose best two scores are equal up to rounding may differ."""
+    share = (ours.cpu() != plain.cpu()).float().mean().item()
+    if share > 1e-4:
+        raise AssertionError(f"{share:.3%} of the pixels differ")
+
+
+def _panoptic_agrees(ours: Any, plain: Any) -> None:
+    _maps_agree(ours[0], plain[0])
+    if ours[1] != plain[1]:
+        raise AssertionError("the segments differ")
+
+
+def _instances_agree(ours: Instances, plain: list[dict[str, Any]]) -> None:
+    assert_close(ours.scores.cpu(), torch.tensor([one["score"] for one in plain]))
+    if ours.pred_classes.tolist() != [one["class"] for one in plain]:
+        raise AssertionError("the classes of the instances differ")
+    for mask, one in zip(ours.pred_masks, plain, strict=True):
+        _maps_agree(mask, one["mask"])

@@ -1,0 +1,1 @@
+"""The straightforward formulations that benchmarks and tests compare with."""

@@ -1,0 +1,89 @@
+"""Files from the network: checked by their hash, whole or absent, fetched once.
+
+``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` are obeyed.
+"""
+
+import hashlib
+import http.client
+import logging
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskclippp.files.atomic import atomic_write
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT_SECONDS = 30
+_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file, where it is published and where it belongs on this machine."""
+
+    url: str
+    path: Path
+    sha256: str
+
+    def is_here(self) -> bool:
+        """Whether it is in its place, with the right content."""
+        return self.path.is_file() and _sha256(self.path) == self.sha256
+
+
+class DownloadError(OSError):
+    """Files could not be downloaded; says what to fetch by hand and where to put it."""
+
+
+def download_all(files: Sequence[RemoteFile]) -> int:
+    """Fetch the files that are not in their places yet; the number of those.
+
+    An interrupted run continues with the next call.
+
+    Raises:
+        DownloadError: some could not be fetched, or have another content than was published.
+    """
+    absent = [file for file in files if not file.is_here()]
+    failures = []
+    for file in absent:
+        try:
+            _download(file)
+        except (*_NETWORK_ERRORS, ValueError) as error:
+            failures.append((file, error))
+    if failures:
+        listed = "\n".join(
+            f"  {file.url}\n    -> {file.path}\n    ({error})" for file, error in failures
+        )
+        raise DownloadError(
+            f"{len(failures)} of {len(files)} files could not be downloaded. If this machine has "
+            "no network, fetch them on another one and put them where the arrows point; behind a "
+            f"proxy, set HTTPS_PROXY:\n{listed}"
+        )
+    return len(absent)
+
+
+def _download(file: RemoteFile) -> None:
+    """Fetch one file; ValueError when its content is another one."""
+    logger.info("Downloading %s", file.url)
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        # A new opener, because the shared one keeps the proxies of its first use.
+        urllib.request.build_opener().open(file.url, timeout=_TIMEOUT_SECONDS) as response,
+        atomic_write(file.path) as target,
+    ):
+        shutil.copyfileobj(response, target)
+        target.flush()
+        found = _sha256(Path(target.name))
+        if found != file.sha256:
+            raise ValueError(f"its SHA-256 is {found}, expected {file.sha256}")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

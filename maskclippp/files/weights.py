@@ -1,0 +1,153 @@
+"""Reads weights and checkpoints as data: tensors and plain containers, never code."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, read_numpy_pickle
+from maskclippp.files.torchscript import ARCHIVE_DAMAGE, is_torchscript, read_torchscript
+
+# Entries under which a state dict of other projects may sit, in the order in which they are tried.
+_WRAPPERS = ("state_dict", "model", "module")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file, the reason and the remedy."""
+
+
+class UnreadableCheckpointError(CheckpointError):
+    """The file is damaged: cut short, or not a checkpoint at all."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU, with the model's tensors under ``"model"``.
+
+    Accepts torch files (a state dict, or a dictionary with ``model`` and more), TorchScript
+    archives, safetensors, and pickles of numpy arrays (``.pkl``, as of Detectron).
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableCheckpointError: the file is damaged.
+        CheckpointError: the file holds pickled code or no state dict, or is of another format.
+    """
+    content = _read_dictionary(path)
+    wrapped: dict[str, Any] = (
+        content if isinstance(content.get("model"), dict) else {"model": content}
+    )
+    foreign = sorted(
+        str(key) for key, value in wrapped["model"].items() if not isinstance(value, Tensor)
+    )
+    if foreign:
+        raise CheckpointError(
+            f"checkpoint {path} holds no state dict of tensors, neither at its top nor under "
+            f"'model': entries {foreign[:5]} are something else"
+        )
+    return wrapped
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of any project, on the CPU.
+
+    It may sit under ``state_dict``, ``model`` or ``module``, and its keys may have the prefix
+    ``module.`` of data-parallel training; both are removed. Entries that are no tensors are left
+    out. Raises as :func:`read_checkpoint`.
+    """
+    content = _read_dictionary(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(f"{path} holds no tensors; its entries are {sorted(content)[:5]}")
+    return strip_common_prefix(state, "module.")
+
+
+def strip_common_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The state dict without ``prefix`` if every key has it, else unchanged."""
+    if not all(key.startswith(prefix) for key in state):
+        return state
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _read_dictionary(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint {path} does not exist: check MODEL.WEIGHTS, PRETRAINED or LOAD_FROM (a "
+            "path relative to the working directory, or an absolute one)"
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch_file(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"checkpoint {path}: expected a dictionary, found {type(content).__name__}"
+        )
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return read_numpy_pickle(path)
+    except ForbiddenPickleError as error:
+        raise CheckpointError(
+            f"checkpoint {path} is a pickle that holds more than numpy arrays and plain "
+            f"containers: {error}. Reading that could execute code, so it is refused: convert it "
+            "to .safetensors or to a .pth state dict"
+        ) from error
+    except DAMAGE as error:
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def _read_torch_file(path: Path) -> Any:
+    if is_torchscript(path):
+        return _read_torchscript(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch reports forbidden content and broken pickles by the same type.
+        if zipfile.is_zipfile(path) or "nsupported" in str(error):
+            reason = _first_line_about_code(str(error))
+            raise CheckpointError(
+                f"checkpoint {path} contains pickled code or objects and is refused, because "
+                f"reading it could execute anything ({reason}): save a state dict of tensors only"
+            ) from error
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+    except PermissionError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    except (*ARCHIVE_DAMAGE, AssertionError) as error:
+        reason = str(error).strip().split("\n", maxsplit=1)[0] or "it is empty"
+        raise UnreadableCheckpointError(
+            f"checkpoint {path} is damaged, probably cut short, or no checkpoint at all: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_torchscript(path)
+    except ForbiddenPickleError as error:
+        raise CheckpointError(
+            f"checkpoint {path} is a TorchScript archive that holds more than modules and "
+            f"tensors: {error}. It is refused: save a state dict of tensors only"
+        ) from error
+    except ARCHIVE_DAMAGE as error:
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+
+
+def _first_line_about_code(message: str) -> str:
+    """The line of torch's long message that names what was refused."""
+    lines = [line.strip() for line in message.splitlines()]
+    return next((line for line in lines if "nsupported" in line), lines[0])

@@ -1,0 +1,222 @@
+"""Files with the masks of one image, in formats that other programs write.
+
+The name's ending chooses the format:
+
+- ``.npz``: an array ``masks``, as the array of ``.npy``.
+- ``.npy``: [Q, H, W] masks (bool; integers, inside where not 0; or floats, probabilities), or
+  [H, W] integer ids.
+- ``.png``: ids, 8 or 16 bit, one channel or palette.
+- ``.json``: a list of COCO run-length encodings, or of objects that hold them as
+  ``segmentation``, as Segment Anything writes; or an object with such a list as ``annotations``.
+
+In a map of ids every positive number is one mask, in ascending order; 0 (and less) is none.
+"""
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as rle
+from torch import Tensor
+
+from maskclippp.files.atomic import atomic_write
+from maskclippp.files.images import read_label_map
+
+FORMATS = (".json", ".npy", ".npz", ".png")
+
+BoolArray = NDArray[np.bool_]
+_NUMPY_ERRORS = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+def check_format(name: str, what: str) -> str:
+    """The ending of a file's ``name``, if it is a format; else a ValueError about ``what``."""
+    ending = Path(name).suffix
+    if ending not in FORMATS:
+        raise ValueError(f"{what}: expected a name that ends with one of {FORMATS}, found {name!r}")
+    return ending
+
+
+def read_masks(path: Path, size: tuple[int, int]) -> Tensor:
+    """Masks [Q, H, W] of an image of original (height, width) ``size``; bool, or floats in [0, 1].
+
+    Q may be 0.
+
+    Raises:
+        FileNotFoundError: no such file.
+        OSError: the file cannot be read.
+        ValueError: something else than masks is in it, or masks of another size; both name the
+            file.
+    """
+    ending = check_format(path.name, f"mask file {path}")
+    if not path.is_file():
+        raise FileNotFoundError(f"mask file {path} does not exist")
+    if ending == ".json":
+        return torch.from_numpy(_read_json(path, size))
+    array = read_label_map(path) if ending == ".png" else _read_numpy(path)
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            f"mask file {path}: expected [Q, H, W] masks or [H, W] ids, found shape {array.shape}"
+        )
+    _check_size(array.shape[-2:], size, f"mask file {path}")
+    masks = _masks_of_ids(array, path) if array.ndim == 2 else _masks_of_stack(array, path)
+    return torch.from_numpy(masks)
+
+
+def write_masks(path: Path, masks: Tensor) -> None:
+    """Write bool masks [Q, H, W], whole or not at all; :func:`read_masks` gives them back.
+
+    Raises:
+        ValueError: an ending that is no format, or masks that a PNG cannot hold: empty ones,
+            overlapping ones, more than 65535.
+    """
+    ending = check_format(path.name, "mask file")
+    array = masks.cpu().numpy()
+    if ending == ".png":
+        array = _ids_of_masks(array, path)
+    with atomic_write(path) as file:
+        _write(file, ending, array)
+
+
+def _write(file: BinaryIO, ending: str, array: NDArray[Any]) -> None:
+    if ending == ".npz":
+        np.savez_compressed(file, masks=array)
+    elif ending == ".npy":
+        np.save(file, array, allow_pickle=False)
+    elif ending == ".png":
+        Image.fromarray(array).save(file, format="PNG")
+    else:
+        codes = [rle.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in array]
+        content = [{"size": code["size"], "counts": code["counts"].decode()} for code in codes]
+        file.write(json.dumps(content).encode())
+
+
+def _read_numpy(path: Path) -> NDArray[Any]:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            arrays: dict[str, NDArray[Any]] = {
+                key: content[key] for key in content if key == "masks"
+            }
+            names = content.files
+    except _NUMPY_ERRORS as error:
+        raise OSError(f"mask file {path} cannot be read: {error}") from error
+    if "masks" not in arrays:
+        raise ValueError(f"mask file {path}: expected an array 'masks', found only {names}")
+    return arrays["masks"]
+
+
+def _masks_of_stack(stack: NDArray[Any], path: Path) -> NDArray[Any]:
+    """[Q, H, W] of any kind of numbers -> bool, or float32 in [0, 1]."""
+    if stack.dtype.kind in "bui":
+        masks: BoolArray = stack != 0
+        return masks
+    if stack.dtype.kind != "f":
+        raise ValueError(f"mask file {path}: expected numbers, found {stack.dtype}")
+    # Written so that NaN is refused as well.
+    if stack.size and not (stack.min() >= 0 and stack.max() <= 1):
+        raise ValueError(
+            f"mask file {path}: expected probabilities in 0..1, found {stack.min():g} to "
+            f"{stack.max():g}: apply the sigmoid, or save masks as bool"
+        )
+    return stack.astype(np.float32)
+
+
+def _masks_of_ids(ids: NDArray[Any], path: Path) -> BoolArray:
+    if ids.dtype.kind not in "bui":
+        raise ValueError(
+            f"mask file {path}: expected whole numbers in an [H, W] map of ids, found {ids.dtype}"
+        )
+    present = np.unique(ids[ids > 0])
+    masks: BoolArray = ids[None] == present[:, None, None]
+    return masks
+
+
+def _ids_of_masks(masks: BoolArray, path: Path) -> NDArray[Any]:
+    """Mask number i -> id i + 1, 8 bit where that is enough."""
+    overlap = int((masks.sum(axis=0) > 1).sum())
+    empty = int((~masks.any(axis=(1, 2))).sum())
+    if overlap or empty or len(masks) > np.iinfo(np.uint16).max:
+        raise ValueError(
+            f"mask file {path}: a PNG cannot hold {len(masks)} masks of which {empty} are empty "
+            f"and that overlap in {overlap} pixels: choose npz or json"
+        )
+    ids = np.zeros(masks.shape[1:], dtype=np.uint8 if len(masks) < 256 else np.uint16)
+    for number, mask in enumerate(masks, start=1):
+        ids[mask] = number
+    return ids
+
+
+def _read_json(path: Path, size: tuple[int, int]) -> BoolArray:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise OSError(f"mask file {path} cannot be read: {error}") from error
+    entries = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"mask file {path}: expected a list of COCO run-length encodings, or an object with "
+            "such a list as 'annotations'"
+        )
+    masks = np.zeros((len(entries), *size), dtype=np.bool_)
+    for index, entry in enumerate(entries):
+        masks[index] = _decode(entry, size, f"mask file {path}: mask {index}")
+    return masks
+
+
+def _decode(entry: Any, size: tuple[int, int], where: str) -> BoolArray:
+    code = entry.get("segmentation", entry) if isinstance(entry, dict) else entry
+    if not isinstance(code, dict) or not isinstance(code.get("size"), list) or "counts" not in code:
+        raise ValueError(
+            f"{where}: expected a COCO run-length encoding with 'size' and 'counts'; polygons "
+            "must be converted with pycocotools first"
+        )
+    _check_size(code["size"], size, where)
+    counts = code["counts"]
+    try:
+        if not isinstance(counts, list | str):
+            raise TypeError(f"its counts are {counts!r}")
+        runs = _runs(counts) if isinstance(counts, str) else counts
+        # Pixels behind the last run would be whatever lies in memory.
+        if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+            raise ValueError(f"its runs add up to {sum(runs)} pixels")
+        if isinstance(counts, list):
+            code = rle.frPyObjects(code, *size)
+        mask: BoolArray = rle.decode(code).astype(np.bool_)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{where} is no valid run-length encoding: {error}") from error
+    return mask
+
+
+def _runs(counts: str) -> list[int]:
+    """The runs that COCO's compressed form stands for.
+
+    Digits of five bits, the lowest first, each with a sixth that tells whether more follow; the
+    last digit has a sign. From the fourth number on the second last run is subtracted.
+    """
+    digits = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - ord("0")
+    if not len(digits) or digits[-1] & 32:
+        raise ValueError("it ends within a number")
+    last = np.flatnonzero(digits & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    numbers = np.add.reduceat((digits & 31) << (5 * place), first)
+    numbers -= np.where(digits[last] & 16, 1 << (5 * (last - first + 1)), 0)
+    numbers[2::2], numbers[1::2] = numbers[2::2].cumsum(), numbers[1::2].cumsum()
+    runs: list[int] = numbers.tolist()
+    return runs
+
+
+def _check_size(found: Any, expected: tuple[int, int], where: str) -> None:
+    if tuple(found) != expected:
+        raise ValueError(
+            f"{where} is {' x '.join(map(str, found))}, but its image is {expected[0]} x "
+            f"{expected[1]} (height x width): masks must have the image's original size"
+        )

@@ -1,0 +1,227 @@
+"""Semantic segmentation by the mean over several sizes of an image, each also mirrored.
+
+What is averaged, at the original size, are scores: sums over masks of class probability x mask.
+They are linear in the masks. The masks of all views are kept at the resolution at which they were
+found, with their class probabilities, and scores are formed for a few rows of the output at a time:
+classes x pixels floats are never held.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from maskclippp.data.mappers.common import image_to_tensor
+from maskclippp.data.mappers.transforms import shortest_edge_size
+from maskclippp.inference.postprocess import class_probabilities
+from maskclippp.masks.soft_masks import SoftMasks, apply_matrices
+from maskclippp.masks.upsampling import reduce_masks
+from maskclippp.meta_arch import MaskCLIPpp
+from maskclippp.words.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+# Scores held at a time: 256 MiB as float32.
+_BUDGET = 64 * 2**20
+# Score maps that live at once while one view is added to the sum.
+_COPIES = 4
+# Annotations by which some generators make masks; they are mirrored together with the image.
+_LABEL_MAPS = ("sem_seg", "pan_seg")
+_OWN_RESIZING = ("short", "square")
+
+
+@dataclass(frozen=True)
+class ViewScores:
+    """Scores [K, H, W] of one view of an image, not yet formed.
+
+    Attributes:
+        probabilities: [Q, K] of the masks.
+        masks: [Q, h, w], no larger than the output.
+        rows, columns: float64 [H, h] and [W, w], which bring masks to the output.
+    """
+
+    probabilities: Tensor
+    masks: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        masks: SoftMasks,
+        logits: Tensor,
+        num_classes: int,
+        size: tuple[int, int],
+        *,
+        mirrored: bool,
+    ) -> "ViewScores":
+        """From masks of a view, with logits [Q, K] or [Q, K + 1] (void last), for an output size.
+
+        ``mirrored``: the view shows the image from right to left; the scores do not.
+        """
+        values, (rows, columns) = reduce_masks(masks, size)
+        columns = columns.flip(0) if mirrored else columns
+        return cls(class_probabilities(logits, num_classes), values, rows, columns)
+
+    def band(self, first: int, last: int) -> Tensor:
+        """float32 [K, last - first, W]: the scores of some rows of the output."""
+        rows = self.rows[first:last]
+        used = (rows != 0).any(dim=0).nonzero()
+        begin, end = int(used.min()), int(used.max()) + 1
+        masks = self.masks[:, begin:end].float()
+        scores = torch.einsum("qk,qhw->khw", self.probabilities, masks)
+        return apply_matrices(scores, rows[:, begin:end], self.columns)
+
+
+def best_mean_scores(views: Sequence[ViewScores]) -> Tensor:
+    """int64 [H, W]: the class whose score, averaged over the views, is greatest at every pixel."""
+    num_classes = views[0].probabilities.shape[1]
+    height, width = len(views[0].rows), len(views[0].columns)
+    step = max(1, _BUDGET // (_COPIES * num_classes * width))
+    bands = []
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        total = views[0].band(first, last)
+        for view in views[1:]:
+            total += view.band(first, last)
+        bands.append(total.argmax(dim=0))
+    return torch.cat(bands)
+
+
+class SemanticTestTimeAugmentation(nn.Module):
+    """A model that segments every image semantically in several views.
+
+    Args:
+        model: segments one view.
+        min_sizes: shorter sides of the views, in pixels.
+        max_size: the longest side of a view.
+        flip: add every view mirrored.
+    """
+
+    def __init__(
+        self, model: MaskCLIPpp, *, min_sizes: Sequence[int], max_size: int, flip: bool
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.min_sizes = tuple(min_sizes)
+        self.max_size = max_size
+        self.flip = flip
+        # Whoever evaluates this model leaves it in the mode in which it was.
+        self.train(model.training)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> "SemanticTestTimeAugmentation":
+        """As TEST.AUG describes it.
+
+        Raises:
+            ValueError: see :func:`check_augmentation`; or the model is another one.
+        """
+        check_augmentation(cfg)
+        if not isinstance(model, MaskCLIPpp):
+            raise ValueError(
+                "TEST.AUG.ENABLED: test-time augmentation averages the masks of MaskCLIPpp, but "
+                f"MODEL.META_ARCHITECTURE is {type(model).__name__}; set it False"
+            )
+        node = cfg.TEST.AUG
+        return cls(model, min_sizes=node.MIN_SIZES, max_size=node.MAX_SIZE, flip=node.FLIP)
+
+    @property
+    def test_vocabulary(self) -> Vocabulary | None:
+        """The words that are asked for."""
+        return self.model.test_vocabulary
+
+    @property
+    def train_vocabulary(self) -> Vocabulary | None:
+        """The words of the training set."""
+        return self.model.train_vocabulary
+
+    def set_test_dataset(self, name: str) -> None:
+        """See :class:`MaskCLIPpp`."""
+        self.model.set_test_dataset(name)
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Results per image: ``sem_seg_labels`` int64 [H, W] and ``category_overlapping_mask``.
+
+        Args:
+            batched_inputs: records as of ``MaskCLIPpp.forward``, with images of the original
+                size: views are made from them.
+        """
+        return [
+            {
+                "sem_seg_labels": best_mean_scores(list(self._views(record))),
+                "category_overlapping_mask": self.model.seen,
+            }
+            for record in batched_inputs
+        ]
+
+    def _views(self, record: dict[str, Any]) -> Iterator[ViewScores]:
+        image = F.to_pil_image(record["image"])
+        size = (record.get("height", image.height), record.get("width", image.width))
+        for min_size in self.min_sizes:
+            view_size = shortest_edge_size(image.height, image.width, min_size, self.max_size)
+            resized = F.resize(image, list(view_size), v2.InterpolationMode.BILINEAR)
+            view = {**record, "image": image_to_tensor(resized, "RGB")}
+            for mirrored in (False, True) if self.flip else (False,):
+                (found,) = self.model.classify_masks([_mirror(view) if mirrored else view])
+                yield ViewScores.of(
+                    found.masks, found.logits, len(self.model.seen), size, mirrored=mirrored
+                )
+
+
+def check_augmentation(cfg: CfgNode) -> None:
+    """Check TEST.AUG of a complete config; logs a warning if sizes are without effect.
+
+    Raises:
+        ValueError: it asks for what test-time augmentation cannot do.
+    """
+    node, test = cfg.TEST.AUG, cfg.MODEL.MASKCLIPPP.TEST
+    if not node.MIN_SIZES or min(node.MIN_SIZES) < 1:
+        raise ValueError(
+            f"TEST.AUG.MIN_SIZES: expected sizes in pixels, found {list(node.MIN_SIZES)}"
+        )
+    for key, is_on in (("MASK_ACC", test.MASK_ACC), ("SEGMENTOR_ONLY", test.SEGMENTOR_ONLY)):
+        if is_on:
+            raise ValueError(
+                "TEST.AUG.ENABLED: test-time augmentation is for semantic segmentation; set it "
+                f"False, or MODEL.MASKCLIPPP.TEST.{key} False"
+            )
+    if node.FLIP and cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME == "OfflineSegmentor":
+        raise ValueError(
+            "TEST.AUG.FLIP: the files of OfflineSegmentor hold no masks of mirrored images; set it "
+            "False"
+        )
+    for name in ("VISUAL_ENCODER", "VISUAL_ENCODER_F"):
+        encoder = cfg.MODEL.MASKCLIPPP[name]
+        if encoder.NAME != "none" and encoder.TEST_RESIZE_TYPE in _OWN_RESIZING:
+            logger.warning(
+                "TEST.AUG.MIN_SIZES hardly changes what %s sees, which resizes images to %d pixels "
+                "itself; with MODEL.MASKCLIPPP.%s.TEST_RESIZE_TYPE rel or none it follows the size",
+                *(name, encoder.TEST_IMAGE_SIZE, name),
+            )
+
+
+def augmentation_config(cfg: CfgNode) -> CfgNode:
+    """The config of an evaluation with test-time augmentation.
+
+    It is of semantic segmentation alone, and images come at their original size.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    outputs = cfg.MODEL.MASK_FORMER.TEST
+    outputs.SEMANTIC_ON, outputs.PANOPTIC_ON, outputs.INSTANCE_ON = True, False, False
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    cfg.freeze()
+    return cfg
+
+
+def _mirror(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of the mirrored image."""
+    maps = {key: record[key].flip(-1) for key in ("image", *_LABEL_MAPS) if key in record}
+    return {**record, **maps}

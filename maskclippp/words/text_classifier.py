@@ -1,0 +1,148 @@
+"""Words -> text embeddings [Ka, T, D]: every synonym in every template, L2-normalized.
+
+Two exact savings. A causal text tower is run only up to the longest sentence of a chunk, and
+sentences are grouped by length so that few chunks are long. And what a frozen tower says about a
+vocabulary is computed once per (weights, templates, words) and kept on disk.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from detectron2.utils import comm
+from safetensors import SafetensorError
+from torch import Tensor
+
+from maskclippp.clip.text_tower import TextTower, text_lengths
+from maskclippp.files.atomic import atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+class TextClassifier:
+    """Makes text classifiers with one tower and one set of templates.
+
+    Args:
+        tower: the text tower.
+        templates: sentences with one ``{}`` for the name; T of them.
+        chunk_size: most sentences per forward pass.
+        cache: keep embeddings of a frozen tower on disk.
+    """
+
+    def __init__(
+        self,
+        tower: TextTower,
+        templates: Sequence[str],
+        *,
+        chunk_size: int = 512,
+        cache: bool = True,
+    ) -> None:
+        if chunk_size < 1:
+            raise ValueError(f"TEXT_CHUNK_SIZE: expected a positive number, found {chunk_size}")
+        self.tower = tower
+        self.templates = tuple(templates)
+        self.chunk_size = chunk_size
+        self.cache = cache
+        self._tokens_of_name: dict[str, Tensor] = {}
+
+    def sentences(self, names: Sequence[str]) -> list[str]:
+        """Every name in every template, templates fastest: len(names) x T sentences."""
+        return [template.format(name) for name in names for template in self.templates]
+
+    def embed(self, names: Sequence[str]) -> Tensor:
+        """Embed names with gradients, on this process alone -> [len(names), T, D]."""
+        embeddings = self._embed_tokens(self._tokens(names))
+        return embeddings.view(len(names), len(self.templates), -1)
+
+    @torch.no_grad()
+    def embed_frozen(self, names: Sequence[str]) -> Tensor:
+        """Embed names without gradients -> float32 [len(names), T, D].
+
+        In a distributed run every process embeds its share; all must call this together.
+        """
+        tokens = self._tokens(names)
+        path = _cache_folder() / f"{self._fingerprint(tokens)}.safetensors" if self.cache else None
+        embeddings = _read_cache(path)
+        # The processes may see different disks: only when all have the file, none computes.
+        if not all(comm.all_gather(embeddings is not None)):
+            embeddings = self._embed_shared(tokens)
+            if path is not None and comm.is_main_process():
+                _write_cache(path, embeddings)
+        assert embeddings is not None
+        return embeddings.to(self.tower.device).view(len(names), len(self.templates), -1)
+
+    def _tokens(self, names: Sequence[str]) -> Tensor:
+        """Token ids [len(names) x T, L]; names are tokenized once, a tuned tower asks each step."""
+        new = [name for name in dict.fromkeys(names) if name not in self._tokens_of_name]
+        if new:
+            tokens = self.tower.tokenize(self.sentences(new))
+            self._tokens_of_name |= zip(new, tokens.split(len(self.templates)), strict=True)
+        return torch.cat([self._tokens_of_name[name] for name in names])
+
+    def _embed_shared(self, tokens: Tensor) -> Tensor:
+        world, rank = comm.get_world_size(), comm.get_rank()
+        with torch.autocast(self.tower.device.type, enabled=False):
+            if world == 1:
+                return self._embed_tokens(tokens)
+            # Equal shares, the last padded with repeats, because all_gather needs equal shapes.
+            share = -(-len(tokens) // world)
+            rows = torch.arange(rank * share, (rank + 1) * share).clamp(max=len(tokens) - 1)
+            mine = self._embed_tokens(tokens[rows])
+            parts = [torch.empty_like(mine) for _ in range(world)]
+            dist.all_gather(parts, mine.contiguous())
+            return torch.cat(parts)[: len(tokens)]
+
+    def _embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Normalized embeddings of token ids [S, L] -> [S, D], in the order given."""
+        lengths = text_lengths(tokens)
+        order = lengths.argsort(stable=True)
+        chunks = []
+        for rows in order.split(self.chunk_size):
+            chunk = tokens[rows, : int(lengths[rows[-1]])]
+            chunks.append(self.tower.encode_tokens(chunk.to(self.tower.device)))
+        back = order.argsort().to(self.tower.device)
+        return F.normalize(torch.cat(chunks), dim=-1)[back]
+
+    def _fingerprint(self, tokens: Tensor) -> str:
+        """Hash of everything that the embeddings depend on."""
+        digest = hashlib.blake2b(digest_size=20)
+        digest.update(self.tower.architecture.encode())
+        for key, value in self.tower.state_dict().items():
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        # Token ids also tell tokenizers apart.
+        digest.update(f"{tokens.dtype} {tuple(tokens.shape)}".encode())
+        digest.update(tokens.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("MASKCLIPPP_CACHE", "~/.cache/maskclippp")
+    return Path(root).expanduser() / "text"
+
+
+def _read_cache(path: Path | None) -> Tensor | None:
+    if path is None or not path.is_file():
+        return None
+    try:
+        return safetensors.torch.load_file(path)["embeddings"]
+    except (SafetensorError, KeyError, OSError) as error:
+        logger.warning("Text embeddings in %s are unreadable (%s): computing anew", path, error)
+        return None
+
+
+def _write_cache(path: Path, embeddings: Tensor) -> None:
+    """Write whole or not at all; a cache that cannot be written is only reported."""
+    content = safetensors.torch.save({"embeddings": embeddings.cpu().contiguous()})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(content)
+    except OSError as error:
+        logger.warning("Text embeddings could not be kept in %s: %s", path, error)

@@ -1,0 +1,3 @@
+"""The built-in world: quickstart, study, and how its CLIP and its mask generators were trained."""
+
+import maskclippp  # noqa: F401  makes detectron2 importable

@@ -1,0 +1,125 @@
+"""YAML is data: the one published expression is computed, nothing is ever executed."""
+
+from pathlib import Path
+
+import pytest
+
+from maskclippp.config.yaml_files import evaluate_arithmetic, read_yaml
+
+PUBLISHED = "[int(x * 0.1 * 640) for x in range(3, 20)]"
+TAG = "!!python/object/apply:eval"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_published_expression_is_computed(tmp_path: Path) -> None:
+    path = write(tmp_path, f'SIZES: {TAG} ["{PUBLISHED}"]\n')
+    assert read_yaml(path) == {"SIZES": [int(x * 0.1 * 640) for x in range(3, 20)]}
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("1 + 2 * 3", 7),
+        ("-(7 // 2) % 5", 2),
+        ("[1, 2.5, round(3.7)]", [1, 2.5, 4]),
+        ("[float(i) / 2 for i in [1, 2]]", [0.5, 1.0]),
+        ("[i for i in range(0)]", []),
+    ],
+)
+def test_arithmetic_is_understood(expression: str, value: object) -> None:
+    assert evaluate_arithmetic(expression) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "__import__('os').getcwd()",
+        "open",
+        "(1).__class__",
+        "lambda: 1",
+        "'text' * 1000000000",
+        "[1] * 1000000000",
+        "9 ** 9 ** 9",
+        "range(1000000000)",
+        "[i for i in range(1000000000)]",
+        "[[j for j in range(9999)] for i in range(9999)]",
+        "[i for i in range(3) if i]",
+        "unknown + 1",
+        "int(x=1)",
+        "1 / 0",
+        "1 +",
+        "-" * 10000 + "1",
+        "",
+    ],
+)
+def test_everything_else_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"no arithmetic expression|longer than"):
+        evaluate_arithmetic(expression)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!python/object/apply:os.mkdir ['{target}']",
+        "!!python/object/apply:eval [\"__import__('os').mkdir('{target}')\"]",
+        "!!python/object/new:os.mkdir ['{target}']",
+        "!!python/name:os.mkdir",
+        "!!python/tuple [1, 2]",
+        "!custom 1",
+        "!!python/object/apply:eval ['1', '2']",
+        "!!python/object/apply:eval '1'",
+    ],
+)
+def test_tags_are_refused_with_file_and_line(tmp_path: Path, value: str) -> None:
+    target = tmp_path / "made_by_yaml"
+    path = write(tmp_path, "A: 1\nB: " + value.format(target=target) + "\n")
+    with pytest.raises(ValueError, match=r"(?s)config\.yaml.*line 2"):
+        read_yaml(path)
+    assert not target.exists()
+
+
+def test_broken_yaml_names_file_and_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"(?s)config\.yaml.*line 2"):
+        read_yaml(write(tmp_path, "A: 1\nB: [1, 2\n"))
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("A: 1\nB: 2\nA: 3\n", (1, 3)),
+        ("B:\n  A: 1\n  A: 1\n", (2, 3)),
+        ("B: {C: 0,\n A: 1, A: 2}\n", (2, 2)),
+        ('"A": 1\nA: 2\n', (1, 2)),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(
+    tmp_path: Path, text: str, lines: tuple[int, int]
+) -> None:
+    first, second = lines
+    places = rf"(?s)config\.yaml.*key 'A'.*line {first}, .*line {second}, "
+    with pytest.raises(ValueError, match=places):
+        read_yaml(write(tmp_path, text))
+
+
+def test_keys_may_stand_in_several_mappings_and_override_merged_ones(tmp_path: Path) -> None:
+    path = write(tmp_path, "X: &x {A: 1, B: 2}\nY:\n  <<: *x\n  A: 3\nZ: *x\n")
+    plain = {"A": 1, "B": 2}
+    assert read_yaml(path) == {"X": plain, "Y": {"A": 3, "B": 2}, "Z": plain}
+
+
+@pytest.mark.parametrize("text", ["A: 1\nB: &b [1, *b]\n", "A: 1\nB: &b {C: {D: *b}}\n"])
+def test_an_alias_within_its_own_anchor_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"(?s)config\.yaml.*\*b stands within.*line 2"):
+        read_yaml(write(tmp_path, text))

@@ -1,0 +1,67 @@
+"""Files that are whole or absent, and standard JSON."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskclippp.files.atomic import atomic_write, json_value, write_json
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_interrupted_write_leaves_the_old_file_and_nothing_else(
+    durable: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with atomic_write(path, durable=durable) as file:
+            file.write(b"half of the new")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    with atomic_write(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+
+
+def test_two_writers_of_one_path_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    with atomic_write(path) as first:
+        first.write(b"first")
+        with atomic_write(path) as second:
+            second.write(b"the second")
+        assert path.read_bytes() == b"the second"
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_numbers_that_json_does_not_know_become_null() -> None:
+    values = {"a": [float("nan"), float("inf")], "b": {"c": (np.float64("-inf"), 1.5)}}
+    assert json_value(values) == {"a": [None, None], "b": {"c": [None, 1.5]}}
+
+
+def test_scalars_of_libraries_become_plain_numbers() -> None:
+    values = {3: np.int64(2**40), "t": torch.tensor(0.5), "flag": True, "nothing": None}
+    assert json_value(values) == {"3": 2**40, "t": 0.5, "flag": True, "nothing": None}
+    assert isinstance(json_value(np.int64(7)), int)
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,191 @@
+"""Pickles of numpy arrays are read as data; whatever else they ask for is refused, unexecuted."""
+
+import builtins
+import io
+import os
+import pickle
+import pickletools
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maskclippp.files.pickles import ForbiddenPickleError, Permitted, read_numpy_pickle
+from maskclippp.files.weights import (
+    CheckpointError,
+    UnreadableCheckpointError,
+    read_checkpoint,
+    read_weights,
+)
+
+ARRAYS = {
+    "float32": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "float16": np.arange(3, dtype=np.float16),
+    "int64": np.arange(4),
+    "bool": np.array([True, False]),
+    "scalar": np.array(3.5),
+    "empty": np.zeros((0, 3), np.float32),
+    "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "big-endian": np.arange(3, dtype=">f4"),
+    "view": np.arange(10.0)[::-2],
+}
+
+
+def write(path: Path, content: Any, protocol: int = 2) -> Path:
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_become_tensors(name: str, protocol: int, tmp_path: Path) -> None:
+    array = ARRAYS[name]
+    content = read_numpy_pickle(write(tmp_path / "a.pkl", {"array": array}, protocol))
+    tensor = content["array"]
+    assert tensor.shape == array.shape
+    assert tensor.dtype == torch.from_numpy(np.array(array, array.dtype.newbyteorder("="))).dtype
+    assert tensor.tolist() == array.tolist()
+    tensor.zero_()  # it may be written: it owns its memory
+
+
+def test_numpy_1_and_numpy_2_name_their_functions_differently(tmp_path: Path) -> None:
+    data = pickle.dumps(np.arange(3.0), protocol=2)
+    assert data.count(b"numpy._core.multiarray") == 1
+    (tmp_path / "a.pkl").write_bytes(data.replace(b"numpy._core.multi", b"numpy.core.multi"))
+    assert read_numpy_pickle(tmp_path / "a.pkl").tolist() == [0, 1, 2]
+
+
+def test_python_2_wrote_bytes_as_text(tmp_path: Path) -> None:
+    """A str of Python 2 (opcode U) in the place of the array's bytes."""
+    array = np.array([1.5, -2.0], np.float32)
+    data = pickletools.optimize(pickle.dumps(array, protocol=2))
+    # At the end: BINGET of _codecs.encode, the text, the call, the state's tuple, BUILD, STOP.
+    before_content = data[: data.rindex(b"h\x00X")]
+    text = b"U" + bytes([array.nbytes]) + array.tobytes()
+    (tmp_path / "a.pkl").write_bytes(before_content + text + b"tb.")
+    assert read_numpy_pickle(tmp_path / "a.pkl").tolist() == [1.5, -2.0]
+
+
+def test_plain_containers_and_numbers_are_kept(tmp_path: Path) -> None:
+    content = {
+        "ordered": OrderedDict(a=1),
+        "list": [1, (2.5, "three"), None, True, b"bytes"],
+        "number": np.float32(0.25),
+    }
+    assert read_numpy_pickle(write(tmp_path / "a.pkl", content)) == content
+
+
+def test_detectron_files_are_weights_and_checkpoints(tmp_path: Path) -> None:
+    model = {"backbone.weight": np.ones((2, 3), np.float32)}
+    path = write(tmp_path / "a.pkl", {"model": model, "__author__": "someone"}, protocol=4)
+    assert torch.equal(read_weights(path)["backbone.weight"], torch.ones(2, 3))
+    assert torch.equal(read_checkpoint(path)["model"]["backbone.weight"], torch.ones(2, 3))
+
+
+class Calls:
+    """Unpickling it calls a function, whose only argument is the path of a witness."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.reduced = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+def object_array(content: Any) -> np.ndarray:
+    array = np.empty(1, dtype=object)
+    array[0] = content
+    return array
+
+
+def hostile(witness: Path) -> dict[str, tuple[Any, str]]:
+    """Contents that would make the witness, and what the refusal has to name."""
+    statement = f"__import__('pathlib').Path({str(witness)!r}).touch()"
+    return {
+        "system": (Calls(os.system, f"touch {witness}"), "posix.system"),
+        "eval": (Calls(builtins.eval, statement), "builtin"),
+        "mkdir in a model": ({"model": {"w": Calls(os.mkdir, str(witness))}}, "posix.mkdir"),
+        "in an object array": (object_array(Calls(os.mkdir, str(witness))), "type 'O8'"),
+        "torch function": (Calls(torch.load, str(witness)), "torch.serialization.load"),
+        "torch tensor": ({"w": torch.ones(2)}, "torch._utils._rebuild_tensor_v2"),
+        "numpy function": (Calls(np.fromfile, str(witness)), "numpy"),
+        "class": (Path("x"), "pathlib"),
+        "getattr": (Calls(getattr, "text", "upper"), "builtin"),
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("name", hostile(Path("w")))
+def test_anything_else_is_refused_by_name_and_never_run(
+    name: str, protocol: int, tmp_path: Path
+) -> None:
+    witness = tmp_path / "code_was_run"
+    content, named = hostile(witness)[name]
+    path = write(tmp_path / "model.pkl", content, protocol)
+    with pytest.raises(CheckpointError, match=rf"model\.pkl is a pickle.*{named}.*refused"):
+        read_weights(path)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        object_array([1]),
+        np.array(["text"]),
+        np.array(["2020-01-01"], "datetime64[D]"),
+        np.array([(1, 2.0)], [("a", "i4"), ("b", "f4")]),
+    ],
+    ids=lambda array: array.dtype.kind,
+)
+def test_arrays_of_no_numbers_are_refused(array: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ForbiddenPickleError, match="no numbers"):
+        read_numpy_pickle(write(tmp_path / "a.pkl", [array]))
+
+
+def test_permitted_functions_cannot_be_altered_by_a_file(tmp_path: Path) -> None:
+    """BUILD on a function would set its attributes for all later files."""
+    program = b"\x80\x02c_codecs\nencode\n}U\x0c__defaults__)sb."
+    (tmp_path / "a.pkl").write_bytes(program)
+    with pytest.raises(ForbiddenPickleError, match="alters a function"):
+        read_numpy_pickle(tmp_path / "a.pkl")
+    assert not hasattr(Permitted(len), "__dict__")
+
+
+def test_what_is_shared_in_a_file_is_converted_once(tmp_path: Path) -> None:
+    """Lists that hold the list before them twice would otherwise fill the memory."""
+    content: Any = [ARRAYS["float32"]]
+    for _ in range(100):
+        content = [content, content]
+    found = read_numpy_pickle(write(tmp_path / "a.pkl", content))
+    assert found[0] is found[1]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 20, -1, -20])
+def test_a_truncated_pickle_is_damaged(kept: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.pkl", {"model": ARRAYS})
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UnreadableCheckpointError, match=r"model\.pkl is damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [(1, (5,), "f4", False, b"1234"), (1, (1,), None, False, b"1234"), (1,), None],
+)
+def test_inconsistent_arrays_are_refused(state: Any, tmp_path: Path) -> None:
+    """A shape that the bytes do not fill, no element type, too short a state, none."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, protocol=2)
+    reduced = np.arange(1, dtype="f4").__reduce__()
+    element = np.dtype("f4")
+    if isinstance(state, tuple):
+        state = tuple(element if part == "f4" else part for part in state)
+    holder = Calls.__new__(Calls)
+    holder.reduced = (*reduced[:2], state)
+    pickler.dump({"w": holder})
+    (tmp_path / "model.pkl").write_bytes(stream.getvalue())
+    with pytest.raises(CheckpointError, match=r"model\.pkl"):
+        read_weights(tmp_path / "model.pkl")

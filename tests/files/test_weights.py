@@ -1,0 +1,127 @@
+"""Weight files of all layouts are read, and none of them can run code."""
+
+import contextlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from maskclippp.files.weights import CheckpointError, read_weights
+
+
+def make_state() -> dict[str, Tensor]:
+    return {"visual.weight": torch.rand(3, 4), "logit_scale": torch.tensor(2.5)}
+
+
+def check(path: Path, expected: dict[str, Tensor]) -> None:
+    found = read_weights(path)
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    state = dict(sorted(make_state().items()))
+    save_file(state, tmp_path / "weights.safetensors")
+    check(tmp_path / "weights.safetensors", state)
+
+
+@pytest.mark.parametrize("wrappers", [(), ("model",), ("state_dict",), ("module",)])
+@pytest.mark.parametrize("suffix", ["pt", "pth", "bin"])
+def test_pytorch_files_and_their_wrappers(
+    wrappers: tuple[str, ...], suffix: str, tmp_path: Path
+) -> None:
+    state = make_state()
+    content: Any = state
+    for wrapper in wrappers:
+        content = {wrapper: content, "epoch": 3, "name": "some model"}
+    torch.save(content, tmp_path / f"weights.{suffix}")
+    check(tmp_path / f"weights.{suffix}", state)
+
+
+def test_prefix_of_data_parallel_training_is_removed(tmp_path: Path) -> None:
+    state = make_state()
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "weights.pt")
+    check(tmp_path / "weights.pt", state)
+
+
+def test_half_precision_is_kept(tmp_path: Path) -> None:
+    state = {"weight": torch.rand(3).half()}
+    torch.save(state, tmp_path / "weights.pt")
+    check(tmp_path / "weights.pt", state)
+
+
+class _RunsCode:
+    """What a malicious checkpoint looks like: unpickling it calls a function."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.witness),)
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_pickled_code_is_refused_and_never_run(writer: str, tmp_path: Path) -> None:
+    path, witness = tmp_path / "weights.pth", tmp_path / "code_was_run"
+    content = {"model": make_state(), "extra": _RunsCode(witness)}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match="contains pickled code or objects and is refused") as e:
+        read_weights(path)
+    assert str(path) in str(e.value)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("kept", [0, 20, -30])
+def test_a_truncated_file_is_named(suffix: str, kept: int, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pt":
+        torch.save(make_state(), path)
+    else:
+        save_file(make_state(), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match="is damaged") as error:
+        read_weights(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("position", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_rotten_bytes_are_damage_or_are_not_noticed(
+    zipped: bool, position: float, tmp_path: Path
+) -> None:
+    """No other error than the one at which a run resumes from the checkpoint before."""
+    path = tmp_path / "weights.pt"
+    torch.save(make_state(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    start = int(position * len(whole))
+    for rotten in range(start, min(start + 60, len(whole))):
+        path.write_bytes(whole[:rotten] + bytes([whole[rotten] ^ 0xFF]) + whole[rotten + 1 :])
+        with contextlib.suppress(CheckpointError):
+            assert set(read_weights(path))
+
+
+def test_a_text_file_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_text("a page that says: not found")
+    with pytest.raises(CheckpointError, match=r"weights\.pt is damaged, .* or no checkpoint"):
+        read_weights(tmp_path / "weights.pt")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt does not exist"):
+        read_weights(tmp_path / "nowhere.pt")
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, {}, [1, 2], {"model": {}}])
+def test_a_file_without_tensors_is_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"weights\.pt"):
+        read_weights(tmp_path / "weights.pt")

@@ -1,0 +1,86 @@
+"""Logits per name -> logits per class: synonyms, ensemble and void."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from benchmarks.plain import model as plain
+from maskclippp.inference.class_logits import (
+    EPSILON,
+    append_void,
+    geometric_ensemble,
+    max_over_synonyms,
+    train_to_test_logits,
+)
+from maskclippp.words.vocabulary import Vocabulary
+
+
+def random_vocabulary(num_classes: int) -> Vocabulary:
+    counts = torch.randint(1, 5, (num_classes,)).tolist()
+    return Vocabulary(tuple(tuple(f"{c}.{s}" for s in range(n)) for c, n in enumerate(counts)))
+
+
+@pytest.mark.parametrize("num_masks", [0, 1, 7])
+@pytest.mark.parametrize("num_classes", [1, 2, 30])
+@pytest.mark.parametrize("void", [0, 1])
+def test_maximum_over_synonyms_equals_loop_over_classes(
+    num_masks: int, num_classes: int, void: int
+) -> None:
+    words = random_vocabulary(num_classes)
+    logits = torch.randn(num_masks, len(words.synonyms) + void)
+    found = max_over_synonyms(logits, words.class_of_synonym, num_classes)
+    assert torch.equal(found, plain.class_logits(logits, words))
+
+
+def test_each_mask_trains_the_best_name_of_a_class_alone() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0]], requires_grad=True)
+    max_over_synonyms(logits, torch.tensor([0, 0, 1]), 2).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[0.0, 1.0, 1.0]]
+
+
+def test_train_logits_are_averaged_per_test_class() -> None:
+    table = torch.tensor([1, 3, 1, 0, 3])  # 3: no test class; the last entry is void
+    found = train_to_test_logits(torch.tensor([[2.0, 9.0, 4.0, -1.0, 7.0]]), table, 3)
+    assert found.tolist() == [[-1.0, 3.0, 0.0]]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("beta", [0.0, 0.8, 1.0])
+def test_ensemble_is_the_weighted_geometric_mean(alpha: float, beta: float) -> None:
+    ours, theirs, seen = torch.randn(5, 4), torch.randn(5, 4), torch.tensor([1, 0, 1, 0]).bool()
+    p, g = ours.softmax(dim=1), theirs.softmax(dim=1)
+    weight = torch.tensor([alpha if known else beta for known in seen])
+    expected = (g ** (1 - weight) * p**weight + EPSILON).log()
+    assert_close(geometric_ensemble(ours, theirs, seen, alpha, beta), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_finite(dtype: torch.dtype) -> None:
+    ours, theirs = (torch.randn(5, 4).mul(30).to(dtype) for _ in range(2))
+    seen = torch.tensor([True, False, True, False])
+    for weight in (0.0, 0.5, 1.0):
+        logits = geometric_ensemble(ours, theirs, seen, weight, weight)
+        assert logits.dtype == torch.float32
+        assert append_void(logits, theirs).isfinite().all()
+
+
+def test_mixed_precisions_are_accepted() -> None:
+    table = torch.tensor([0, 1, 2])
+    theirs: Tensor = train_to_test_logits(torch.randn(5, 3).half(), table, 2)
+    logits = geometric_ensemble(torch.randn(5, 2), theirs, torch.tensor([True, False]), 0.3, 0.7)
+    assert logits.isfinite().all()
+
+
+def test_an_impossible_class_of_the_generator_with_weight_zero_does_no_harm() -> None:
+    theirs = torch.tensor([[float("-inf"), 0.0]])
+    logits = geometric_ensemble(torch.zeros(1, 2), theirs, torch.tensor([True, True]), 1.0, 1.0)
+    assert_close(logits.exp(), torch.full((1, 2), 0.5))
+
+
+def test_void_keeps_its_probability() -> None:
+    ours, theirs = torch.randn(5, 4), torch.randn(5, 3)
+    chances = append_void(ours, theirs).softmax(dim=1)
+    assert_close(chances[:, -1], theirs.softmax(dim=1)[:, -1])
+    assert_close(chances[:, :-1].argmax(dim=1), ours.argmax(dim=1))

@@ -1,0 +1,215 @@
+"""Post-processing equals its straightforward formulation, for all sizes and edge cases."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from benchmarks.plain import model as plain
+from maskclippp.inference import postprocess
+from maskclippp.inference.postprocess import InstanceSettings, PanopticSettings
+
+# Source and output sizes: equal, enlarged by whole and by odd factors, shrunk, and mixed. None
+# has a pixel halfway between two source pixels, where a binary mask is 0.5 up to rounding.
+SIZES = [
+    ((12, 16), (12, 16)),
+    ((12, 16), (48, 64)),
+    ((9, 14), (31, 24)),
+    ((20, 30), (7, 11)),
+    ((8, 40), (24, 13)),
+    ((1, 1), (5, 7)),
+    ((5, 3), (1, 40)),
+]
+COUNTS = [(6, 5, "+void"), (6, 5, ""), (1, 1, ""), (3, 1, "+void"), (25, 40, "+void")]
+CASES = [
+    pytest.param(*sizes, *counts, id=f"{sizes}-{counts}")
+    for sizes, counts in itertools.product(SIZES, COUNTS)
+]
+
+
+def smooth_masks(num_masks: int, size: tuple[int, int]) -> Tensor:
+    """Blobs with soft borders, as sigmoids of smooth noise."""
+    coarse = torch.randn(1, num_masks, 3, 3) * 6
+    return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")[0].sigmoid()
+
+
+def make_logits(num_masks: int, num_classes: int, void: str) -> Tensor:
+    return torch.randn(num_masks, num_classes + bool(void)) * 2
+
+
+@pytest.fixture(params=["smooth", "noise", "binary"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def make_masks(kind: str, num_masks: int, size: tuple[int, int]) -> Tensor:
+    if kind == "smooth":
+        return smooth_masks(num_masks, size)
+    noise = torch.rand(num_masks, *size)
+    return noise if kind == "noise" else noise > 0.6
+
+
+@pytest.mark.parametrize(("source", "output", "num_masks", "num_classes", "void"), CASES)
+def test_semantic_labels_equal_argmax_of_resized_score_maps(
+    kind: str,
+    source: tuple[int, int],
+    output: tuple[int, int],
+    num_masks: int,
+    num_classes: int,
+    void: str,
+) -> None:
+    masks, logits = make_masks(kind, num_masks, source), make_logits(num_masks, num_classes, void)
+    labels = postprocess.semantic_labels(masks, logits, num_classes, output)
+    scores = plain.semantic_scores(masks, logits, num_classes, output)
+    assert labels.shape == output
+    # Equal scores (no mask at a pixel) may go to any class: the score decides.
+    assert_close(scores.gather(0, labels[None])[0], scores.max(dim=0).values)
+
+
+@pytest.mark.parametrize(("source", "output", "num_masks", "num_classes", "void"), CASES)
+def test_semantic_scores_equal_resized_score_maps(
+    kind: str,
+    source: tuple[int, int],
+    output: tuple[int, int],
+    num_masks: int,
+    num_classes: int,
+    void: str,
+) -> None:
+    masks, logits = make_masks(kind, num_masks, source), make_logits(num_masks, num_classes, void)
+    scores = postprocess.semantic_scores(masks, logits, num_classes, output)
+    assert_close(scores, plain.semantic_scores(masks, logits, num_classes, output))
+
+
+@pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.0, 0.6), (0.4, 0.3)])
+@pytest.mark.parametrize(("source", "output", "num_masks", "num_classes", "void"), CASES)
+def test_panoptic_equals_loop_over_masks(
+    thresholds: tuple[float, float],
+    source: tuple[int, int],
+    output: tuple[int, int],
+    num_masks: int,
+    num_classes: int,
+    void: str,
+) -> None:
+    masks, logits = smooth_masks(num_masks, source), make_logits(num_masks, num_classes, void)
+    things = frozenset(range(num_classes // 2))
+    settings = PanopticSettings(*thresholds, things)
+    ids, segments = postprocess.panoptic_segmentation(masks, logits, num_classes, output, settings)
+    expected_ids, expected_segments = plain.panoptic_segmentation(
+        masks, logits, num_classes, output, *thresholds, things
+    )
+    assert segments == expected_segments
+    assert ids.dtype == torch.int32
+    assert torch.equal(ids, expected_ids)
+
+
+@pytest.mark.parametrize("only_things", [False, True])
+@pytest.mark.parametrize(("source", "output", "num_masks", "num_classes", "void"), CASES)
+def test_instances_equal_loop_over_best_pairs(
+    kind: str,
+    only_things: bool,
+    source: tuple[int, int],
+    output: tuple[int, int],
+    num_masks: int,
+    num_classes: int,
+    void: str,
+) -> None:
+    masks, logits = make_masks(kind, num_masks, source), make_logits(num_masks, num_classes, void)
+    things = frozenset(range(0, num_classes, 2))
+    chosen = torch.tensor([index in things for index in range(num_classes)])
+    settings = InstanceSettings(10, with_boxes=True, classes=chosen if only_things else None)
+    found = postprocess.instance_segmentation(masks, logits, num_classes, output, settings)
+    expected = plain.instance_segmentation(
+        masks, logits, num_classes, output, 10, things if only_things else None
+    )
+    assert len(found) == len(expected)
+    assert_close(found.scores, torch.tensor([one["score"] for one in expected]))
+
+    def by_score_and_class(instance: dict[str, Any]) -> tuple[float, int]:
+        # Empty masks all score 0: their order is by class.
+        return -round(instance["score"], 6), instance["class"]
+
+    expected.sort(key=by_score_and_class)
+    assert found.pred_classes.tolist() == [one["class"] for one in expected]
+    for mask, box, one in zip(found.pred_masks, found.pred_boxes.tensor, expected, strict=True):
+        assert torch.equal(mask, one["mask"]) or one["score"] == 0
+        assert box.tolist() == one["box"] or one["score"] == 0
+
+
+@pytest.mark.parametrize("output", [(8, 8), (13, 30), (4, 5)])
+def test_no_masks(output: tuple[int, int]) -> None:
+    """An image without masks: nothing is found, and nothing fails."""
+    masks, logits = torch.zeros(0, 8, 8), torch.zeros(0, 4)
+    assert torch.equal(
+        postprocess.semantic_labels(masks, logits, 3, output), torch.zeros(output).long()
+    )
+    assert torch.equal(
+        postprocess.semantic_scores(masks, logits, 3, output), torch.zeros(3, *output)
+    )
+    settings = PanopticSettings(0.0, 0.8, frozenset())
+    ids, segments = postprocess.panoptic_segmentation(masks, logits, 3, output, settings)
+    assert segments == []
+    assert torch.equal(ids, torch.zeros(output, dtype=torch.int32))
+    instances = postprocess.instance_segmentation(
+        masks, logits, 3, output, InstanceSettings(10, with_boxes=True)
+    )
+    assert len(instances) == 0
+    assert instances.pred_masks.shape == (0, *output)
+    assert postprocess.mask_classes(logits, 3).shape == (0,)
+
+
+def test_all_masks_void_gives_no_segment() -> None:
+    masks, logits = torch.ones(2, 4, 4), torch.tensor([[0.0, 0.0, 9.0]] * 2)
+    settings = PanopticSettings(0.0, 0.0, frozenset())
+    ids, segments = postprocess.panoptic_segmentation(masks, logits, 2, (8, 8), settings)
+    assert segments == []
+    assert not ids.any()
+
+
+def test_equal_stuff_classes_are_merged_and_things_are_not() -> None:
+    left = torch.zeros(4, 8)
+    left[:, :4] = 1
+    masks = torch.stack([left, 1 - left])
+    logits = torch.tensor([[9.0, 0.0], [9.0, 0.0]])
+    stuff = PanopticSettings(0.0, 0.5, frozenset())
+    ids, segments = postprocess.panoptic_segmentation(masks, logits, 2, (4, 8), stuff)
+    assert segments == [{"id": 1, "isthing": False, "category_id": 0}]
+    assert (ids == 1).all()
+    things = PanopticSettings(0.0, 0.5, frozenset({0}))
+    ids, segments = postprocess.panoptic_segmentation(masks, logits, 2, (4, 8), things)
+    assert [segment["id"] for segment in segments] == [1, 2]
+    assert ids[0].tolist() == [1] * 4 + [2] * 4
+
+
+def test_void_lowers_all_classes_but_is_never_predicted() -> None:
+    logits = torch.tensor([[1.0, 2.0, 50.0]])
+    assert postprocess.mask_classes(logits, 2).tolist() == [1]
+    assert postprocess.class_probabilities(logits, 2).sum() < 1e-6
+    labels = postprocess.semantic_labels(torch.ones(1, 2, 2), logits, 2, (4, 4))
+    assert (labels == 1).all()
+
+
+def test_half_precision_masks_give_float_scores() -> None:
+    masks, logits = smooth_masks(3, (6, 6)), torch.randn(3, 4)
+    scores = postprocess.semantic_scores(masks.bfloat16(), logits.bfloat16(), 4, (12, 12))
+    assert scores.dtype == torch.float32
+    expected = plain.semantic_scores(
+        masks.bfloat16().float(), logits.bfloat16().float(), 4, (12, 12)
+    )
+    assert_close(scores, expected)
+
+
+@pytest.mark.parametrize("output", [(10, 12), (23, 31), (5, 6)])
+def test_binary_masks_are_resized_masks_above_one_half(kind: str, output: tuple[int, int]) -> None:
+    masks = make_masks(kind, 4, (10, 12))
+    expected = plain.resize(masks, output) > 0.5
+    assert torch.equal(postprocess.binary_masks(masks, output), expected)
+
+
+def test_boxes_are_exclusive_and_zero_for_empty_masks() -> None:
+    masks = torch.zeros(2, 6, 9, dtype=torch.bool)
+    masks[0, 2:5, 3:8] = True
+    assert postprocess.mask_boxes(masks).tolist() == [[3, 2, 8, 5], [0, 0, 0, 0]]

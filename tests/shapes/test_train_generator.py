@@ -1,0 +1,91 @@
+"""The built-in world's trained generator: what it was shown, how it is made, what it gives."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import train_shapes_generator as tool
+from safetensors import safe_open
+from torch.testing import assert_close
+
+from maskclippp.data.shapes.dataset import classes_of, scene_of
+from maskclippp.data.shapes.vocabulary import CLASSES
+from maskclippp.generators.checkpoints import check_present
+
+KEY = "MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED"
+STRIDE = 4
+VALIDATION_SCENES = 8
+CONFIGS = tool.CONFIG.parent
+SHIPPED = [
+    ("shapes", CONFIGS / "linear_psm_fcclip.yaml"),
+    ("shapes_mask2former", CONFIGS / "linear_psm_mask2former.yaml"),
+]
+
+
+def test_only_segments_of_seen_classes_are_shown() -> None:
+    scene = scene_of("val", 0)
+    segments = tool.segments_of(scene, STRIDE)
+    seen = [segment for segment in scene.segments if segment.category.is_seen]
+    assert len(seen) < len(scene.segments)
+    names = classes_of("train")
+    assert [names[label] for label in segments.labels] == [segment.category for segment in seen]
+    areas = segments.masks.sum(dim=(1, 2)) * STRIDE**2
+    assert_close(areas, torch.tensor([float(segment.area) for segment in seen]))
+    unseen_area = sum(s.area for s in scene.segments if not s.category.is_seen)
+    assert segments.unlabeled.sum().item() * STRIDE**2 == pytest.approx(unseen_area, rel=1e-4)
+
+
+def test_the_words_of_training_are_those_of_seen_classes() -> None:
+    _, vocabulary = tool.build_source(tool.CONFIG, [KEY, "random"])
+    unseen = {name for category in CLASSES if not category.is_seen for name in category.names}
+    assert unseen.isdisjoint(vocabulary.synonyms)
+    assert len(vocabulary) == len(classes_of("train"))
+
+
+def test_training_scenes_are_those_of_no_split() -> None:
+    scenes = tool.LabeledScenes(steps=1, batch_size=1, seed=0, stride=STRIDE)
+    first = scenes[0].images[0]
+    for split in ("train", "val"):
+        assert not any(
+            np.array_equal(tool.image_of(scene_of(split, index))[:, :128, :128], first)
+            for index in range(3)
+        )
+
+
+def test_training_writes_weights_that_a_config_loads(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    arguments = ["--output", str(file), "--steps", "2", "--batch-size", "1", "--workers", "0"]
+    tool.train(tool.parse_arguments([*arguments, "--validation-scenes", "1"]))
+    source, _ = tool.build_source(tool.CONFIG, [KEY, str(file)])
+    again = tmp_path / "again.safetensors"
+    tool.save(source.generator, tool.parse_arguments(["--output", str(again)]))
+    with safe_open(file, "pt") as first, safe_open(again, "pt") as second:
+        assert set(first.keys()) == set(second.keys())
+        for key in first.keys():  # noqa: SIM118  (not a dictionary)
+            assert torch.equal(first.get_tensor(key), second.get_tensor(key))
+
+
+@pytest.mark.parametrize(("name", "config"), SHIPPED, ids=["fcclip", "mask2former"])
+def test_shipped_weights_are_small_and_tell_how_they_were_made(name: str, config: Path) -> None:
+    path = check_present(name, KEY)
+    assert path.stat().st_size < 3e6
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        assert all(file.get_tensor(key).dtype == torch.float16 for key in file.keys())  # noqa: SIM118
+    assert json.loads(metadata["settings"])["config"] == config.name
+    assert json.loads(metadata["loss"]) == asdict(tool.WEIGHTS)
+
+
+@pytest.mark.parametrize(("name", "config"), SHIPPED, ids=["fcclip", "mask2former"])
+def test_a_shipped_generator_is_above_superpixels_of_default_settings(
+    name: str, config: Path
+) -> None:
+    scenes = [scene_of("val", index) for index in range(VALIDATION_SCENES)]
+    trained, _ = tool.build_source(config, [KEY, name])
+    superpixels, _ = tool.build_source(CONFIGS / "linear_psm_superpixels.yaml", [])
+    found, merged = (tool.mask_quality(source, scenes) for source in (trained, superpixels))
+    for kind in ("seen", "unseen"):
+        assert found[kind] > merged[kind] + 0.1

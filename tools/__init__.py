@@ -1,0 +1,1 @@
+"""Programs for users; each is run by its path: ``python tools/save_masks.py``."""
