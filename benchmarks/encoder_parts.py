@@ -23,6 +23,7 @@ from benchmarks.workload import (
 from maskclippp.clip import EncodedImages, VisualEncoder
 from maskclippp.clip.mask_attention import attend_to_masks, mask_attention_bias
 from maskclippp.clip.mask_tokens import MaskTokenEncoder
+from maskclippp.errors import InputError
 
 # Ways to run an encoder; all but the first two are backends of torch.compile.
 VARIANTS = ("bfloat16", "channels_last", *torch.compiler.list_backends(exclude_tags=()))
@@ -107,7 +108,7 @@ def mask_tokens(bench: Bench, tower: VisualEncoder) -> Iterator[Row]:
         ValueError: an encoder without mask tokens.
     """
     if not isinstance(tower, MaskTokenEncoder):
-        raise ValueError(
+        raise InputError(
             f"masktokens: {type(tower).__name__} has no mask tokens; take the --config-file of an "
             "EVACLIPViT or a CLIPViT"
         )

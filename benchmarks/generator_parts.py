@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.workload import OURS, Bench, Row, make_vocabulary, times
 from maskclippp.clip.visual_encoder import FeatureShape, build_visual_encoder
+from maskclippp.errors import InputError
 from maskclippp.generators.base import GeneratedMasks, build_generator
 from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.mask2former.deformable_attention import MultiScaleDeformableAttention
@@ -28,7 +29,7 @@ def build_decoders(cfg: CfgNode) -> tuple[MaskTransformerSegmentor, dict[str, Fe
     node = cfg.MODEL.MASKCLIPPP
     generator_class = get_part(SEGMENTOR_REGISTRY, node.SEGMENTOR.NAME, "SEGMENTOR.NAME")
     if not issubclass(generator_class, MaskTransformerSegmentor):
-        raise ValueError(
+        raise InputError(
             f"decoder, pixeldecoder: {node.SEGMENTOR.NAME} decodes no feature maps; take the "
             "--config-file of a trained generator (configs/**/fcclip-*, maft-*, m2f-*)"
         )

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from maskclippp.errors import UnreadableFileError
+
 _PROCESS = Path("/proc/self")
 
 
@@ -100,5 +102,5 @@ def _status(name: str) -> int:
     """Bytes that /proc/self/status gives for a quantity."""
     found = re.search(rf"^{name}:\s+(\d+) kB$", (_PROCESS / "status").read_text(), re.MULTILINE)
     if found is None:
-        raise OSError(f"{_PROCESS / 'status'} does not tell {name}")
+        raise UnreadableFileError(f"{_PROCESS / 'status'} does not tell {name}")
     return int(found[1]) * 1024

@@ -24,6 +24,7 @@ from maskclippp.clip import (
     build_text_tower,
     build_visual_encoder,
 )
+from maskclippp.errors import InputError
 from maskclippp.generators import (
     GeneratedMasks,
     MaskSource,
@@ -92,7 +93,7 @@ class MaskCLIPpp(nn.Module):
     ) -> None:
         super().__init__()
         if train_masks not in ("ground_truth", "segmentor"):
-            raise ValueError(
+            raise InputError(
                 f"TRAIN_MASKS: {train_masks!r} is not one of ('ground_truth', 'segmentor')"
             )
         self.visual_encoder = visual_encoder
@@ -127,7 +128,7 @@ class MaskCLIPpp(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Build all parts from the complete config."""
         if cfg.INPUT.FORMAT != "RGB":
-            raise ValueError(f"INPUT.FORMAT: CLIP reads RGB images, found {cfg.INPUT.FORMAT!r}")
+            raise InputError(f"INPUT.FORMAT: CLIP reads RGB images, found {cfg.INPUT.FORMAT!r}")
         node = cfg.MODEL.MASKCLIPPP
         if cfg.DATASETS.TEST or node.TRAIN_MASKS == "segmentor":
             # The generator is built when it is first needed; what is missing is an error now.
@@ -210,7 +211,7 @@ class MaskCLIPpp(nn.Module):
     def _choose_words(self, vocabulary: Vocabulary, thing_classes: frozenset[int]) -> None:
         wrong = sorted(index for index in thing_classes if not 0 <= index < len(vocabulary))
         if wrong:
-            raise ValueError(f"thing classes {wrong} are not in 0..{len(vocabulary) - 1}")
+            raise InputError(f"thing classes {wrong} are not in 0..{len(vocabulary) - 1}")
         self.test_vocabulary = vocabulary
         self.thing_classes = thing_classes
         self._test_text = None
@@ -230,7 +231,7 @@ class MaskCLIPpp(nn.Module):
     def _get_test_text(self) -> Tensor:
         """[Ka, T, D] of the test vocabulary."""
         if self.test_vocabulary is None:
-            raise ValueError("no words to look for: set DATASETS.TEST, or call set_test_vocabulary")
+            raise InputError("no words to look for: set DATASETS.TEST, or call set_test_vocabulary")
         if self._test_text is None or self._test_text.device != self.device:
             names = self.test_vocabulary.synonyms
             self._test_text = self.text_classifier.embed_frozen(names)
@@ -277,7 +278,7 @@ class MaskCLIPpp(nn.Module):
     def _losses(self, records: Records) -> dict[str, Tensor]:
         vocabulary = self.train_vocabulary
         if vocabulary is None:
-            raise ValueError("no classes to train on: set DATASETS.TRAIN")
+            raise InputError("no classes to train on: set DATASETS.TRAIN")
         masks, labels = self._training_masks(records, len(vocabulary))
         encoded = self.visual_encoder([record["image"] for record in records], masks)
         text = self._sample_train_text(vocabulary)
@@ -304,7 +305,7 @@ class MaskCLIPpp(nn.Module):
             gt_masks = getattr(instances.gt_masks, "tensor", instances.gt_masks)
             gt_classes = instances.gt_classes
             if len(gt_classes) and int(gt_classes.max()) >= num_classes:
-                raise ValueError(
+                raise InputError(
                     f"{record.get('file_name', 'an image')}: annotated class "
                     f"{int(gt_classes.max())}, but DATASETS.TRAIN has {num_classes} classes "
                     f"(0..{num_classes - 1})"

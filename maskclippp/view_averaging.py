@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from maskclippp.data.mappers.common import image_to_tensor
 from maskclippp.data.mappers.transforms import shortest_edge_size
+from maskclippp.errors import InputError
 from maskclippp.inference.postprocess import class_probabilities
 from maskclippp.masks.soft_masks import SoftMasks, apply_matrices
 from maskclippp.masks.upsampling import reduce_masks
@@ -124,7 +125,7 @@ class SemanticTestTimeAugmentation(nn.Module):
         """
         check_augmentation(cfg)
         if not isinstance(model, MaskCLIPpp):
-            raise ValueError(
+            raise InputError(
                 "TEST.AUG.ENABLED: test-time augmentation averages the masks of MaskCLIPpp, but "
                 f"MODEL.META_ARCHITECTURE is {type(model).__name__}; set it False"
             )
@@ -183,17 +184,17 @@ def check_augmentation(cfg: CfgNode) -> None:
     """
     node, test = cfg.TEST.AUG, cfg.MODEL.MASKCLIPPP.TEST
     if not node.MIN_SIZES or min(node.MIN_SIZES) < 1:
-        raise ValueError(
+        raise InputError(
             f"TEST.AUG.MIN_SIZES: expected sizes in pixels, found {list(node.MIN_SIZES)}"
         )
     for key, is_on in (("MASK_ACC", test.MASK_ACC), ("SEGMENTOR_ONLY", test.SEGMENTOR_ONLY)):
         if is_on:
-            raise ValueError(
+            raise InputError(
                 "TEST.AUG.ENABLED: test-time augmentation is for semantic segmentation; set it "
                 f"False, or MODEL.MASKCLIPPP.TEST.{key} False"
             )
     if node.FLIP and cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME == "OfflineSegmentor":
-        raise ValueError(
+        raise InputError(
             "TEST.AUG.FLIP: the files of OfflineSegmentor hold no masks of mirrored images; set it "
             "False"
         )

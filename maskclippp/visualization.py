@@ -8,6 +8,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from maskclippp.errors import InputError
+
 UInt8Array = npt.NDArray[np.uint8]
 LabelArray = npt.NDArray[np.integer]
 
@@ -46,7 +48,7 @@ def draw_labels(
         ValueError: the label map is not of the image's size.
     """
     if image.shape[:2] != labels.shape:
-        raise ValueError(f"image is {image.shape[:2]} pixels, its label map {labels.shape}")
+        raise InputError(f"image is {image.shape[:2]} pixels, its label map {labels.shape}")
     blended = image.astype(np.float64)
     present = [int(c) for c in np.unique(labels) if 0 <= c < len(class_names)]
     for index in present:

@@ -36,6 +36,7 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.shapes.dataset import classes_of, scene_of
 from maskclippp.data.shapes.scenes import Scene, SceneStyle, draw_scene
+from maskclippp.errors import InputError
 from maskclippp.generators import MaskSource, build_mask_source
 from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
@@ -119,7 +120,7 @@ def build_source(config: Path, options: Sequence[str]) -> tuple[MaskSource, Voca
     merge_options(cfg, [*options, "MODEL.DEVICE", "cpu"])
     vocabulary = shared_vocabulary(cfg.DATASETS.TRAIN)
     if vocabulary is None:
-        raise ValueError(f"{config}: DATASETS.TRAIN is empty; it names the classes to train on")
+        raise InputError(f"{config}: DATASETS.TRAIN is empty; it names the classes to train on")
     return build_mask_source(cfg), vocabulary
 
 

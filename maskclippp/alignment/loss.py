@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from maskclippp.errors import InputError
 from maskclippp.registry import CRITERION_REGISTRY, get_part
 
 
@@ -41,7 +42,7 @@ class ReweightCELoss(nn.Module):
     ) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"CRITERION.TEMPERATURE: expected > 0, found {temperature}")
+            raise InputError(f"CRITERION.TEMPERATURE: expected > 0, found {temperature}")
         self.temperature = temperature
         self.balance_cls = balance_cls
         self.ignore_empty = ignore_empty
@@ -86,7 +87,7 @@ class ReweightCELoss(nn.Module):
         counted = torch.ones_like(labels, dtype=torch.float32)
         if self.ignore_empty:
             if areas is None:
-                raise ValueError("CRITERION.IGNORE_EMPTY needs the areas of the masks")
+                raise InputError("CRITERION.IGNORE_EMPTY needs the areas of the masks")
             counted = (areas > 0).float()
         ignored = labels == self.ignore_index
         weights = self._weights(labels, ignored, counted, image_of_mask, num_images, logits)

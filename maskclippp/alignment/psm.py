@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.visual_encoder import EncodedImages
+from maskclippp.errors import InputError
 from maskclippp.masks.batching import pad_ragged, unpad_ragged
 from maskclippp.registry import PSM_REGISTRY, get_part
 from maskclippp.words.vocabulary import get_templates
@@ -124,7 +125,7 @@ class PseudoTextPSM(PSM):
     ) -> None:
         super().__init__()
         if not in_features:
-            raise ValueError(
+            raise InputError(
                 "PseudoTextPSM: PSM.IN_FEATURES is empty; name the maps that the text attends to, "
                 "for example ['p_embs'], and list them in VISUAL_ENCODER.OUT_FEATURES"
             )
@@ -194,7 +195,7 @@ class PseudoTextPSM(PSM):
 
     def _map(self, encoded: EncodedImages, name: str) -> Tensor:
         if name not in encoded.maps:
-            raise ValueError(
+            raise InputError(
                 f"PSM.IN_FEATURES: {name!r} is not computed; VISUAL_ENCODER.OUT_FEATURES gives "
                 f"{sorted(encoded.maps)}"
             )

@@ -19,6 +19,7 @@ from maskclippp.clip.visual_encoder import (
     VisualEncoder,
     input_arguments,
 )
+from maskclippp.errors import InputError
 from maskclippp.masks.batching import InputFormat, PaddedBatch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
@@ -62,13 +63,13 @@ class CLIPConvNeXt(VisualEncoder):
     ) -> None:
         super().__init__(**options)
         if mask_prior_beg != 5:
-            raise ValueError(
+            raise InputError(
                 "CLIPConvNeXt: MASK_PRIOR_BEG must be 5 (masks pool the map after the fourth "
                 f"stage, as in every published model), found {mask_prior_beg}"
             )
         trunk = getattr(proxy, "trunk", proxy)
         if not isinstance(trunk, ConvNeXt):
-            raise ValueError(
+            raise InputError(
                 "CLIPConvNeXt needs an open_clip model with a timm ConvNeXt image tower "
                 f"(convnext_*), found a {type(trunk).__name__}; check VISUAL_ENCODER.MODEL_NAME"
             )

@@ -21,6 +21,7 @@ from maskclippp.clip.mask_tokens import (
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding
 from maskclippp.clip.visual_encoder import EncoderOptions
+from maskclippp.errors import InputError
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class EVACLIPViT(MaskTokenEncoder):
         **options: "Unpack[EncoderOptions]",
     ) -> None:
         if not _is_eva_clip(proxy):
-            raise ValueError(
+            raise InputError(
                 "EVACLIPViT needs an EVA-CLIP model whose blocks normalize before attention "
                 f"(EVA01-g-14*, EVA02-B-16, EVA02-L-14*), found a {type(proxy).__name__}; check "
                 "VISUAL_ENCODER.MODEL_NAME"

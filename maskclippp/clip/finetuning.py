@@ -5,6 +5,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from maskclippp.errors import InputError
+
 
 def set_trainable(
     module: nn.Module,
@@ -18,7 +20,7 @@ def set_trainable(
         ValueError: ``finetune_type`` is not a key of ``patterns_of_type``; lists the keys.
     """
     if finetune_type not in patterns_of_type:
-        raise ValueError(
+        raise InputError(
             f"{owner}: FINETUNE_TYPE {finetune_type!r} is not one of {sorted(patterns_of_type)}"
         )
     patterns = patterns_of_type[finetune_type]

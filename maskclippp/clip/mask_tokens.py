@@ -22,6 +22,7 @@ from maskclippp.clip.visual_encoder import (
     VisualEncoder,
     input_arguments,
 )
+from maskclippp.errors import InputError
 from maskclippp.masks.batching import PaddedBatch, unpad_ragged
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class MaskTokenEncoder(VisualEncoder):
     ) -> None:
         first = mask_tokens.first_block
         if not 1 <= first <= depth:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}: MASK_PRIOR_BEG is the first block with mask tokens; "
                 f"expected 1..{depth} for this model of {depth} blocks, found {first}"
             )
@@ -221,7 +222,7 @@ class MaskTokenEncoder(VisualEncoder):
     def _grid(self, batch: PaddedBatch) -> tuple[int, int]:
         height, width = batch.images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}: a padded batch of {height} x {width} pixels does not "
                 f"divide into patches of {self.patch_size} x {self.patch_size}; set "
                 f"VISUAL_ENCODER.SIZE_DIVISIBILITY to {self.patch_size}"

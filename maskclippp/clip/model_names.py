@@ -8,6 +8,8 @@ from typing import Any
 import open_clip
 from open_clip.factory import get_model_config
 
+from maskclippp.errors import InputError
+
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
 
@@ -22,7 +24,7 @@ def model_config(model_name: str) -> dict[str, Any]:
     if config is None:
         names = open_clip.list_models()
         near = nearest(open_clip_name(model_name), names)
-        raise ValueError(
+        raise InputError(
             f"MODEL_NAME: {model_name!r} is not a model of open_clip"
             + (f"; did you mean {' or '.join(near)}?" if near else f"; valid names: {names}")
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from maskclippp.clip.model_names import model_config, open_clip_name
 from maskclippp.clip.pretrained import read_pretrained
 from maskclippp.clip.weight_layouts import ClipWeights, load_exactly, resize_positions
+from maskclippp.errors import InputError
 
 
 def load_visual_tower(node: CfgNode) -> nn.Module:
@@ -33,7 +34,7 @@ def load_text_tower(node: CfgNode) -> tuple[TextTransformer, Tensor]:
     """The text tower of ``node.MODEL_NAME`` and the model's logit scale (log, scalar)."""
     config = model_config(node.MODEL_NAME)
     if config["text_cfg"].get("hf_model_name"):
-        raise ValueError(
+        raise InputError(
             f"TEXT_ENCODER.MODEL_NAME: {node.MODEL_NAME!r} has a Hugging Face text tower, which "
             f"{node.NAME} cannot run; choose a model with CLIP's own text tower"
         )

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskclippp.errors import InputError
+
 
 def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tensor:
     """Bring the embedding of a class token and a square grid to another grid.
@@ -21,7 +23,7 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tenso
     """
     side = math.isqrt(len(embedding) - 1)
     if side * side != len(embedding) - 1:
-        raise ValueError(f"position embedding: expected 1 + g*g rows, found {len(embedding)}")
+        raise InputError(f"position embedding: expected 1 + g*g rows, found {len(embedding)}")
     if grid == (side, side):
         return embedding
     cells = embedding[1:].T.reshape(1, -1, side, side)

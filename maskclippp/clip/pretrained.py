@@ -18,6 +18,7 @@ from open_clip.pretrained import list_pretrained_tags_by_model as list_tags
 
 from maskclippp.clip.model_names import nearest, open_clip_name
 from maskclippp.clip.weight_layouts import ClipWeights, split_clip_state
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.weights import read_weights
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def find_pretrained(model_name: str, pretrained: str) -> PretrainedFile:
         tag = tags[0] if len(tags) == 1 else pretrained
     settings = get_pretrained_cfg(name, tag)
     if not settings:
-        raise ValueError(
+        raise InputError(
             f"PRETRAINED: {pretrained!r} is neither an existing file nor a tag of {model_name!r}"
             f"{_near_tags(tag, tags)}; its tags are {tags or 'none'}, 'random' gives untrained "
             "weights"
@@ -121,7 +122,7 @@ def _download(name: str, tag: str, settings: dict[str, Any]) -> Path:
             if name in _EVA_FILES
             else ""
         )
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"PRETRAINED: the weights {tag!r} of {name!r} are not on this machine and could not "
             f"be downloaded ({error}). Download {origin} elsewhere and put the file at {by_hand} "
             f"in the working directory{original}"
@@ -146,13 +147,13 @@ def _read_later(node: CfgNode, tower: Literal["visual", "text"]) -> ClipWeights:
     stripped = chosen.removesuffix("visual.").removesuffix("text.")
     later = {k.removeprefix(stripped): v for k, v in state.items() if k.startswith(chosen)}
     if not later:
-        raise ValueError(
+        raise InputError(
             f"LOAD_FROM: no key of {node.LOAD_FROM} starts with LOAD_BEG_KEY {chosen!r}; "
             f"the file has for example {sorted(state)[:3]}"
         )
     weights = split_clip_state(later, source=node.LOAD_FROM)
     if not (weights.visual if tower == "visual" else weights.text):
-        raise ValueError(
+        raise InputError(
             f"LOAD_FROM: {node.LOAD_FROM} has nothing for the {tower} tower behind LOAD_BEG_KEY "
             f"{chosen!r}, only {sorted(later)[:3]}; its keys have to be those of a CLIP model "
             "there ('visual.*' for the image tower). A fine-tuned model as a whole is loaded by "

@@ -32,6 +32,7 @@ from maskclippp.clip.visual_encoder import (
     VisualEncoder,
     input_arguments,
 )
+from maskclippp.errors import InputError
 from maskclippp.masks.batching import PaddedBatch, unpad_ragged
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
@@ -84,7 +85,7 @@ class CLIPResNet(VisualEncoder):
     ) -> None:
         super().__init__(**options)
         if not isinstance(proxy, ModifiedResNet):
-            raise ValueError(
+            raise InputError(
                 "CLIPResNet needs an open_clip model with CLIP's own ResNet as image tower (RN50, "
                 f"RN101, RN50x4, RN50x16, RN50x64), found a {type(proxy).__name__}; check "
                 "VISUAL_ENCODER.MODEL_NAME"

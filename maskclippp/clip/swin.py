@@ -19,6 +19,7 @@ from maskclippp.clip.visual_encoder import (
     input_arguments,
 )
 from maskclippp.clip.weight_layouts import load_exactly
+from maskclippp.errors import InputError
 from maskclippp.files.weights import read_weights
 from maskclippp.masks.batching import PaddedBatch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
@@ -125,7 +126,7 @@ class SwinBackbone(nn.Module):
         super().__init__()
         for key, values in (("DEPTHS", depths), ("NUM_HEADS", num_heads)):
             if len(values) != NUM_STAGES:
-                raise ValueError(
+                raise InputError(
                     f"MODEL.SWIN.{key}: expected {NUM_STAGES} numbers, one per stage, "
                     f"found {list(values)}"
                 )
@@ -213,7 +214,7 @@ class D2SwinTransformer(VisualEncoder):
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
         """The maps of the stages. See :class:`VisualEncoder`; a ValueError if masks are given."""
         if with_masks:
-            raise ValueError(
+            raise InputError(
                 "D2SwinTransformer makes no mask embeddings: it can be the generator's encoder "
                 "(VISUAL_ENCODER_F.NAME), not the mask classifier (VISUAL_ENCODER.NAME)"
             )
@@ -251,11 +252,11 @@ def _network_arguments(swin: CfgNode) -> dict[str, Any]:
     PRETRAIN_IMG_SIZE only matters with absolute position embeddings, which no published model has.
     """
     if swin.APE:
-        raise ValueError(
+        raise InputError(
             "MODEL.SWIN.APE: absolute position embeddings are not available; set False"
         )
     if swin.QK_SCALE is not None:
-        raise ValueError(
+        raise InputError(
             f"MODEL.SWIN.QK_SCALE: only None (1 / sqrt of the head's width), found {swin.QK_SCALE}"
         )
     keys = (

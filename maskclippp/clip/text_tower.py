@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.open_clip_models import load_text_tower, load_tokenizer
+from maskclippp.errors import InputError
 from maskclippp.registry import TEXT_ENCODER_REGISTRY, get_part
 
 
@@ -81,7 +82,7 @@ class CausalTextTower(TextTower):
     ) -> None:
         super().__init__()
         if tower.attn_mask is None or tower.pool_type != "argmax" or tower.cls_emb is not None:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} needs a causal text tower that pools at the end-of-text "
                 "token; this open_clip model has another one. Check TEXT_ENCODER.MODEL_NAME"
             )

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maskclippp.errors import InputError
 from maskclippp.masks.batching import InputFormat, PaddedBatch, Resize, pad_batch
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY, get_part
@@ -96,7 +97,7 @@ class VisualEncoder(nn.Module, ABC):
             self.valid_features = tuple(valid_features)
         unknown = sorted(set(out_features) - set(self.valid_features))
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}: OUT_FEATURES has {unknown}; "
                 f"valid names are {list(self.valid_features)}"
             )
@@ -139,7 +140,7 @@ class VisualEncoder(nn.Module, ABC):
         """Raise a ValueError if the batch is smaller than one cell of the last feature map."""
         height, width = batch.images.shape[-2:]
         if min(height, width) < stride:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}: padded images of {height} x {width} pixels are smaller "
                 f"than the stride of {stride}; set VISUAL_ENCODER.SIZE_DIVISIBILITY to {stride}"
             )
@@ -207,4 +208,4 @@ def build_visual_encoder(
 def _check_backend(name: str, key: str) -> None:
     if name not in torch._dynamo.list_backends(exclude_tags=()):
         usual = torch._dynamo.list_backends()  # not those that are for debugging
-        raise ValueError(f"{key}: {name!r} is no backend of torch.compile; there are {usual}")
+        raise InputError(f"{key}: {name!r} is no backend of torch.compile; there are {usual}")

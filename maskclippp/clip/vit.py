@@ -19,6 +19,7 @@ from maskclippp.clip.mask_tokens import (
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding
 from maskclippp.clip.visual_encoder import EncoderOptions
+from maskclippp.errors import InputError
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class CLIPViT(MaskTokenEncoder):
         **options: "Unpack[EncoderOptions]",
     ) -> None:
         if not _is_plain_clip(proxy):
-            raise ValueError(
+            raise InputError(
                 "CLIPViT needs an open_clip model with CLIP's own vision transformer (ViT-B-16, "
                 f"ViT-L-14-336, ...), found another {type(proxy).__name__}; check "
                 "VISUAL_ENCODER.MODEL_NAME"

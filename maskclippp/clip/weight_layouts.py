@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from maskclippp.clip.eva_keys import to_timm_keys
 from maskclippp.clip.position_embedding import resize_position_embedding
+from maskclippp.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def split_clip_state(state: Mapping[str, Tensor], *, source: str) -> ClipWeights
     text = {key.removeprefix("text."): value for key, value in others.items()}
     if len(text) < len(others):
         twice = sorted(key for key in others if f"text.{key}" in others)
-        raise ValueError(
+        raise InputError(
             f"the weights {source!r} have a text tower twice: {twice[:3]} with and without 'text.'"
         )
     return ClipWeights(
@@ -118,7 +119,7 @@ def load_exactly(
         if key in own and own[key].shape != value.shape
     ]
     if problems:
-        raise ValueError(
+        raise InputError(
             f"the weights {source!r} do not fit {model_name!r} "
             f"({len(problems)} disagreements){_describe(problems, own, state)}"
         )
@@ -154,7 +155,7 @@ def _eva_by_timm_names(visual: dict[str, Tensor], source: str) -> dict[str, Tens
         return visual
     renamed = to_timm_keys(visual)
     if len(renamed) < len(visual):
-        raise ValueError(
+        raise InputError(
             f"the weights {source!r} have tensors twice: by the names of EVA-CLIP and of timm"
         )
     return {f"trunk.{key}": value for key, value in renamed.items()}

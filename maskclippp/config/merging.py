@@ -17,6 +17,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from maskclippp.config.yaml_files import read_yaml
+from maskclippp.errors import InputError
 
 BASE_KEY = "_BASE_"
 COMMAND_LINE = "on the command line"
@@ -129,11 +130,11 @@ def _load(path: Path, below: tuple[Path, ...]) -> ConfigFile:
     resolved = path.resolve()
     if resolved in [other.resolve() for other in below]:
         circle = " -> ".join(str(file) for file in (*below, path))
-        raise ValueError(f"circular {BASE_KEY}: {circle}; remove one of them")
+        raise InputError(f"circular {BASE_KEY}: {circle}; remove one of them")
     values = read_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold KEY: VALUE lines, found a {type(values).__name__}")
+        raise InputError(f"{path} must hold KEY: VALUE lines, found a {type(values).__name__}")
     result = ConfigFile()
     for base in _base_paths(values.pop(BASE_KEY, []), path):
         base_file = _load(base, (*below, path))
@@ -145,13 +146,13 @@ def _load(path: Path, below: tuple[Path, ...]) -> ConfigFile:
 def _base_paths(base: Any, path: Path) -> list[Path]:
     bases = [base] if isinstance(base, str) else base
     if not isinstance(bases, list) or not all(isinstance(name, str) for name in bases):
-        raise ValueError(f"{path}: {BASE_KEY} must be a path or a list of paths, found {base!r}")
+        raise InputError(f"{path}: {BASE_KEY} must be a path or a list of paths, found {base!r}")
     return [path.parent / _local_path(name, f"{BASE_KEY} of {path}") for name in bases]
 
 
 def _local_path(name: str, what: str) -> Path:
     if "://" in name:
-        raise ValueError(f"{what} is {name}: remote files are refused; download it, name the copy")
+        raise InputError(f"{what} is {name}: remote files are refused; download it, name the copy")
     return Path(name).expanduser()
 
 
@@ -168,11 +169,11 @@ def _merge(values: dict[str, Any], into: ConfigFile, origin: Path | dict[str, Pa
         for key, value in source.items():
             full_key = f"{prefix}{key}"
             if not isinstance(key, str):
-                raise ValueError(f"{origin}: keys are text, found {full_key} ({key!r})")
+                raise InputError(f"{origin}: keys are text, found {full_key} ({key!r})")
             if isinstance(value, dict):
                 inner = target.setdefault(key, {})
                 if not isinstance(inner, dict):
-                    raise ValueError(
+                    raise InputError(
                         f"{into.origins[full_key]}: {full_key} has keys of its own in a file that "
                         f"builds on it, but here it is {inner!r}"
                     )
@@ -223,7 +224,7 @@ def _check_file_value(cfg: CfgNode, full_key: str, value: Any, origin: Path) -> 
             raise UnknownKeyError(message)
         # A value where the file has keys: the type is wrong, not the key.
         parent = _deepest_known(cfg, full_key)
-        raise ValueError(f"{origin}: {parent} is a value ({present!r}) and has no keys of its own")
+        raise InputError(f"{origin}: {parent} is a value ({present!r}) and has no keys of its own")
 
 
 def _deepest_known(cfg: CfgNode, full_key: str) -> str:
@@ -239,7 +240,7 @@ def _check_type(full_key: str, value: Any, present: Any, origin: str) -> None:
         return
     if type(None) in types and types <= set(_LEAF_TYPES):
         return
-    raise ValueError(
+    raise InputError(
         f"Type mismatch for config key {full_key} {origin}: expected "
         f"{_expected(present)}, found {type(value).__name__} {value!r}."
         f"{_type_remedy(value, present)}"

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from maskclippp.errors import InputError
+
 _EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 # Limits that keep a short expression from filling the memory.
@@ -47,9 +49,9 @@ def read_yaml(path: Path) -> Any:
         with path.open(encoding="utf-8") as file:
             return yaml.load(file, Loader=_PlainLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} cannot be read as a config: {error}") from error
+        raise InputError(f"{path} cannot be read as a config: {error}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file: {error}") from error
+        raise InputError(f"{path} is not a text file: {error}") from error
 
 
 def evaluate_arithmetic(expression: str) -> Any:
@@ -62,7 +64,7 @@ def evaluate_arithmetic(expression: str) -> Any:
         ValueError: anything else, or more than 200 characters.
     """
     if len(expression) > _MAX_LENGTH:
-        raise ValueError(f"{expression[:40]!r}... is longer than {_MAX_LENGTH} characters")
+        raise InputError(f"{expression[:40]!r}... is longer than {_MAX_LENGTH} characters")
     try:
         tree = ast.parse(expression.strip(), mode="eval")
         value = _value(tree.body, {})
@@ -70,7 +72,7 @@ def evaluate_arithmetic(expression: str) -> Any:
             raise TypeError("a range is no list; write [x for x in range(...)]")
         return value
     except (SyntaxError, TypeError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"{expression!r} is no arithmetic expression: {error}") from error
+        raise InputError(f"{expression!r} is no arithmetic expression: {error}") from error
 
 
 def _value(node: ast.expr, variables: dict[str, Any]) -> Any:

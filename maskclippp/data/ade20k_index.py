@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, RestrictedUnpickler
 
 
@@ -19,7 +20,7 @@ def read_image_paths(index_file: Path) -> list[Path]:
     Raises FileNotFoundError or ValueError (damaged, or not this index), naming the file.
     """
     if not index_file.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{index_file} does not exist: it is part of ADE20K_2021_17_01.zip, which "
             "https://ade20k.csail.mit.edu/request_data/ gives to registered users"
         )
@@ -27,10 +28,10 @@ def read_image_paths(index_file: Path) -> list[Path]:
         with index_file.open("rb") as file:
             index = RestrictedUnpickler(file, _INDEX_GLOBALS).load()
     except DAMAGE as error:
-        raise ValueError(f"{index_file} cannot be read as ADE20K's index: {error!r}") from error
+        raise InputError(f"{index_file} cannot be read as ADE20K's index: {error!r}") from error
     columns = [_column(index, key, index_file) for key in ("folder", "filename")]
     if len(columns[0]) != len(columns[1]):
-        raise ValueError(
+        raise InputError(
             f"{index_file} names {len(columns[0])} folders and {len(columns[1])} files"
         )
     return [Path(folder) / name for folder, name in zip(*columns, strict=True)]
@@ -41,7 +42,7 @@ def _column(index: Any, key: str, index_file: Path) -> list[str]:
     if isinstance(values, _Array):
         values = values.texts
     if not isinstance(values, list | tuple) or not all(isinstance(text, str) for text in values):
-        raise ValueError(f"{index_file} is not ADE20K's index: it has no list {key!r} of texts")
+        raise InputError(f"{index_file} is not ADE20K's index: it has no list {key!r} of texts")
     return list(values)
 
 

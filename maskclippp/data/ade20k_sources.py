@@ -11,6 +11,7 @@ from maskclippp.data.layout import SPLIT_FOLDERS
 from maskclippp.data.preparation import GivenImages, errors_name, list_files
 from maskclippp.data.prepared_files import GivenImage
 from maskclippp.data.renumbering import renumber
+from maskclippp.errors import InputError
 from maskclippp.files.images import read_label_map, read_panoptic_ids
 from maskclippp.words.class_lists import load_class_list
 
@@ -79,7 +80,7 @@ def read_instances(path: Path) -> list[Instance]:
         mask = numbers == number
         found = np.unique(classes[mask])
         if len(found) > 1 or not 1 <= found[0] <= len(things):
-            raise ValueError(
+            raise InputError(
                 f"{path}: instance {number} has the classes {found.tolist()}, expected one of "
                 f"1..{len(things)}"
             )

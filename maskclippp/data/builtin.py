@@ -18,6 +18,7 @@ from maskclippp.data.layout import SPLIT_FOLDERS
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.semantic import SemanticDataset, register_semantic
+from maskclippp.errors import InputError
 from maskclippp.words.class_lists import class_list
 
 _ADE20K = (
@@ -43,7 +44,7 @@ def cityscapes_labels(stem: str) -> str:
 def _cityscapes_scene(stem: str) -> str:
     parts = stem.split("_")
     if len(parts) < 3:
-        raise ValueError(
+        raise InputError(
             f"{stem} is no file of Cityscapes, which are named <city>_<sequence>_<frame>_..."
         )
     city, sequence, frame = parts[:3]

@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.semantic import SemanticDataset, register_semantic
 from maskclippp.data.semantic_maps import LabelValues
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.images import read_json
 from maskclippp.words.class_lists import ClassEntry
 from maskclippp.words.word_lists import WordList, parse_names, read_word_list, words_in_a_row
@@ -49,11 +50,11 @@ def register_custom_datasets(entries: Sequence[Any]) -> None:
         settings = _check_entry(entry, f"{KEY}[{index}]")
         name = settings["name"]
         if name in place_of:
-            raise ValueError(f"{KEY}[{index}]: {place_of[name]} has the name {name} too")
+            raise InputError(f"{KEY}[{index}]: {place_of[name]} has the name {name} too")
         place_of[name] = f"{KEY}[{index}]"
         if name in DatasetCatalog.list():
             if not MetadataCatalog.get(name).get("is_custom", False):
-                raise ValueError(f"{KEY}[{index}]: a dataset {name} ships already; rename yours")
+                raise InputError(f"{KEY}[{index}]: a dataset {name} ships already; rename yours")
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
         register = _register_index_png if settings["kind"] == "index_png" else _register_panoptic
@@ -63,26 +64,26 @@ def register_custom_datasets(entries: Sequence[Any]) -> None:
 
 def _check_entry(entry: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(entry, Mapping):
-        raise ValueError(
+        raise InputError(
             f"{place}: expected a mapping with name, kind, images and annotations, found {entry!r}"
         )
     kind = entry.get("kind")
     if kind not in _REQUIRED:
-        raise ValueError(f"{place}: kind must be one of {sorted(_REQUIRED)}, found {kind!r}")
+        raise InputError(f"{place}: kind must be one of {sorted(_REQUIRED)}, found {kind!r}")
     valid = [*_REQUIRED[kind], *_OPTIONAL[kind]]
     for key in entry:
         if key not in valid:
             near = difflib.get_close_matches(str(key), valid, n=1)
-            raise ValueError(
+            raise InputError(
                 f"{place}: {key!r} is no key of kind {kind}"
                 + (f"; did you mean {near[0]}?" if near else f"; its keys are {valid}")
             )
     missing = [key for key in _REQUIRED[kind] if not entry.get(key)]
     if missing:
-        raise ValueError(f"{place}: kind {kind} needs {', '.join(missing)} as well")
+        raise InputError(f"{place}: kind {kind} needs {', '.join(missing)} as well")
     for key in valid:
         if key not in ("words", "ignore") and not isinstance(entry.get(key, ""), str):
-            raise ValueError(f"{place}: {key} must be a text, found {entry[key]!r}")
+            raise InputError(f"{place}: {key} must be a text, found {entry[key]!r}")
     return entry
 
 
@@ -93,10 +94,10 @@ def _register_index_png(settings: Mapping[str, Any], place: str) -> None:
     ignore_label = 255 if num_classes <= 255 else 65535
     written_ignore = settings.get("ignore", ignore_label)
     if not isinstance(written_ignore, int):
-        raise ValueError(f"{place}: ignore must be a pixel value, found {written_ignore!r}")
+        raise InputError(f"{place}: ignore must be a pixel value, found {written_ignore!r}")
     ids = words.ids or tuple(range(num_classes))
     if written_ignore in ids:
-        raise ValueError(
+        raise InputError(
             f"{place}: ignore is {written_ignore}, which is also the value of the class "
             f"{words.names[ids.index(written_ignore)]!r}; number the classes in the word list "
             "(id: name, synonym) by their values in the label files, or choose another ignore"
@@ -125,7 +126,7 @@ def _register_panoptic(settings: Mapping[str, Any], place: str) -> None:
     ids = [category["id"] for category in categories]
     repeated = sorted({identity for identity in ids if ids.count(identity) > 1})
     if repeated:
-        raise ValueError(f"{json_file}: the category ids {repeated[:10]} stand more than once")
+        raise InputError(f"{json_file}: the category ids {repeated[:10]} stand more than once")
     if settings.get("words"):
         words = _read_words(settings["words"], place)
         _check_fits_categories(words, ids, place)
@@ -158,7 +159,7 @@ def _read_outline(json_file: Path, place: str) -> tuple[list[dict[str, Any]], di
     for annotation in content["annotations"]:
         name = names.get(annotation.get("image_id"))
         if name is None:
-            raise ValueError(
+            raise InputError(
                 f"{json_file}: the annotation {annotation.get('file_name')} is of image "
                 f"{annotation.get('image_id')!r}, which is not listed with a file_name"
             )
@@ -173,12 +174,12 @@ def _image_name(image_names: Mapping[str, str], stem: str) -> str:
 def _check_fits_categories(words: WordList, ids: Sequence[int], place: str) -> None:
     if words.ids is not None and set(words.ids) != set(ids):
         differing = sorted(set(words.ids) ^ set(ids))
-        raise ValueError(
+        raise InputError(
             f"{place}: {words.source} and the categories of the JSON do not have the same ids: "
             f"{differing[:10]} are in one of them only"
         )
     if len(words.names) != len(ids):
-        raise ValueError(
+        raise InputError(
             f"{place}: {words.source} has {len(words.names)} classes, the JSON has {len(ids)} "
             "categories; write one line for each, in the order of the JSON or with its id"
         )
@@ -189,7 +190,7 @@ def _read_words(words: Any, place: str) -> WordList:
     if isinstance(words, list) and all(isinstance(name, str) for name in words):
         return parse_names(words, f"{place}: words")
     if not isinstance(words, str):
-        raise ValueError(
+        raise InputError(
             f"{place}: words must be the path of a text file, or a list of class names, found "
             f"{words!r}"
         )
@@ -214,7 +215,7 @@ def _class_entries(
 def _existing_folder(path: Any, what: str) -> Path:
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{what}: {folder} is no folder (looked in {Path.cwd()})")
+        raise MissingFileError(f"{what}: {folder} is no folder (looked in {Path.cwd()})")
     return folder
 
 
@@ -227,7 +228,7 @@ def _only_suffix(folder: Path, suffixes: Sequence[str], what: str) -> str:
         if suffix in suffixes
     }
     if len(found) != 1:
-        raise ValueError(
+        raise InputError(
             f"{what}: {folder} holds "
             + (f"files of the kinds {sorted(found)}" if found else "no files of a known kind")
             + f"; expected one of {', '.join(suffixes)}"

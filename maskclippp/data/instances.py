@@ -17,6 +17,7 @@ from pycocotools import mask as mask_codec
 
 from maskclippp.data.layout import Layout
 from maskclippp.data.lazy_metadata import register_metadata
+from maskclippp.errors import InputError
 from maskclippp.files.images import read_json
 from maskclippp.words.class_lists import ClassEntry, class_list
 
@@ -138,9 +139,9 @@ def _annotations_by_image(
     for index, annotation in enumerate(content["annotations"]):
         place = f"{json_file}: annotations[{index}]"
         if annotation["image_id"] not in image_ids:
-            raise ValueError(f"{place} is of image {annotation['image_id']}, which is not listed")
+            raise InputError(f"{place} is of image {annotation['image_id']}, which is not listed")
         if annotation["category_id"] not in positions:
-            raise ValueError(
+            raise InputError(
                 f"{place} has category {annotation['category_id']}, which is not in the list of "
                 f"{len(positions)} classes"
             )
@@ -183,7 +184,7 @@ def _check_categories(
     unknown = [category for category in categories if category["id"] not in positions]
     if unknown:
         listed = ", ".join(f"{c['id']} ({c.get('name')})" for c in unknown[:10])
-        raise ValueError(
+        raise InputError(
             f"{json_file}: {len(unknown)} categories are not among the {len(positions)} classes "
             f"of dataset {dataset.name}: {listed}"
         )

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskclippp.errors import MissingFileError
+
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 SHOWN_FILES = 10
 # How ADE20K and the prepared PASCAL sets name the folders of their splits.
@@ -43,7 +45,7 @@ class Layout:
         if absent:
             more = f"\n  and {len(absent) - SHOWN_FILES} more" if len(absent) > SHOWN_FILES else ""
             listed = "\n  ".join(absent[:SHOWN_FILES])
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{len(absent)} of {len(files)} {kind} do not exist:\n  {listed}{more}\n{self}"
             )
 

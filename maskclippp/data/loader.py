@@ -23,6 +23,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from maskclippp.data.mappers import build_train_mapper
+from maskclippp.errors import InputError
 from maskclippp.files.images import read_image_size
 from maskclippp.seeding import derive_seed, sample_seed, seeded_generators
 
@@ -57,7 +58,7 @@ def build_train_loader(
             divide by the number of processes, or the sampler is unknown or does not fit the data.
     """
     if not cfg.DATASETS.TRAIN:
-        raise ValueError("DATASETS.TRAIN is empty: name at least one training dataset")
+        raise InputError("DATASETS.TRAIN is empty: name at least one training dataset")
     batch_size = images_per_process(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
     if mapper is None:
         mapper = build_train_mapper(cfg)
@@ -88,7 +89,7 @@ def build_train_loader(
 def images_per_process(images_per_batch: int, world_size: int) -> int:
     """The share of one process in a batch; a ValueError if it is not a positive whole number."""
     if images_per_batch < 1 or images_per_batch % world_size:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.IMS_PER_BATCH={images_per_batch} cannot be shared equally by {world_size} "
             f"processes: choose a positive multiple of {world_size}"
         )
@@ -107,7 +108,7 @@ def _without_empty(records: list[Record], names: Sequence[str]) -> list[Record]:
         or any(not annotation.get("iscrowd", 0) for annotation in record["annotations"])
     ]
     if not kept:
-        raise ValueError(
+        raise InputError(
             f"none of the {len(records)} records of DATASETS.TRAIN {tuple(names)} has an object "
             "that is no crowd; set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on all"
         )
@@ -131,7 +132,7 @@ def _build_sampler(
     if name == "RepeatFactorTrainingSampler":
         lacking = [record for record in records if "annotations" not in record]
         if lacking:
-            raise ValueError(
+            raise InputError(
                 "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler counts categories in the "
                 f"'annotations' of every record, but {len(lacking)} of {len(records)} records of "
                 f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} have none (the first is "
@@ -149,7 +150,7 @@ def _build_sampler(
             len(records), ratio, seed_shuffle=seed, seed_subset=seed
         )
         return sampler, subset
-    raise ValueError(
+    raise InputError(
         f"DATALOADER.SAMPLER_TRAIN: {name!r} is not one of TrainingSampler, "
         "RepeatFactorTrainingSampler, RandomSubsetTrainingSampler"
     )
@@ -161,7 +162,7 @@ def random_subset(size: int, ratio: float, seed: int) -> list[int]:
     A ValueError when there is none.
     """
     if int(size * ratio) < 1:
-        raise ValueError(
+        raise InputError(
             f"DATALOADER.RANDOM_SUBSET_RATIO {ratio} of {size} training records leaves none; "
             f"choose at least {1 / size:.2g}"
         )
@@ -261,7 +262,7 @@ class MappedRecords(Dataset[Record]):
                 if mapped is not None:
                     return mapped
                 index = replacements.choice(self._eligible)
-        raise ValueError(
+        raise InputError(
             f"the mapper rejected {MAX_REPLACEMENTS} training records in a row, the last one of "
             f"image {self._records[index].get('file_name', '(no file_name)')}"
         )

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog
 
 from maskclippp.data.layout import Layout
 from maskclippp.data.lazy_metadata import register_metadata
+from maskclippp.errors import InputError
 from maskclippp.files.images import read_json
 from maskclippp.words.class_lists import ClassEntry, class_list
 
@@ -190,13 +191,13 @@ def check_segments(
     place = f"{json_file}, image {annotation['image_id']} ({annotation['file_name']})"
     segments = annotation["segments_info"]
     if not isinstance(segments, list):
-        raise ValueError(f"{place}: segments_info must be a list, found {segments!r}")
+        raise InputError(f"{place}: segments_info must be a list, found {segments!r}")
     for segment in segments:
         missing = [k for k in required_keys if not isinstance(segment, dict) or k not in segment]
         if missing:
-            raise ValueError(f"{place}: the segment {segment!r} lacks {', '.join(missing)}")
+            raise InputError(f"{place}: the segment {segment!r} lacks {', '.join(missing)}")
         if categories is not None and segment["category_id"] not in categories:
-            raise ValueError(
+            raise InputError(
                 f"{place}: segment {segment['id']} has category {segment['category_id']}, which is "
                 "not in the list of classes: register the dataset with a class list that has it, "
                 "or leave the segment out"
@@ -212,13 +213,13 @@ def _check_categories(
     for category in categories:
         identity = category["id"]
         if identity not in positions:
-            raise ValueError(
+            raise InputError(
                 f"{json_file}: category {identity} ({category.get('name')}) is not in the list "
                 "of classes"
             )
         is_thing = classes[positions[identity]].is_thing
         if bool(category["isthing"]) != is_thing:
-            raise ValueError(
+            raise InputError(
                 f"{json_file}: category {identity} ({category.get('name')}) has isthing "
                 f"{category['isthing']}, the class list says {int(is_thing)}"
             )

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from maskclippp.data.layout import datasets_root
 from maskclippp.data.prepared_files import GivenImage, PreparedFile
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.atomic import atomic_write
 
 LOGGER = logging.getLogger("prepare")
@@ -217,16 +218,14 @@ def list_files(folder: Path, pattern: str, where_to_get: str) -> list[Path]:
     found = sorted(folder.glob(pattern))
     if not found:
         state = "holds no such file" if folder.is_dir() else "does not exist"
-        raise FileNotFoundError(
-            f"expected {folder / pattern}, but {folder} {state}: {where_to_get}"
-        )
+        raise MissingFileError(f"expected {folder / pattern}, but {folder} {state}: {where_to_get}")
     return found
 
 
 def require_file(path: Path, where_to_get: str) -> Path:
     """``path``; raises FileNotFoundError saying where to get the file when it does not exist."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: {where_to_get}")
+        raise MissingFileError(f"{path} does not exist: {where_to_get}")
     return path
 
 
@@ -236,7 +235,7 @@ def errors_name(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[Any, str | None]:

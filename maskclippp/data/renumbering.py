@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskclippp.errors import InputError
 from maskclippp.files.images import LabelArray
 
 
@@ -32,10 +33,10 @@ def renumber(
         ids[list(ignored_values)] = ignore_label
     ids[list(class_values)] = np.arange(len(class_values))
     if labels.size and not 0 <= labels.min() <= labels.max() < len(ids):
-        raise ValueError(f"labels {labels.min()}..{labels.max()}, expected at most 16 bits")
+        raise InputError(f"labels {labels.min()}..{labels.max()}, expected at most 16 bits")
     result = ids[labels]
     if (result < 0).any():
-        raise ValueError(
+        raise InputError(
             f"value {int(labels[result < 0][0])} is no class (such values at "
             f"{int((result < 0).sum())} pixels); classes have the {len(class_values)} values "
             f"{min(class_values)}..{max(class_values)}, ignored is {list(ignored_values or ())}"

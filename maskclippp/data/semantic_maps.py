@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.images import LabelArray, read_label_map, read_panoptic_ids
 
 
@@ -40,7 +41,7 @@ class LabelValues(NamedTuple):
         known = values[found] == labels
         invalid = ~known & (labels != self.ignored)
         if invalid.any():
-            raise ValueError(
+            raise InputError(
                 f"label file {source}: pixel value {int(labels[invalid][0])} (values that are no "
                 f"class at {int(invalid.sum())} pixels); the word list numbers {len(values)} "
                 f"classes from {values[0]} to {values[-1]}, and {self.ignored} is the ignored value"
@@ -89,11 +90,11 @@ def read_semantic_labels(record: Mapping[str, Any], ignore_label: int) -> Semant
         labels = semantic_from_panoptic(ids, record["segments_info"], ignore_label)
         return SemanticLabels(labels, str(panoptic_file))
     if semantic_file is None:
-        raise ValueError(
+        raise InputError(
             f"the record of {record.get('file_name')} names neither a semantic label file "
             "(sem_seg_file_name) nor a panoptic one (pan_seg_file_name with segments_info)"
         )
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"semantic label file {semantic_file} of image {record.get('file_name')} does not exist, "
         "and the record has no panoptic annotation to derive it from; datasets/README.md says how "
         "to prepare each dataset"
@@ -110,7 +111,7 @@ def check_label_range(
     labels = semantic.labels
     invalid = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_label)
     if invalid.any():
-        raise ValueError(
+        raise InputError(
             f"label file {semantic.source}: pixel value {int(labels[invalid][0])} (values that are "
             f"no class at {int(invalid.sum())} pixels); dataset {dataset_name} allows "
             f"0..{num_classes - 1} and the ignore label {ignore_label}"

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from maskclippp.errors import MissingFileError, UnreadableFileError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.files.weights import (
     CheckpointError,
@@ -52,7 +53,7 @@ class Checkpointer(DetectionCheckpointer):
             with atomic_write(path) as file:
                 torch.save(content, file)
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-            raise OSError(
+            raise UnreadableFileError(
                 f"checkpoint {path} cannot be written (is the disk full?): {error}. Earlier "
                 "checkpoints are untouched: make room and continue with --resume"
             ) from error
@@ -98,7 +99,7 @@ class Checkpointer(DetectionCheckpointer):
         if resume and (candidates := self.resume_candidates()):
             return self._resume(candidates)
         if not path and not may_be_absent:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no checkpoint in {self.save_dir}: name the run by --tag, or a file by "
                 "MODEL.WEIGHTS"
             )

@@ -7,6 +7,8 @@ from detectron2.solver import build_lr_scheduler as build_detectron2_lr_schedule
 from fvcore.common.param_scheduler import ParamScheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from maskclippp.errors import InputError
+
 SCHEDULES = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR")
 
 
@@ -14,7 +16,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
     """The schedule that SOLVER.LR_SCHEDULER_NAME and its keys describe, stepped per iteration."""
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME not in SCHEDULES:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.LR_SCHEDULER_NAME: {solver.LR_SCHEDULER_NAME!r} is not one of {SCHEDULES}"
         )
     if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
@@ -49,7 +51,7 @@ class WarmupPoly(ParamScheduler):
         warmup_method: str = "linear",
     ) -> None:
         if warmup_method not in ("linear", "constant"):
-            raise ValueError(
+            raise InputError(
                 f"SOLVER.WARMUP_METHOD: {warmup_method!r} is neither 'linear' nor 'constant'"
             )
         self._power = power

@@ -11,6 +11,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
+from maskclippp.errors import InputError
+
 Clip = Callable[[list[nn.Parameter]], None]
 
 _NORMALIZATIONS = (
@@ -30,7 +32,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """
     groups = list(parameter_groups(cfg, model))
     if not groups:
-        raise ValueError(
+        raise InputError(
             "nothing to train: every parameter of the model is frozen "
             "(see the FINETUNE_TYPE keys and MODEL.MASKCLIPPP.PSM.NAME)"
         )
@@ -43,7 +45,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         optimizer_class = torch.optim.SGD
         arguments["momentum"] = solver.MOMENTUM
     else:
-        raise ValueError(f"SOLVER.OPTIMIZER: {solver.OPTIMIZER!r} is neither 'ADAMW' nor 'SGD'")
+        raise InputError(f"SOLVER.OPTIMIZER: {solver.OPTIMIZER!r} is neither 'ADAMW' nor 'SGD'")
     return _with_clipping(cfg, optimizer_class)(groups, **arguments)
 
 
@@ -103,7 +105,7 @@ def _with_clipping(cfg: CfgNode, base: type[torch.optim.Optimizer]) -> type[torc
         "norm": lambda parameters: _clip_each(parameters, settings.CLIP_VALUE, settings.NORM_TYPE),
     }
     if settings.CLIP_TYPE not in clips:
-        raise ValueError(
+        raise InputError(
             f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE: {settings.CLIP_TYPE!r} is not one of {sorted(clips)}"
         )
     full_model = settings.CLIP_TYPE == "full_model"

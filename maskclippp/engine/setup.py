@@ -17,6 +17,7 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
 from maskclippp.detectron2_engine import engine_description
+from maskclippp.errors import InputError, UnreadableFileError
 from maskclippp.view_averaging import check_augmentation
 from maskclippp.words.sources import (
     KEY,
@@ -61,7 +62,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     try:
         merge_options(cfg, args.opts)
     except AssertionError as error:  # what detectron2 raises for a key without a value
-        raise ValueError(str(error)) from error
+        raise InputError(str(error)) from error
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)
@@ -84,7 +85,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     try:
         Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
+        raise UnreadableFileError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be made ({error.strerror}): choose another one by "
             "OUTPUT_DIR <path> at the end of the command"
         ) from error
@@ -112,11 +113,11 @@ def _check_device(device: str, num_gpus: int) -> None:
         "use --num-gpus 0 to run on the CPU, or --num-gpus N MODEL.DEVICE cpu for N processes on it"
     )
     if not torch.cuda.is_available():
-        raise ValueError(
+        raise InputError(
             f"MODEL.DEVICE is {device!r} and --num-gpus {num_gpus}, but there is no CUDA: {remedy}"
         )
     if num_gpus > torch.cuda.device_count():
-        raise ValueError(
+        raise InputError(
             f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} CUDA devices: "
             f"lower --num-gpus, or {remedy}"
         )
@@ -126,13 +127,13 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
     """A ValueError if a dataset is needed and not named, or named and not registered."""
     key = "TRAIN" if for_training else "TEST"
     if not cfg.DATASETS[key]:
-        raise ValueError(f"DATASETS.{key} is empty: name at least one dataset")
+        raise InputError(f"DATASETS.{key} is empty: name at least one dataset")
     known = DatasetCatalog.list()
     for key in ("TRAIN", "TEST") if for_training else ("TEST",):
         for name in cfg.DATASETS[key]:
             if name not in known:
                 similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-                raise ValueError(
+                raise InputError(
                     f"DATASETS.{key}: no dataset is registered as {name!r}; "
                     f"similar names: {', '.join(similar) or 'none'}. Override it, for example with "
                     f"DATASETS.{key} \"('{(similar or known)[0]}',)\""
@@ -154,7 +155,7 @@ def _check_same_words(cfg: CfgNode) -> None:
     """A ValueError if the processes, perhaps of several machines, would use different words."""
     found = sorted(set(comm.all_gather(resolved_selection(cfg.DATASETS.VOCABULARY))))
     if len(found) > 1:
-        raise ValueError(
+        raise InputError(
             f"{KEY} auto means {' and '.join(found)} on different machines of this run: download "
             f"the word lists on all of them, or set {KEY} builtin"
         )

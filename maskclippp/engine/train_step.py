@@ -12,6 +12,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskclippp.errors import InputError
 from maskclippp.seeding import seed_training_step
 
 Batch = list[dict[str, Any]]
@@ -47,7 +48,7 @@ class TrainStep:
         self.iter = 0
         self.device = next(model.parameters()).device
         if accumulation_steps < 1:
-            raise ValueError(f"SOLVER.ACCUMULATION_STEPS={accumulation_steps} must be at least 1")
+            raise InputError(f"SOLVER.ACCUMULATION_STEPS={accumulation_steps} must be at least 1")
         self.accumulation_steps = accumulation_steps
         self._autocast_dtype = autocast_dtype
         self._scaler = torch.amp.GradScaler("cuda") if autocast_dtype == torch.float16 else None
@@ -114,7 +115,7 @@ class TrainStep:
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 f"the checkpoint's optimizer state does not fit this configuration ({error}): "
                 "resume with the configuration of the run, or start anew without --resume"
             ) from error

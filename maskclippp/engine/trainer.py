@@ -28,6 +28,7 @@ from maskclippp.engine.lr_schedule import build_lr_scheduler
 from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
+from maskclippp.errors import InputError
 from maskclippp.registry import get_part
 from maskclippp.seeding import seed_training_step
 from maskclippp.view_averaging import SemanticTestTimeAugmentation, augmentation_config
@@ -218,7 +219,7 @@ class Trainer(DefaultTrainer):
             evaluators = [evaluators]
         names = list(cfg.DATASETS.TEST)
         if evaluators is not None and len(evaluators) != len(names):
-            raise ValueError(f"{len(evaluators)} evaluators for the {len(names)} datasets {names}")
+            raise InputError(f"{len(evaluators)} evaluators for the {len(names)} datasets {names}")
         results = {
             name: evaluate(
                 unwrapped(model),
@@ -289,9 +290,9 @@ def _autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
         return None
     name = cfg.SOLVER.AMP.DTYPE
     if name not in AUTOCAST_DTYPES:
-        raise ValueError(f"SOLVER.AMP.DTYPE: {name!r} is not one of {list(AUTOCAST_DTYPES)}")
+        raise InputError(f"SOLVER.AMP.DTYPE: {name!r} is not one of {list(AUTOCAST_DTYPES)}")
     if name == "float16" and not cfg.MODEL.DEVICE.startswith("cuda"):
-        raise ValueError(
+        raise InputError(
             f"SOLVER.AMP.DTYPE float16 needs CUDA, but MODEL.DEVICE is {cfg.MODEL.DEVICE}: "
             "set SOLVER.AMP.DTYPE bfloat16 or SOLVER.AMP.ENABLED False"
         )

@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from maskclippp.data.mappers.common import masks_of_labels
+from maskclippp.errors import InputError
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.model_outputs import check_mask_size, required
@@ -43,7 +44,7 @@ class AssignedMasksEvaluator(DatasetEvaluator):
         instance: InstanceEvaluator | None = None,
     ) -> None:
         if semantic is None and panoptic is None and instance is None:
-            raise ValueError(
+            raise InputError(
                 "MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY needs SEMANTIC_ON, PANOPTIC_ON or "
                 "INSTANCE_ON of MODEL.MASK_FORMER.TEST"
             )

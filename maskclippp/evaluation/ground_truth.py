@@ -12,6 +12,7 @@ from maskclippp.data.semantic_maps import (
     check_label_range,
     read_semantic_labels,
 )
+from maskclippp.errors import InputError
 from maskclippp.files.images import LabelArray, read_panoptic_ids
 from maskclippp.words.vocabulary import class_names_of
 
@@ -38,7 +39,7 @@ class GroundTruth:
         """The label of pixels that count for nothing."""
         label = self.metadata.get("ignore_label", None)
         if label is None:
-            raise ValueError(f"dataset {self.dataset_name} has no ignore_label in its metadata")
+            raise InputError(f"dataset {self.dataset_name} has no ignore_label in its metadata")
         return int(label)
 
     def annotation_file(self, key: str, switch: str) -> str:
@@ -48,7 +49,7 @@ class GroundTruth:
         """
         file: str | None = self.metadata.get(key, None)
         if file is None:
-            raise ValueError(
+            raise InputError(
                 f"dataset {self.dataset_name} has no {key} in its metadata; set {switch} to False"
             )
         return file
@@ -63,7 +64,7 @@ class GroundTruth:
         """Panoptic segments of an image, with contiguous ``category_id``, in file order."""
         record = self.record(file_name)
         if "segments_info" not in record:
-            raise ValueError(
+            raise InputError(
                 f"image {file_name} of dataset {self.dataset_name} has no panoptic annotation"
             )
         segments: Sequence[Mapping[str, Any]] = record["segments_info"]
@@ -73,7 +74,7 @@ class GroundTruth:
         """Segment ids [H, W] of an image, 0 = void."""
         record = self.record(file_name)
         if "pan_seg_file_name" not in record:
-            raise ValueError(
+            raise InputError(
                 f"image {file_name} of dataset {self.dataset_name} has no panoptic annotation"
             )
         return read_panoptic_ids(record["pan_seg_file_name"])

@@ -13,6 +13,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
+from maskclippp.errors import InputError
 from maskclippp.evaluation.average_precision import (
     SUMMARY,
     Detections,
@@ -72,7 +73,7 @@ class InstanceEvaluator(DatasetEvaluator):
         workers: int = 0,
     ) -> None:
         if not iou_types or not set(iou_types) <= set(_IOU_TYPES):
-            raise ValueError(f"iou_types: expected some of {_IOU_TYPES}, found {tuple(iou_types)}")
+            raise InputError(f"iou_types: expected some of {_IOU_TYPES}, found {tuple(iou_types)}")
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
         self._iou_types = tuple(iou_types)
@@ -191,7 +192,7 @@ class InstanceEvaluator(DatasetEvaluator):
         for key, field in (("bbox", "pred_boxes"), ("segmentation", "pred_masks")):
             if ("segm" if key == "segmentation" else key) in self._iou_types:
                 if not instances.has(field):
-                    raise ValueError(
+                    raise InputError(
                         f"the predicted instances of {image['file_name']} have no {field}, which "
                         f"iou_type {'bbox' if key == 'bbox' else 'segm'} needs"
                     )
@@ -202,7 +203,7 @@ class InstanceEvaluator(DatasetEvaluator):
 
     def _dataset_id(self, category: int, image: Mapping[str, Any]) -> int:
         if category not in self._dataset_ids:
-            raise ValueError(
+            raise InputError(
                 f"instance prediction for {image['file_name']}: class {category} is no thing of "
                 f"dataset {self._truth.dataset_name} (thing_dataset_id_to_contiguous_id)"
             )

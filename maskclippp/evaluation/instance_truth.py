@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.utils import comm
 from pycocotools import mask as mask_codec
 
+from maskclippp.errors import InputError
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.files.images import read_json
 
@@ -69,7 +70,7 @@ class JsonInstances:
         categories = self._content["categories"]
         absent = [c["name"] for c in categories if c["id"] not in mapping]
         if absent or len(categories) != len(mapping):
-            raise ValueError(
+            raise InputError(
                 f"{self.source} has {len(categories)} categories, dataset "
                 f"{self._truth.dataset_name} {len(mapping)} things"
                 + (f"; not registered: {', '.join(absent[:5])}" if absent else "")
@@ -79,7 +80,7 @@ class JsonInstances:
         """The image's size; a ValueError if the annotation does not know it."""
         size = self._sizes.get(image.get("image_id"))
         if size is None:
-            raise ValueError(
+            raise InputError(
                 f"image {image['file_name']} has image_id {image.get('image_id')!r}, which is no "
                 f"image of {self.source}: records and annotation belong to different datasets"
             )

@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from maskclippp.data.semantic_maps import semantic_from_panoptic
+from maskclippp.errors import InputError
 from maskclippp.evaluation.confusion_pairs import confusion_pairs
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.model_outputs import required
@@ -75,13 +76,13 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
             if not len(predicted) or not len(truth):
                 continue
             if len(predicted) != len(truth):
-                raise ValueError(
+                raise InputError(
                     f"{image['file_name']}: {len(predicted)} predicted classes for {len(truth)} "
                     "ground-truth masks; mask accuracy needs MODEL.MASKCLIPPP.SEGMENTOR.NAME "
                     "GTSegmentor or PanGTSegmentor"
                 )
             if predicted.min() < 0 or predicted.max() >= self._truth.num_classes:
-                raise ValueError(
+                raise InputError(
                     f"{image['file_name']}: predicted classes {predicted.min()}..{predicted.max()},"
                     f" expected 0..{self._truth.num_classes - 1}"
                 )

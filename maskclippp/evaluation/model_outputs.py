@@ -5,13 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
+from maskclippp.errors import InputError
 from maskclippp.files.images import check_same_size
 
 
 def required(output: Mapping[str, Any], key: str, file_name: str, switch: str) -> Any:
     """``output[key]``; a ValueError names key, image and the config ``switch`` that makes it."""
     if output.get(key) is None:
-        raise ValueError(
+        raise InputError(
             f"the model's output for {file_name} has no {key}, only {sorted(output)}: this "
             f"evaluation needs {switch}"
         )
@@ -23,7 +24,7 @@ def check_mask_size(
 ) -> None:
     """Raise ValueError unless masks [n, h, w] have the annotation's ``size`` (height, width)."""
     if masks.ndim != 3:
-        raise ValueError(
+        raise InputError(
             f"prediction for {file_name}: expected masks [n, {size[0]}, {size[1]}], found an array "
             f"of shape {tuple(masks.shape)}"
         )

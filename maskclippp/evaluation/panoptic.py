@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from maskclippp.data.panoptic import category_id_shift, check_segments
 from maskclippp.data.semantic_maps import semantic_from_panoptic
+from maskclippp.errors import InputError
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.model_outputs import required
 from maskclippp.evaluation.panoptic_quality import (
@@ -135,7 +136,7 @@ class PanopticEvaluator(DatasetEvaluator):
         try:
             counts = count_image(ids, categories, truth_ids, annotation["segments_info"])
         except ValueError as error:
-            raise ValueError(f"panoptic prediction for {file_name}: {error}") from error
+            raise InputError(f"panoptic prediction for {file_name}: {error}") from error
         picture = None
         if self._folder is not None:
             is_thing = dict.fromkeys(counts, False)
@@ -185,7 +186,7 @@ class PanopticEvaluator(DatasetEvaluator):
         counts_of = {image: c for counts, _ in gathered for image, c in counts.items()}
         missing = [str(image_id) for image_id in self._annotations if image_id not in counts_of]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{len(missing)} images of dataset {self._truth.dataset_name} have no panoptic "
                 f"prediction, the first with image_id {', '.join(missing[:10])}; they are listed "
                 f"in {self._json_file}"
@@ -278,13 +279,13 @@ class PanopticEvaluator(DatasetEvaluator):
             mapping = self._dataset_ids[segment["isthing"] is True]
             if category not in mapping:
                 kind = "thing" if segment["isthing"] is True else "stuff"
-                raise ValueError(
+                raise InputError(
                     f"panoptic prediction for {file_name}: {category} is no contiguous {kind} "
                     f"class of dataset {self._truth.dataset_name}"
                 )
             category = mapping[category]
         if category not in self._categories:
-            raise ValueError(
+            raise InputError(
                 f"panoptic prediction for {file_name}: category {category} is not in "
                 f"{self._json_file}"
             )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskclippp.errors import InputError
 from maskclippp.files.images import LabelArray
 
 VOID = 0
@@ -129,14 +130,14 @@ def _check_ids(
 ) -> None:
     unlisted = ids[columns] != predicted
     if unlisted.any():
-        raise ValueError(
+        raise InputError(
             f"segment {int(predicted[unlisted][0])} of the predicted map is not in the list of "
             "predicted segments"
         )
     present = np.bincount(columns.ravel(), minlength=len(ids)) > 0
     absent = ids[1:][~present[1:]]
     if absent.size:
-        raise ValueError(f"predicted segment {int(absent[0])} has no pixel in the predicted map")
+        raise InputError(f"predicted segment {int(absent[0])} has no pixel in the predicted map")
 
 
 def sum_counts(images: Iterable[ImageCounts]) -> ImageCounts:

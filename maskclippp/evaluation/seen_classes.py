@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from detectron2.utils import comm
 
+from maskclippp.errors import InputError
+
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -49,7 +51,7 @@ def class_means(
     if seen is None:
         return means
     if seen.shape != values.shape:
-        raise ValueError(
+        raise InputError(
             f"category_overlapping_mask has {seen.size} entries, the dataset {values.size} classes"
         )
     if seen.any() and not seen.all():

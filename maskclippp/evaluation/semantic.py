@@ -14,6 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from pycocotools import mask as mask_codec
 
+from maskclippp.errors import InputError
 from maskclippp.evaluation.confusion import (
     MAX_BOUNDARY_CLASSES,
     ClassScores,
@@ -213,7 +214,7 @@ class SemanticEvaluator(DatasetEvaluator):
         prediction = labels.cpu().numpy().astype(np.int32)
         highest = self._truth.num_classes - 1
         if prediction.size and not 0 <= prediction.min() <= prediction.max() <= highest:
-            raise ValueError(
+            raise InputError(
                 f"prediction for {file_name}: labels {prediction.min()}..{prediction.max()}, "
                 f"expected 0..{highest} ({self._truth.dataset_name} has {highest + 1} classes)"
             )

@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from detectron2.utils import comm
 
+from maskclippp.errors import InputError
+
 Result = TypeVar("Result")
 
 WORKERS_VARIABLE = "MASKCLIPPP_EVALUATION_WORKERS"
@@ -31,7 +33,7 @@ def worker_count() -> int:
         cpus = os.cpu_count() or 1
         return max(1, min(_MAX_DEFAULT_WORKERS, cpus // comm.get_world_size()))
     if not setting.isdecimal():
-        raise ValueError(f"{WORKERS_VARIABLE} is {setting!r}, expected a number of workers, 0..")
+        raise InputError(f"{WORKERS_VARIABLE} is {setting!r}, expected a number of workers, 0..")
     return int(setting)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskclippp.errors import InputError
 from maskclippp.files.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def _download(file: RemoteFile) -> None:
         target.flush()
         found = _sha256(Path(target.name))
         if found != file.sha256:
-            raise ValueError(f"its SHA-256 is {found}, expected {file.sha256}")
+            raise InputError(f"its SHA-256 is {found}, expected {file.sha256}")
 
 
 def _sha256(path: Path) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
+
 LabelArray = npt.NDArray[np.int32]
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ def read_image(path: str | Path) -> Image.Image:
     """
     image = _read(path, "image", _upright)
     if image.mode in _DEEP_MODES:
-        raise ValueError(
+        raise InputError(
             f"image {path} has more than 8 bits per channel (mode {image.mode}), and nothing says "
             "which values are black and white: convert it to 8 bits first"
         )
@@ -61,12 +63,12 @@ def read_label_map(path: str | Path) -> LabelArray:
     """
     labels = _read(path, "label map", _pixels)
     if labels.ndim != 2:
-        raise ValueError(
+        raise InputError(
             f"label map {path}: expected one channel of class ids, found an array of shape "
             f"{labels.shape}; if it is a panoptic PNG it must be converted first"
         )
     if labels.dtype.kind not in "bui":
-        raise ValueError(
+        raise InputError(
             f"label map {path}: expected whole numbers, found {labels.dtype} (mode F): class ids "
             "must be saved as integers"
         )
@@ -80,7 +82,7 @@ def read_panoptic_ids(path: str | Path) -> LabelArray:
     """
     colors = _read(path, "panoptic map", _pixels)
     if colors.ndim != 3 or colors.shape[2] != 3:
-        raise ValueError(
+        raise InputError(
             f"panoptic map {path}: expected an RGB PNG, found an array of shape {colors.shape}"
         )
     channels = colors.astype(np.int32)
@@ -101,17 +103,17 @@ def read_json(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; it is needed as {what}")
+        raise MissingFileError(f"{path} does not exist; it is needed as {what}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); it is needed as {what}") from error
+        raise InputError(f"{path} is no valid JSON ({error}); it is needed as {what}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no JSON object, as {what} must be")
+        raise InputError(f"{path} is no JSON object, as {what} must be")
     for name, keys in required_keys.items():
         entries = content.get(name)
         if not isinstance(entries, list):
-            raise ValueError(
+            raise InputError(
                 f"{path} is not {what}: it needs a list {name!r} and has only the keys "
                 f"{sorted(content)}"
                 if name not in content
@@ -120,7 +122,7 @@ def read_json(
         for index, entry in enumerate(entries):
             missing = keys if not isinstance(entry, dict) else [k for k in keys if k not in entry]
             if missing:
-                raise ValueError(
+                raise InputError(
                     f"{path}: {name}[{index}] lacks {', '.join(missing)}; found "
                     + (f"only {sorted(entry)}" if isinstance(entry, dict) else _kind(entry))
                 )
@@ -132,7 +134,7 @@ def check_same_size(
 ) -> None:
     """Raise ValueError naming both files and both (height, width) when the sizes differ."""
     if tuple(first) != tuple(second):
-        raise ValueError(
+        raise InputError(
             f"sizes differ: {first_file} is {first[0]} x {first[1]}, "
             f"{second_file} is {second[0]} x {second[1]} (height x width)"
         )
@@ -142,7 +144,7 @@ def check_record_size(record: Mapping[str, Any], height: int, width: int) -> Non
     """Raise ValueError when the record states another size than its image has."""
     expected = (record.get("height", height), record.get("width", width))
     if expected != (height, width):
-        raise ValueError(
+        raise InputError(
             f"image {record['file_name']} is {height} x {width}, but its annotation says "
             f"{expected[0]} x {expected[1]} (height x width)"
         )
@@ -150,12 +152,12 @@ def check_record_size(record: Mapping[str, Any], height: int, width: int) -> Non
 
 def _read(path: str | Path, kind: str, decode: Callable[[Image.Image], T]) -> T:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{kind} {path} does not exist")
+        raise MissingFileError(f"{kind} {path} does not exist")
     try:
         with Image.open(path) as image:
             return decode(image)
     except _PILLOW_ERRORS as error:
-        raise OSError(f"{kind} {path} cannot be read: {error}") from error
+        raise UnreadableFileError(f"{kind} {path} cannot be read: {error}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskclippp.errors import InputError
 from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, RestrictedUnpickler
 
 _STORAGE_TYPES = {
@@ -76,13 +77,13 @@ class _Archive(RestrictedUnpickler):
     def __init__(self, archive: zipfile.ZipFile) -> None:
         pickles = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
         if len(pickles) != 1:
-            raise ValueError("it holds no module tree (data.pkl)")
+            raise InputError("it holds no module tree (data.pkl)")
         root = pickles[0].removesuffix("data.pkl")
         if (
             f"{root}byteorder" in archive.namelist()
             and archive.read(f"{root}byteorder") != b"little"
         ):
-            raise ValueError("its tensors are big-endian")
+            raise InputError("its tensors are big-endian")
         self._zip = archive
         self._root = root
         self._classes: dict[str, type[_ScriptObject]] = {}
@@ -139,7 +140,7 @@ class _Archive(RestrictedUnpickler):
             re.MULTILINE,
         )
         if declaration is None:
-            raise ValueError(f"the source of {qualified_name} declares no parameters and buffers")
+            raise InputError(f"the source of {qualified_name} declares no parameters and buffers")
         return set(re.findall(r'"([^"]+)"', " ".join(declaration.groups())))
 
 
@@ -149,4 +150,4 @@ def _rebuild_tensor(
     try:
         return storage.as_strided(size, stride, offset)
     except RuntimeError as error:
-        raise ValueError(f"a tensor reaches beyond its storage: {error}") from error
+        raise InputError(f"a tensor reaches beyond its storage: {error}") from error

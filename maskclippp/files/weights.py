@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from maskclippp.errors import MissingFileError
 from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, read_numpy_pickle
 from maskclippp.files.torchscript import ARCHIVE_DAMAGE, is_torchscript, read_torchscript
 
@@ -77,7 +78,7 @@ def strip_common_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tens
 
 def _read_dictionary(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"checkpoint {path} does not exist: check MODEL.WEIGHTS, PRETRAINED or LOAD_FROM (a "
             "path relative to the working directory, or an absolute one)"
         )

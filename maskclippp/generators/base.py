@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder
+from maskclippp.errors import InputError
 from maskclippp.masks.soft_masks import Frame, SoftMasks
 from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
 from maskclippp.words.vocabulary import Vocabulary
@@ -81,7 +82,7 @@ def check_generator(cfg: CfgNode) -> None:
     node = cfg.MODEL.MASKCLIPPP
     generator_class = find_generator(cfg)
     if generator_class.reads_features and node.VISUAL_ENCODER_F.NAME == "none":
-        raise ValueError(
+        raise InputError(
             f"{_NAME_KEY}: {node.SEGMENTOR.NAME!r} decodes the feature maps of an encoder of its "
             "own, but MODEL.MASKCLIPPP.VISUAL_ENCODER_F.NAME is 'none'; use a config of a "
             "generator (configs/**/fcclip-*, maft-*, m2f-*), another SEGMENTOR.NAME such as "

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from maskclippp.clip.weight_layouts import load_exactly
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.weights import read_weights
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def check_present(file: str, key: str) -> Path:
     if file and path.is_file():
         return path
     if not file:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{key}: no checkpoint of the generator is named; give its path, or 'random' for "
             "untrained weights"
         )
@@ -68,7 +69,7 @@ def check_present(file: str, key: str) -> Path:
         advice = f"download it: mkdir -p {path.parent} && curl -L -o {path} {origin}"
     else:
         advice = f"download it by the link on {origin} and put it there"
-    raise FileNotFoundError(f"{key}: {path} is not there (looked in {Path.cwd()}); {advice}")
+    raise MissingFileError(f"{key}: {path} is not there (looked in {Path.cwd()}); {advice}")
 
 
 def load_head(parts: Mapping[str, nn.Module], node: CfgNode) -> None:
@@ -96,7 +97,7 @@ def load_head(parts: Mapping[str, nn.Module], node: CfgNode) -> None:
     own = head.state_dict()
     found, expected = state.get(_QUERIES_KEY), own[_QUERIES_KEY]
     if found is not None and len(found) != len(expected):
-        raise ValueError(
+        raise InputError(
             f"{key}: {file} has {len(found)} queries, but MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is "
             f"{len(expected)}; set it to {len(found)}"
         )

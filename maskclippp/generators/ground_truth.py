@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from maskclippp.clip.visual_encoder import EncodedImages
+from maskclippp.errors import InputError
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator
 from maskclippp.masks.batching import resize_bilinear
 from maskclippp.registry import SEGMENTOR_REGISTRY
@@ -94,7 +95,7 @@ def _on_encoder_grid(masks: list[Tensor], encoded: EncodedImages | None) -> Gene
 
 def _annotation(record: dict[str, Any], key: str, owner: str) -> Tensor:
     if key not in record:
-        raise ValueError(
+        raise InputError(
             f"{owner} needs the annotation {key!r} of {record.get('file_name', 'the image')}, "
             f"but the record has only {sorted(record)}; evaluate on a dataset with such "
             "annotations or choose another SEGMENTOR.NAME"

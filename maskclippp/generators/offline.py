@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from maskclippp.clip.visual_encoder import EncodedImages
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator
 from maskclippp.masks.mask_files import check_format, read_masks
 from maskclippp.registry import SEGMENTOR_REGISTRY
@@ -39,7 +40,7 @@ class OfflineSegmentor(MaskGenerator):
         self.folder = Path(folder).expanduser()
         self.suffix = suffix
         if not str(folder) or not self.folder.is_dir():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"SEGMENTOR.OFFLINE_ANN_DIR: {str(folder)!r} is no folder; set it to the folder "
                 "with the masks of the test images (tools/save_masks.py can make one)"
             )
@@ -58,7 +59,7 @@ class OfflineSegmentor(MaskGenerator):
 
     def _masks(self, record: dict[str, Any]) -> Tensor:
         if "file_name" not in record:
-            raise ValueError(
+            raise InputError(
                 "OfflineSegmentor finds masks by the name of the image file, but the record has "
                 f"only {sorted(record)}; give 'file_name' or choose another SEGMENTOR.NAME"
             )
@@ -72,7 +73,7 @@ class OfflineSegmentor(MaskGenerator):
                 return path
         shortest = path
         count = sum(1 for _ in self.folder.rglob("*" + self.suffix))
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no masks of image {image}: {shortest} does not exist, nor a file of that name in "
             f"folders there named as the image's own; {self.folder} has {count} files that end "
             f"with {self.suffix!r}. Check SEGMENTOR.OFFLINE_ANN_DIR and OFFLINE_ANN_SUFFIX"

@@ -11,6 +11,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor
 
 from maskclippp.clip.visual_encoder import EncodedImages
+from maskclippp.errors import InputError
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
@@ -44,7 +45,7 @@ class SuperpixelSegmentor(MaskGenerator):
     ) -> None:
         super().__init__()
         if num_segments < 1:
-            raise ValueError(f"SUPERPIXELS.NUM_SEGMENTS: expected >= 1, found {num_segments}")
+            raise InputError(f"SUPERPIXELS.NUM_SEGMENTS: expected >= 1, found {num_segments}")
         self.num_segments = num_segments
         self.compactness = compactness
         self.merge_threshold = merge_threshold

@@ -7,6 +7,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from maskclippp.errors import InputError
 from maskclippp.inference import postprocess
 from maskclippp.inference.class_logits import append_void, geometric_ensemble, train_to_test_logits
 from maskclippp.masks.soft_masks import SoftMasks
@@ -47,11 +48,11 @@ class InferenceSettings:
 
     def __post_init__(self) -> None:
         if self.semantic_output not in ("labels", "scores"):
-            raise ValueError(
+            raise InputError(
                 f"TEST.SEMANTIC_OUTPUT: {self.semantic_output!r} is not 'labels' or 'scores'"
             )
         if self.dtype not in _DTYPES:
-            raise ValueError(f"TEST.DTYPE: {self.dtype!r} is not one of {sorted(_DTYPES)}")
+            raise InputError(f"TEST.DTYPE: {self.dtype!r} is not one of {sorted(_DTYPES)}")
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which networks are evaluated."""
@@ -109,7 +110,7 @@ def combine_with_generator(
     theirs = generator_logits[:, :-1]
     if class_of_train_class is not None:
         if len(class_of_train_class) != generator_logits.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"the generator classifies into {theirs.shape[1]} classes, those that it was "
                 f"trained on, but DATASETS.TRAIN has {len(class_of_train_class) - 1}; name the "
                 "generator's training set there, or set TEST.ENSEMBLE_ON False"

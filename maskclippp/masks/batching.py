@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskclippp.errors import InputError
 from maskclippp.masks.soft_masks import SoftMasks, apply_matrices, bilinear_matrix
 
 RESIZE_TYPES = ("none", "short", "square", "rel")
@@ -27,11 +28,11 @@ class Resize:
 
     def __post_init__(self) -> None:
         if self.kind not in RESIZE_TYPES:
-            raise ValueError(f"RESIZE_TYPE: {self.kind!r} is not one of {RESIZE_TYPES}")
+            raise InputError(f"RESIZE_TYPE: {self.kind!r} is not one of {RESIZE_TYPES}")
         if self.kind in ("short", "square") and self.size < 1:
-            raise ValueError(f"IMAGE_SIZE: expected a positive number of pixels, found {self.size}")
+            raise InputError(f"IMAGE_SIZE: expected a positive number of pixels, found {self.size}")
         if self.kind == "rel" and self.scale <= 0:
-            raise ValueError(f"IMAGE_SCALE: expected a positive number, found {self.scale}")
+            raise InputError(f"IMAGE_SCALE: expected a positive number, found {self.scale}")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Resize floats [C, H, W] to [C, H', W']."""
@@ -173,7 +174,7 @@ def downsample_masks(masks: Tensor, size: tuple[int, int], method: str) -> Tenso
     ``avg`` and ``max`` are adaptive pooling; bicubic values are not clamped to [0, 1].
     """
     if method not in DOWNSAMPLE_METHODS:
-        raise ValueError(f"DOWNSAMPLE_METHOD: {method!r} is not one of {DOWNSAMPLE_METHODS}")
+        raise InputError(f"DOWNSAMPLE_METHOD: {method!r} is not one of {DOWNSAMPLE_METHODS}")
     if masks.shape[0] == 0:
         return masks.new_zeros(0, *size)
     if method == "bilinear":
@@ -261,6 +262,6 @@ def _resize_soft(
 def _check_shapes(index: int, image: Tensor, masks: Tensor | SoftMasks) -> None:
     masks = SoftMasks.of(masks).values
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise ValueError(f"image {index}: expected a [3, H, W] tensor, found {list(image.shape)}")
+        raise InputError(f"image {index}: expected a [3, H, W] tensor, found {list(image.shape)}")
     if masks.ndim != 3 or 0 in masks.shape[-2:]:
-        raise ValueError(f"image {index}: expected [Q, h, w] masks, found {list(masks.shape)}")
+        raise InputError(f"image {index}: expected [Q, h, w] masks, found {list(masks.shape)}")

@@ -25,6 +25,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from torch import Tensor
 
+from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.files.images import read_label_map
 
@@ -38,7 +39,7 @@ def check_format(name: str, what: str) -> str:
     """The ending of a file's ``name``, if it is a format; else a ValueError about ``what``."""
     ending = Path(name).suffix
     if ending not in FORMATS:
-        raise ValueError(f"{what}: expected a name that ends with one of {FORMATS}, found {name!r}")
+        raise InputError(f"{what}: expected a name that ends with one of {FORMATS}, found {name!r}")
     return ending
 
 
@@ -55,12 +56,12 @@ def read_masks(path: Path, size: tuple[int, int]) -> Tensor:
     """
     ending = check_format(path.name, f"mask file {path}")
     if not path.is_file():
-        raise FileNotFoundError(f"mask file {path} does not exist")
+        raise MissingFileError(f"mask file {path} does not exist")
     if ending == ".json":
         return torch.from_numpy(_read_json(path, size))
     array = read_label_map(path) if ending == ".png" else _read_numpy(path)
     if array.ndim not in (2, 3):
-        raise ValueError(
+        raise InputError(
             f"mask file {path}: expected [Q, H, W] masks or [H, W] ids, found shape {array.shape}"
         )
     _check_size(array.shape[-2:], size, f"mask file {path}")
@@ -107,9 +108,9 @@ def _read_numpy(path: Path) -> NDArray[Any]:
             }
             names = content.files
     except _NUMPY_ERRORS as error:
-        raise OSError(f"mask file {path} cannot be read: {error}") from error
+        raise UnreadableFileError(f"mask file {path} cannot be read: {error}") from error
     if "masks" not in arrays:
-        raise ValueError(f"mask file {path}: expected an array 'masks', found only {names}")
+        raise InputError(f"mask file {path}: expected an array 'masks', found only {names}")
     return arrays["masks"]
 
 
@@ -119,10 +120,10 @@ def _masks_of_stack(stack: NDArray[Any], path: Path) -> NDArray[Any]:
         masks: BoolArray = stack != 0
         return masks
     if stack.dtype.kind != "f":
-        raise ValueError(f"mask file {path}: expected numbers, found {stack.dtype}")
+        raise InputError(f"mask file {path}: expected numbers, found {stack.dtype}")
     # Written so that NaN is refused as well.
     if stack.size and not (stack.min() >= 0 and stack.max() <= 1):
-        raise ValueError(
+        raise InputError(
             f"mask file {path}: expected probabilities in 0..1, found {stack.min():g} to "
             f"{stack.max():g}: apply the sigmoid, or save masks as bool"
         )
@@ -131,7 +132,7 @@ def _masks_of_stack(stack: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _masks_of_ids(ids: NDArray[Any], path: Path) -> BoolArray:
     if ids.dtype.kind not in "bui":
-        raise ValueError(
+        raise InputError(
             f"mask file {path}: expected whole numbers in an [H, W] map of ids, found {ids.dtype}"
         )
     present = np.unique(ids[ids > 0])
@@ -144,7 +145,7 @@ def _ids_of_masks(masks: BoolArray, path: Path) -> NDArray[Any]:
     overlap = int((masks.sum(axis=0) > 1).sum())
     empty = int((~masks.any(axis=(1, 2))).sum())
     if overlap or empty or len(masks) > np.iinfo(np.uint16).max:
-        raise ValueError(
+        raise InputError(
             f"mask file {path}: a PNG cannot hold {len(masks)} masks of which {empty} are empty "
             f"and that overlap in {overlap} pixels: choose npz or json"
         )
@@ -158,10 +159,10 @@ def _read_json(path: Path, size: tuple[int, int]) -> BoolArray:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise OSError(f"mask file {path} cannot be read: {error}") from error
+        raise UnreadableFileError(f"mask file {path} cannot be read: {error}") from error
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list):
-        raise ValueError(
+        raise InputError(
             f"mask file {path}: expected a list of COCO run-length encodings, or an object with "
             "such a list as 'annotations'"
         )
@@ -174,7 +175,7 @@ def _read_json(path: Path, size: tuple[int, int]) -> BoolArray:
 def _decode(entry: Any, size: tuple[int, int], where: str) -> BoolArray:
     code = entry.get("segmentation", entry) if isinstance(entry, dict) else entry
     if not isinstance(code, dict) or not isinstance(code.get("size"), list) or "counts" not in code:
-        raise ValueError(
+        raise InputError(
             f"{where}: expected a COCO run-length encoding with 'size' and 'counts'; polygons "
             "must be converted with pycocotools first"
         )
@@ -186,12 +187,12 @@ def _decode(entry: Any, size: tuple[int, int], where: str) -> BoolArray:
         runs = _runs(counts) if isinstance(counts, str) else counts
         # Pixels behind the last run would be whatever lies in memory.
         if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
-            raise ValueError(f"its runs add up to {sum(runs)} pixels")
+            raise InputError(f"its runs add up to {sum(runs)} pixels")
         if isinstance(counts, list):
             code = rle.frPyObjects(code, *size)
         mask: BoolArray = rle.decode(code).astype(np.bool_)
     except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"{where} is no valid run-length encoding: {error}") from error
+        raise InputError(f"{where} is no valid run-length encoding: {error}") from error
     return mask
 
 
@@ -203,7 +204,7 @@ def _runs(counts: str) -> list[int]:
     """
     digits = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - ord("0")
     if not len(digits) or digits[-1] & 32:
-        raise ValueError("it ends within a number")
+        raise InputError("it ends within a number")
     last = np.flatnonzero(digits & 32 == 0)
     first = np.concatenate([[0], last[:-1] + 1])
     place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
@@ -216,7 +217,7 @@ def _runs(counts: str) -> list[int]:
 
 def _check_size(found: Any, expected: tuple[int, int], where: str) -> None:
     if tuple(found) != expected:
-        raise ValueError(
+        raise InputError(
             f"{where} is {' x '.join(map(str, found))}, but its image is {expected[0]} x "
             f"{expected[1]} (height x width): masks must have the image's original size"
         )

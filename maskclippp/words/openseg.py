@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.downloads import RemoteFile
 from maskclippp.words.word_lists import WordList, read_word_list
 
@@ -141,13 +142,13 @@ def read_openseg_words(entry: OpenSegList, metadata: Any) -> WordList:
     """
     path = vocabularies_folder() / entry.file
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"DATASETS.VOCABULARY openseg: the words of dataset {metadata.name} are not on this "
             f"machine: run {DOWNLOAD_COMMAND}, or put {ORIGIN}/{entry.file} at {path}"
         )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != entry.sha256:
-        raise ValueError(
+        raise InputError(
             f"{path} is not the published list: its SHA-256 is {found}, expected {entry.sha256}. "
             f"Remove it and run {DOWNLOAD_COMMAND}; words of your own are chosen by "
             "DATASETS.VOCABULARY <their path>"
@@ -168,7 +169,7 @@ def _names_by_id(names: Mapping[int, str], metadata: Any, path: Path) -> tuple[s
     ids: Sequence[int] = sorted(positions, key=lambda identity: positions[identity])
     unknown = [identity for identity in ids if identity not in names]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{path} has no words for the categories {unknown[:10]} of dataset {metadata.name}"
         )
     return tuple(names[identity] for identity in ids)

@@ -22,6 +22,7 @@ from typing import Any
 
 from detectron2.data import MetadataCatalog
 
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.words.openseg import (
     DOWNLOAD_COMMAND,
     class_positions,
@@ -75,7 +76,7 @@ def evaluation_vocabulary(dataset_name: str, selection: str) -> Vocabulary:
     metadata = MetadataCatalog.get(dataset_name)
     expected = class_names_of(metadata)
     if len(words.names) != len(expected):
-        raise ValueError(
+        raise InputError(
             f"{KEY}: {words.source} has {len(words.names)} classes, but dataset {dataset_name} is "
             f"annotated with {len(expected)}, and evaluation compares class by class: write one "
             f"line for each of them, in its order ({expected[0].split(',')[0]!r} first). To look "
@@ -106,12 +107,12 @@ def read_words(selection: str) -> WordList:
     if "," in selection:
         return words_in_a_row(selection)
     if path.suffix or len(path.parts) > 1:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{KEY}: {selection} does not exist (looked in {Path.cwd()}); expected a text file "
             f"with one class per line, words separated by commas, or one of {NAMED_SELECTIONS}"
         )
     near = difflib.get_close_matches(selection, NAMED_SELECTIONS, n=1)
-    raise ValueError(
+    raise InputError(
         f"{KEY}: {selection!r} is neither one of {NAMED_SELECTIONS} nor a file"
         + (f"; did you mean {near[0]}?" if near else "")
         + f" Words are separated by commas; for a single one write '{selection},'"
@@ -130,7 +131,7 @@ def _dataset_vocabulary(dataset_name: str, selection: str) -> Vocabulary:
     words = read_openseg_words(entry, metadata)
     expected = len(class_names_of(metadata))
     if len(words.names) != expected:
-        raise ValueError(
+        raise InputError(
             f"{words.source} has {len(words.names)} classes, dataset {dataset_name} {expected}: "
             f"the dataset was registered with other classes; set {KEY} builtin"
         )

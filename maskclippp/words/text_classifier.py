@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from maskclippp.clip.text_tower import TextTower, text_lengths
+from maskclippp.errors import InputError
 from maskclippp.files.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class TextClassifier:
         cache: bool = True,
     ) -> None:
         if chunk_size < 1:
-            raise ValueError(f"TEXT_CHUNK_SIZE: expected a positive number, found {chunk_size}")
+            raise InputError(f"TEXT_CHUNK_SIZE: expected a positive number, found {chunk_size}")
         self.tower = tower
         self.templates = tuple(templates)
         self.chunk_size = chunk_size

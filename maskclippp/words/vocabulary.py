@@ -16,6 +16,8 @@ from detectron2.data import MetadataCatalog
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
+from maskclippp.errors import InputError
+
 _SIZES = ("small", "medium", "large")
 
 # The ViLD-style prompts. A trained LinearPSM weighs templates by position: the order is fixed.
@@ -41,7 +43,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 def get_templates(name: str, key: str = "TEMPLATES") -> tuple[str, ...]:
     """The prompt templates called ``name``; a ValueError lists the valid names of the ``key``."""
     if name not in TEMPLATES:
-        raise ValueError(f"MODEL.MASKCLIPPP.{key}: {name!r} is not one of {sorted(TEMPLATES)}")
+        raise InputError(f"MODEL.MASKCLIPPP.{key}: {name!r} is not one of {sorted(TEMPLATES)}")
     return TEMPLATES[name]
 
 
@@ -54,7 +56,7 @@ def class_names_of(metadata: Any) -> list[str]:
         names = metadata.get(attribute, None)
         if names:
             return list(names)
-    raise ValueError(
+    raise InputError(
         f"dataset {metadata.name!r} has no class names: its metadata needs stuff_classes "
         "(all classes) or thing_classes; is the dataset name spelt right and registered?"
     )
@@ -78,11 +80,11 @@ class Vocabulary:
             ValueError: when there is no class, or a class has an empty synonym; names ``source``.
         """
         if not names:
-            raise ValueError(f"{source}: no class names were given; expected at least one")
+            raise InputError(f"{source}: no class names were given; expected at least one")
         classes = tuple(tuple(part.strip() for part in name.split(",")) for name in names)
         for index, synonyms in enumerate(classes):
             if not all(synonyms):
-                raise ValueError(
+                raise InputError(
                     f"{source}: class {index} is {names[index]!r}, which has an empty name; "
                     "expected synonyms separated by single commas"
                 )
@@ -175,7 +177,7 @@ def shared_vocabulary(
     vocabularies = [vocabulary_of(name) for name in datasets]
     for name, vocabulary in zip(datasets, vocabularies, strict=True):
         if vocabulary != vocabularies[0]:
-            raise ValueError(
+            raise InputError(
                 f"DATASETS.TRAIN: {datasets[0]!r} ({len(vocabularies[0])} classes) and {name!r} "
                 f"({len(vocabulary)} classes) have different classes; train on sets that share "
                 "one vocabulary"

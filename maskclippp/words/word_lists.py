@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskclippp.errors import InputError, MissingFileError
+
 INVALID_NAME = "invalid_class_id"
 
 _NUMBERED = re.compile(r"\s*(\d+)\s*:(.*)", re.ASCII)
@@ -41,7 +43,7 @@ class WordList:
             if len(classes) > 1
         ]
         if repeated:
-            raise ValueError(
+            raise InputError(
                 f"{self.source}: {len(repeated)} words stand more than once, so that nothing can "
                 f"tell their classes apart: {', '.join(repeated[:10])}; keep each in one class"
             )
@@ -57,11 +59,11 @@ def read_word_list(path: Path) -> WordList:
             do not ascend; names file and line.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"word list {path} does not exist (looked in {Path.cwd()})")
+        raise MissingFileError(f"word list {path} does not exist (looked in {Path.cwd()})")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"word list {path} is no UTF-8 text: {error}; save it as UTF-8") from error
+        raise InputError(f"word list {path} is no UTF-8 text: {error}; save it as UTF-8") from error
     # Not splitlines(), which takes rare Unicode characters within a word for line ends.
     return parse_word_list(text.split("\n"), str(path))
 
@@ -81,7 +83,7 @@ def parse_word_list(lines: Iterable[str], source: str) -> WordList:
         if name.strip() == INVALID_NAME:
             continue
         if (numbered is None) != (not ids) and names:
-            raise ValueError(
+            raise InputError(
                 f"{place}: {line.strip()!r} has {'an' if numbered else 'no'} id, unlike the lines "
                 "before; number all classes (id: name, synonym) or none"
             )
@@ -89,7 +91,7 @@ def parse_word_list(lines: Iterable[str], source: str) -> WordList:
             ids.append(int(numbered[1]))
         names.append(_checked_name(name, place))
     if not names:
-        raise ValueError(f"{source}: holds no class; expected one per line: name, synonym, ...")
+        raise InputError(f"{source}: holds no class; expected one per line: name, synonym, ...")
     return WordList(source, tuple(names), tuple(ids) if ids else None)
 
 
@@ -110,14 +112,14 @@ def parse_names(names: Sequence[str], source: str) -> WordList:
         ValueError: no class, an empty word, or one that stands twice.
     """
     if not names:
-        raise ValueError(f"{source}: no class is given")
+        raise InputError(f"{source}: no class is given")
     checked = [_checked_name(name, f"{source}, class {i}") for i, name in enumerate(names)]
     return WordList(source, tuple(checked)).require_unique()
 
 
 def _check_ascending(ids: Sequence[int], identity: int, place: str) -> None:
     if ids and identity <= ids[-1]:
-        raise ValueError(
+        raise InputError(
             f"{place}: id {identity} follows id {ids[-1]}; ids must ascend, each standing once"
         )
 
@@ -125,7 +127,7 @@ def _check_ascending(ids: Sequence[int], identity: int, place: str) -> None:
 def _checked_name(name: str, place: str) -> str:
     synonyms = [word.strip() for word in name.split(",")]
     if not all(synonyms):
-        raise ValueError(
+        raise InputError(
             f"{place}: {name.strip()!r} has an empty word; expected synonyms separated by single "
             "commas"
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from maskclippp.data.mappers.transforms import Vertices
+from maskclippp.errors import InputError
 
 Point = list[float]  # x, y
 
@@ -46,7 +47,7 @@ class InstanceAnnotations:
                 size than the image, or of no known form; names image and annotation.
         """
         if "annotations" not in record:
-            raise ValueError(
+            raise InputError(
                 f"the record of {record['file_name']} has no instance annotations, which "
                 "INPUT.DATASET_MAPPER_NAME asks for: choose an instance dataset, or a mapper for "
                 "panoptic or semantic annotation"
@@ -121,7 +122,7 @@ def _clip(ring: list[Point], height: int, width: int) -> list[Point]:
 def _check_polygons(rings: list[Any], place: str) -> list[Any]:
     valid = [len(ring) >= 2 * _POINTS_OF_POLYGON and len(ring) % 2 == 0 for ring in rings]
     if not rings or not all(valid):
-        raise ValueError(
+        raise InputError(
             f"{place}: expected polygons [x1, y1, x2, y2, ...] of at least "
             f"{_POINTS_OF_POLYGON} points, found lists of {[len(ring) for ring in rings]} numbers"
         )
@@ -137,12 +138,12 @@ def _decode(segmentation: Any, size: tuple[int, int], place: str) -> npt.NDArray
     elif isinstance(segmentation, np.ndarray) and segmentation.ndim == 2:
         mask = (segmentation != 0).astype(np.uint8)
     else:
-        raise ValueError(
+        raise InputError(
             f"{place}: expected a segmentation of polygons, a run-length code or an array [h, w], "
             f"found {type(segmentation).__name__}"
         )
     if mask.shape != size:
-        raise ValueError(
+        raise InputError(
             f"{place}: its mask is {mask.shape[0]} x {mask.shape[1]}, the image {size[0]} x "
             f"{size[1]} (height x width)"
         )

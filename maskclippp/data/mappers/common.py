@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from maskclippp.data.mappers.color import SSDColorJitter
+from maskclippp.errors import InputError
 from maskclippp.files.images import check_record_size, read_image
 
 IMAGE_FORMATS = ("RGB", "BGR")
@@ -18,7 +19,7 @@ IMAGE_FORMATS = ("RGB", "BGR")
 def check_image_format(image_format: str) -> str:
     """Return ``image_format``; a ValueError names the valid ones."""
     if image_format not in IMAGE_FORMATS:
-        raise ValueError(f"INPUT.FORMAT: expected one of {IMAGE_FORMATS}, found {image_format!r}")
+        raise InputError(f"INPUT.FORMAT: expected one of {IMAGE_FORMATS}, found {image_format!r}")
     return image_format
 
 

@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog
 from torchvision import tv_tensors
 
 from maskclippp.data.semantic_maps import check_label_range, read_semantic_labels
+from maskclippp.errors import InputError
 from maskclippp.files.images import check_same_size
 from maskclippp.words.vocabulary import class_names_of
 
@@ -27,10 +28,10 @@ class LabelRules:
         """Those of the first training set; a ValueError when it has no ignore label."""
         mapper = f"INPUT.DATASET_MAPPER_NAME {cfg.INPUT.DATASET_MAPPER_NAME}"
         if not cfg.DATASETS.TRAIN:
-            raise ValueError(f"DATASETS.TRAIN is empty: {mapper} needs its ignore_label")
+            raise InputError(f"DATASETS.TRAIN is empty: {mapper} needs its ignore_label")
         metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
         if metadata.get("ignore_label", None) is None:
-            raise ValueError(
+            raise InputError(
                 f"dataset {metadata.name} has no ignore_label in its metadata, which {mapper} needs"
             )
         return cls(len(class_names_of(metadata)), metadata.ignore_label, metadata.name)

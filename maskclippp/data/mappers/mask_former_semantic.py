@@ -11,6 +11,7 @@ from maskclippp.data.mappers.augmentation import ShortestEdgeAugmentation
 from maskclippp.data.mappers.common import make_instances, masks_of_labels, read_record_image
 from maskclippp.data.mappers.label_rules import LabelRules
 from maskclippp.data.mappers.registry import TRAIN_MAPPER_REGISTRY
+from maskclippp.errors import InputError
 
 
 class MaskFormerSemantic:
@@ -28,7 +29,7 @@ class MaskFormerSemantic:
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
         out = copy.deepcopy(dict(record))
         if "annotations" in out:
-            raise ValueError(
+            raise InputError(
                 f"INPUT.DATASET_MAPPER_NAME mask_former_semantic reads semantic labels, but the "
                 f"record of {out['file_name']} holds instance annotations"
             )

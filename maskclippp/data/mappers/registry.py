@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.registry import Registry
 
 from maskclippp.data.mappers.common import Mapper
+from maskclippp.errors import InputError
 
 TRAIN_MAPPER_REGISTRY = Registry("TRAIN_MAPPER")
 """Factories ``(cfg) -> mapper``."""
@@ -14,6 +15,6 @@ def build_train_mapper(cfg: CfgNode) -> Mapper:
     name = cfg.INPUT.DATASET_MAPPER_NAME
     if name not in TRAIN_MAPPER_REGISTRY:
         names = sorted(entry for entry, _ in TRAIN_MAPPER_REGISTRY)
-        raise ValueError(f"INPUT.DATASET_MAPPER_NAME: {name!r} is not one of {names}")
+        raise InputError(f"INPUT.DATASET_MAPPER_NAME: {name!r} is not one of {names}")
     mapper: Mapper = TRAIN_MAPPER_REGISTRY.get(name)(cfg)
     return mapper

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskclippp.data.mappers.common import masks_of_labels
 from maskclippp.data.mappers.transforms import SegmentIds
+from maskclippp.errors import InputError
 from maskclippp.files.images import check_same_size, read_panoptic_ids
 
 
@@ -34,7 +35,7 @@ class PanopticSegments:
             ValueError: the record has no panoptic annotation, or one of another size.
         """
         if "pan_seg_file_name" not in record or "segments_info" not in record:
-            raise ValueError(
+            raise InputError(
                 f"the mapper of INPUT.DATASET_MAPPER_NAME needs panoptic annotation "
                 f"(pan_seg_file_name and segments_info), which the record of "
                 f"{record['file_name']} lacks; choose a panoptic dataset or the mapper "

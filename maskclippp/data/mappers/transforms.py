@@ -19,6 +19,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from maskclippp.errors import InputError
+
 IMAGE_PADDING = 128
 
 # Which source pixel a resized label takes: the one under the target pixel's center (as bilinear
@@ -96,7 +98,7 @@ class RandomFlip(_GeometricTransform):
     def __init__(self, direction: str) -> None:
         super().__init__()
         if direction not in ("horizontal", "vertical", "none"):
-            raise ValueError(
+            raise InputError(
                 f"INPUT.RANDOM_FLIP: expected horizontal, vertical or none, found {direction!r}"
             )
         self.direction = direction
@@ -151,16 +153,16 @@ class ResizeShortestEdge(_Resize):
     ) -> None:
         super().__init__(label_sampling)
         if sampling not in ("choice", "range"):
-            raise ValueError(
+            raise InputError(
                 f"INPUT.MIN_SIZE_TRAIN_SAMPLING: expected choice or range, found {sampling!r}"
             )
         if sampling == "range" and len(shortest) != 2:
-            raise ValueError(
+            raise InputError(
                 "INPUT.MIN_SIZE_TRAIN: sampling by range needs a smallest and a largest size, "
                 f"found {tuple(shortest)}"
             )
         if not shortest:
-            raise ValueError("INPUT.MIN_SIZE_TRAIN: at least one size is needed")
+            raise InputError("INPUT.MIN_SIZE_TRAIN: at least one size is needed")
         self.shortest = tuple(shortest)
         self.longest = longest
         self.sampling = sampling
@@ -181,7 +183,7 @@ class LargeScaleJitter(_Resize):
     def __init__(self, side: int, min_scale: float, max_scale: float) -> None:
         super().__init__("center")
         if side < 1 or not 0 < min_scale <= max_scale:
-            raise ValueError(
+            raise InputError(
                 "expected INPUT.IMAGE_SIZE >= 1 and 0 < INPUT.MIN_SCALE <= INPUT.MAX_SCALE, found "
                 f"{side}, {min_scale}, {max_scale}"
             )
@@ -250,13 +252,13 @@ class RandomCrop(_GeometricTransform):
     ) -> None:
         super().__init__()
         if crop_type not in self._TYPES:
-            raise ValueError(f"INPUT.CROP.TYPE: expected one of {self._TYPES}, found {crop_type!r}")
+            raise InputError(f"INPUT.CROP.TYPE: expected one of {self._TYPES}, found {crop_type!r}")
         if crop_type.startswith("relative") and not all(0 < share <= 1 for share in crop_size):
-            raise ValueError(f"INPUT.CROP.SIZE: shares must lie in (0, 1], found {crop_size}")
+            raise InputError(f"INPUT.CROP.SIZE: shares must lie in (0, 1], found {crop_size}")
         if crop_type.startswith("absolute") and not all(side >= 1 for side in crop_size):
-            raise ValueError(f"INPUT.CROP.SIZE: sides must be pixels >= 1, found {crop_size}")
+            raise InputError(f"INPUT.CROP.SIZE: sides must be pixels >= 1, found {crop_size}")
         if crop_type == "absolute_range" and crop_size[0] > crop_size[1]:
-            raise ValueError(
+            raise InputError(
                 "INPUT.CROP.SIZE: absolute_range needs a smallest and a largest side in this "
                 f"order, found {tuple(crop_size)}"
             )

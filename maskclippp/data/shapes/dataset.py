@@ -23,6 +23,7 @@ from tqdm import tqdm
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.shapes.scenes import Scene, draw_scene
 from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, TINTS, ShapesClass
+from maskclippp.errors import UnreadableFileError
 from maskclippp.words.class_lists import ClassEntry
 
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
@@ -202,7 +203,7 @@ def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
     parameters = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".jpg" else []
     encoded_well, encoded = cv2.imencode(path.suffix, image, parameters)
     if not encoded_well:
-        raise OSError(f"OpenCV cannot encode {path}")
+        raise UnreadableFileError(f"OpenCV cannot encode {path}")
     path.write_bytes(encoded.tobytes())
 
 

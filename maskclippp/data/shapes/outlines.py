@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskclippp.errors import InputError
+
 FloatArray = NDArray[np.float32]
 
 # Of the upright shape, in radians; a tiny encoder learns full turns too slowly.
@@ -53,7 +55,7 @@ def outline(shape: str, generator: np.random.Generator) -> FloatArray:
             corners = np.stack((corners[:, 1], -corners[:, 0]), axis=1)
             arms.append(corners)
         return np.concatenate(arms)
-    raise ValueError(f"no outline for the shape {shape!r}")
+    raise InputError(f"no outline for the shape {shape!r}")
 
 
 def rasterize(

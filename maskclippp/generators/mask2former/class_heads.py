@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskclippp.alignment.psm import clamped_scale
+from maskclippp.errors import InputError
 from maskclippp.generators.mask2former.decoder_layers import MLP
 from maskclippp.generators.mask2former.transformer_decoder import (
     DecoderOptions,
@@ -48,7 +49,7 @@ class OpenVocabularyDecoder(MaskedAttentionDecoder):
         super().__init__(options)
         width = options.hidden_dim
         if options.mask_dim != width:
-            raise ValueError(
+            raise InputError(
                 "a decoder of an open vocabulary adds pooled mask features to its queries: their "
                 f"widths MODEL.SEM_SEG_HEAD.MASK_DIM ({options.mask_dim}) and "
                 f"MODEL.MASK_FORMER.HIDDEN_DIM ({width}) must be equal"

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskclippp.errors import InputError
+
 GridSizes = Sequence[tuple[int, int]]
 
 
@@ -42,7 +44,7 @@ def sample_multi_scale(
     batch, cells, heads, width = value.shape
     expected = sum(h * w for h, w in spatial_shapes)
     if cells != expected or sampling_locations.shape[3] != len(spatial_shapes):
-        raise ValueError(
+        raise InputError(
             f"deformable attention: maps of the sizes {list(spatial_shapes)} hold {expected} cells "
             f"on {len(spatial_shapes)} levels, found {cells} cells in value and "
             f"{sampling_locations.shape[3]} levels in sampling_locations"
@@ -128,7 +130,7 @@ class MultiScaleDeformableAttention(nn.Module):
     ) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(
+            raise InputError(
                 f"deformable attention: {channels} channels cannot be shared by {num_heads} heads; "
                 "choose a number of heads that divides the channels"
             )

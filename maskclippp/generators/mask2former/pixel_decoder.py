@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskclippp.errors import InputError
 from maskclippp.generators.mask2former.deformable_encoder import DeformableTransformer
 
 _NORM_GROUPS = 32
@@ -72,7 +73,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if conv_dim % _NORM_GROUPS:
-            raise ValueError(
+            raise InputError(
                 f"pixel decoder: conv_dim must be a multiple of {_NORM_GROUPS} (groups of the "
                 f"norms), found {conv_dim}"
             )
@@ -81,7 +82,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         )
         available = len(coarse_to_fine) + len(pyramid)
         if num_output_levels > available:
-            raise ValueError(
+            raise InputError(
                 f"pixel decoder: {num_output_levels} output levels wanted, but the features "
                 f"{[*coarse_to_fine, *reversed(pyramid)]} make {available}; name more features"
             )
@@ -146,7 +147,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             shape = tuple(features[name].shape) if name in features else None
             if shape is None or len(shape) != 4 or shape[1] != channels:
                 found = f"{sorted(features)}" if shape is None else f"the shape {list(shape)}"
-                raise ValueError(
+                raise InputError(
                     f"pixel decoder: feature '{name}' of shape [B, {channels}, h, w] expected, "
                     f"found {found}; the encoder must put out what the decoder was built for"
                 )
@@ -161,7 +162,7 @@ def _split_features(
     """Names that enter the encoder, coarse to fine, and the pyramid, fine to coarse."""
     unknown = [n for n in transformer_in_features if n not in channels or n not in strides]
     if unknown or set(channels) != set(strides) or not transformer_in_features:
-        raise ValueError(
+        raise InputError(
             f"pixel decoder: the encoder's input features {list(transformer_in_features)} must be "
             f"among those with channels {dict(channels)} and strides {dict(strides)}"
         )
@@ -173,7 +174,7 @@ def _split_features(
     )
     found = [strides[name] for name in pyramid]
     if [*found, finest] != [common_stride * 2**step for step in range(len(found) + 1)]:
-        raise ValueError(
+        raise InputError(
             f"pixel decoder: the strides from common_stride {common_stride} to the encoder's "
             f"finest feature '{coarse_to_fine[-1]}' ({finest}) must double, found "
             f"{[*found, finest]} in {dict(strides)}"
@@ -186,7 +187,7 @@ class NormedConvolution(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, norm: str) -> None:
         if norm not in _NORMS:
-            raise ValueError(f"pixel decoder: norm must be one of {_NORMS}, found {norm!r}")
+            raise InputError(f"pixel decoder: norm must be one of {_NORMS}, found {norm!r}")
         super().__init__(
             in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not norm
         )

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder
+from maskclippp.errors import InputError
 from maskclippp.generators.base import GeneratedMasks, MaskGenerator
 from maskclippp.generators.checkpoints import check_present, load_head
 from maskclippp.generators.mask2former.class_heads import ClosedVocabularyDecoder
@@ -117,7 +118,7 @@ def pixel_decoder_of(cfg: CfgNode, encoder: VisualEncoder) -> MSDeformAttnPixelD
     shapes = encoder.feature_shapes()
     missing = [name for name in node.IN_FEATURES if name not in shapes]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"MODEL.MASKCLIPPP.SEGMENTOR.IN_FEATURES: {missing} are no feature maps that "
             f"{type(encoder).__name__} puts out; VISUAL_ENCODER_F.OUT_FEATURES gives "
             f"{sorted(shapes)}"

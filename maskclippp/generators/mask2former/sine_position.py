@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from maskclippp.errors import InputError
+
 _TEMPERATURE = 10000.0
 _EPSILON = 1e-6
 
@@ -22,7 +24,7 @@ def sine_position_encoding(size: tuple[int, int], channels: int, *, device: torc
         device: where the encoding is made.
     """
     if channels % 4:
-        raise ValueError(
+        raise InputError(
             f"a sine position encoding needs channels divisible by 4, found {channels}"
         )
     height, width = size

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskclippp.errors import InputError
 from maskclippp.generators.mask2former.decoder_layers import (
     MLP,
     CrossAttentionLayer,
@@ -211,7 +212,7 @@ class MaskedAttentionDecoder(nn.Module, ABC):
         found = [feature_map.shape[1] for feature_map in multi_scale_features]
         expected = [self.options.input_dim] * self.options.num_levels
         if found != expected or mask_features.shape[1] != self.options.mask_dim:
-            raise ValueError(
+            raise InputError(
                 f"the mask decoder expects feature maps of {expected} channels and mask features "
                 f"of {self.options.mask_dim} channels, found {found} and {mask_features.shape[1]}; "
                 "check that it is built with the sizes of the pixel decoder"

@@ -9,6 +9,8 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskclippp.errors import InputError, MissingFileError
+
 _FOLDER = Path(__file__).resolve().parent
 _HEADER = ["id", "kind", "color", "words"]
 
@@ -45,7 +47,7 @@ def load_class_list(name_or_path: str | Path) -> tuple[ClassEntry, ...]:
         path = Path(name_or_path)
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.tsv")))
-        raise FileNotFoundError(f"no class list {name_or_path}; shipped lists: {shipped}")
+        raise MissingFileError(f"no class list {name_or_path}; shipped lists: {shipped}")
     entries: list[ClassEntry] = []
     header_seen = False
     first_line_of: dict[str, int] = {}
@@ -55,19 +57,19 @@ def load_class_list(name_or_path: str | Path) -> tuple[ClassEntry, ...]:
         columns = line.split("\t")
         if not header_seen:
             if columns != _HEADER:
-                raise ValueError(f"{path}:{number}: expected the header {_HEADER}, found {columns}")
+                raise InputError(f"{path}:{number}: expected the header {_HEADER}, found {columns}")
             header_seen = True
             continue
         entry = _parse_class(columns, f"{path}:{number}")
         for key in [f"id {entry.category_id}", *(f"word '{word}'" for word in entry.synonyms)]:
             if key in first_line_of:
-                raise ValueError(
+                raise InputError(
                     f"{path}:{number}: {key} stands already in line {first_line_of[key]}"
                 )
             first_line_of[key] = number
         entries.append(entry)
     if not entries:
-        raise ValueError(f"{path}: holds no class")
+        raise InputError(f"{path}: holds no class")
     return tuple(entries)
 
 
@@ -79,7 +81,7 @@ def _read_lines(path: Path) -> list[str]:
         # Not splitlines(), which takes rare Unicode characters within a word for line ends.
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no UTF-8 text: {error}; save it as UTF-8") from error
+        raise InputError(f"{path}: is no UTF-8 text: {error}; save it as UTF-8") from error
 
 
 def _is_number(text: str) -> bool:
@@ -89,7 +91,7 @@ def _is_number(text: str) -> bool:
 
 def _parse_class(columns: list[str], place: str) -> ClassEntry:
     if len(columns) != len(_HEADER):
-        raise ValueError(f"{place}: expected {len(_HEADER)} tab-separated columns, found {columns}")
+        raise InputError(f"{place}: expected {len(_HEADER)} tab-separated columns, found {columns}")
     category_id, kind, color, words = columns
     channels = color.split(",")
     if (
@@ -99,7 +101,7 @@ def _parse_class(columns: list[str], place: str) -> ClassEntry:
         or not all(_is_number(channel) and int(channel) <= 255 for channel in channels)
         or not all(word.strip() for word in words.split(","))
     ):
-        raise ValueError(
+        raise InputError(
             f"{place}: expected an integer id, thing|stuff, a color like 220,20,60 and words "
             f"joined by commas, found {columns}"
         )
