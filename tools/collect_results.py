@@ -279,7 +279,8 @@ def main() -> None:
     try:
         rows = table_rows(read_evaluations(args.runs), benchmarks)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
     lines = comparison(rows) if args.comparison else wide_table(rows)
     if args.csv:
         write_csv(args.csv, lines)

@@ -17,7 +17,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from maskclippp.config.yaml_files import read_yaml
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, MissingFileError
 
 BASE_KEY = "_BASE_"
 COMMAND_LINE = "on the command line"
@@ -25,23 +25,23 @@ COMMAND_LINE = "on the command line"
 _LEAF_TYPES = (int, float, str, bool, list, tuple, type(None))
 
 
-class UnknownKeyError(KeyError):
+class UnknownKeyError(InputError, KeyError):
     """A file sets a key that the configuration does not have."""
-
-    def __str__(self) -> str:
-        # KeyError would show the message in quotes, with its line breaks escaped.
-        return str(self.args[0])
 
 
 class UnknownOptionError(UnknownKeyError, AssertionError):
     """The command line sets a key that the configuration does not have."""
 
 
-class ConfigFileMissingError(FileNotFoundError, AssertionError):
+class OddOptionsError(InputError, AssertionError):
+    """The command line sets a key without a value."""
+
+
+class ConfigFileMissingError(MissingFileError, AssertionError):
     """A config file, or one that its ``_BASE_`` names, does not exist."""
 
 
-class ConfigVersionError(ValueError, AssertionError):
+class ConfigVersionError(InputError, AssertionError):
     """A config file is written for another version of the keys."""
 
 
@@ -89,7 +89,7 @@ def merge_options(cfg: CfgNode, options: Sequence[Any]) -> None:
     """
     options = list(options)
     if len(options) % 2:
-        raise AssertionError(
+        raise OddOptionsError(
             f"Override list has odd length: {options}; it must be a list of pairs: KEY VALUE, "
             "separated by blanks, without '='"
         )

@@ -14,13 +14,14 @@ SCHEDULES = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR"
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
     """The schedule that SOLVER.LR_SCHEDULER_NAME and its keys describe, stepped per iteration."""
-    solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME not in SCHEDULES:
-        raise InputError(
-            f"SOLVER.LR_SCHEDULER_NAME: {solver.LR_SCHEDULER_NAME!r} is not one of {SCHEDULES}"
-        )
-    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
-        return build_detectron2_lr_scheduler(cfg, optimizer)
+    solver, name = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME
+    if name not in SCHEDULES:
+        raise InputError(f"SOLVER.LR_SCHEDULER_NAME: {name!r} is not one of {SCHEDULES}")
+    if name != "WarmupPolyLR":
+        try:
+            return build_detectron2_lr_scheduler(cfg, optimizer)
+        except (AssertionError, ValueError) as error:  # e.g. WARMUP_METHOD, BASE_LR_END
+            raise InputError(f"SOLVER.LR_SCHEDULER_NAME {name}: {error}") from error
     multiplier = WarmupPoly(
         power=solver.POLY_LR_POWER,
         constant_ending=solver.POLY_LR_CONSTANT_ENDING,

@@ -59,10 +59,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     if args.tag == "default":
         args.tag = _default_tag(Path("output") / name, resume=args.resume)
     cfg.OUTPUT_DIR = str(Path("output") / name / args.tag)
-    try:
-        merge_options(cfg, args.opts)
-    except AssertionError as error:  # what detectron2 raises for a key without a value
-        raise InputError(str(error)) from error
+    merge_options(cfg, args.opts)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)

@@ -18,6 +18,10 @@ from maskclippp.seeding import seed_training_step
 Batch = list[dict[str, Any]]
 
 
+class NonFiniteError(InputError, FloatingPointError):
+    """A loss or the norm of the gradients is infinite or NaN."""
+
+
 class TrainStep:
     """Forward, backward and optimizer step over one or several accumulated batches.
 
@@ -73,7 +77,7 @@ class TrainStep:
         """Do the step of this iteration and put its metrics into the event storage.
 
         Raises:
-            FloatingPointError: a loss is not finite on any rank, or the norm of the gradients is
+            NonFiniteError: a loss is not finite on any rank, or the norm of the gradients is
                 not while SOLVER.CLIP_GRADIENTS clips the full model; the weights are those from
                 before the step. All ranks raise it, naming iteration and images.
         """
@@ -175,13 +179,13 @@ class TrainStep:
         if len(means) > 1:
             storage.put_scalars(**means)
 
-    def _non_finite_error(self, reason: str, file_names: list[str]) -> FloatingPointError:
+    def _non_finite_error(self, reason: str, file_names: list[str]) -> NonFiniteError:
         """The error that stops all ranks; a collective call."""
         per_rank = comm.all_gather(file_names)
         images = "; ".join(
             f"rank {rank}: {', '.join(names)}" for rank, names in enumerate(per_rank) if names
         )
-        return FloatingPointError(
+        return NonFiniteError(
             f"training stopped in iteration {self.iter}: {reason}. Images of the batch: {images}. "
             "Look at these images and annotations, lower SOLVER.BASE_LR, or clip gradients "
             "(SOLVER.CLIP_GRADIENTS)"

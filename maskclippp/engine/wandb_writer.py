@@ -7,6 +7,8 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from maskclippp.errors import MissingPackageError
+
 
 class WandbWriter(EventWriter):
     """Logs what is new in the event storage to a W&B run, which ``close`` finishes.
@@ -14,7 +16,7 @@ class WandbWriter(EventWriter):
     The run's files go to ``output_dir``; WANDB_MODE=offline works without a network.
 
     Raises:
-        ImportError: the package ``wandb`` is missing.
+        MissingPackageError: the package ``wandb`` is missing.
     """
 
     def __init__(
@@ -23,7 +25,7 @@ class WandbWriter(EventWriter):
         try:
             import wandb
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 "WANDB.ENABLED needs the package wandb: pip install 'maskclippp[wandb]'"
             ) from error
         self._window = window

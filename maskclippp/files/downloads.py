@@ -35,7 +35,7 @@ class RemoteFile:
         return self.path.is_file() and _sha256(self.path) == self.sha256
 
 
-class DownloadError(OSError):
+class DownloadError(InputError, OSError):
     """Files could not be downloaded; says what to fetch by hand and where to put it."""
 
 

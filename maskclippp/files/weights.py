@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from maskclippp.errors import MissingFileError
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, read_numpy_pickle
 from maskclippp.files.torchscript import ARCHIVE_DAMAGE, is_torchscript, read_torchscript
 
@@ -18,7 +18,7 @@ from maskclippp.files.torchscript import ARCHIVE_DAMAGE, is_torchscript, read_to
 _WRAPPERS = ("state_dict", "model", "module")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A checkpoint cannot be used; the message names the file, the reason and the remedy."""
 
 

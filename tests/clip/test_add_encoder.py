@@ -72,7 +72,7 @@ def test_a_fresh_program_knows_the_encoder(project: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert finished.returncode == 1, finished.stderr
+    assert finished.returncode == 2, finished.stderr
     error = finished.stderr.splitlines()[-1]
     assert error.startswith("error: MODEL.MASKCLIPPP.VISUAL_ENCODER.NAME: 'Nothing' is not one of")
     assert "'PooledTimmEncoder'" in error

@@ -1,4 +1,4 @@
-"""Wrong commands end with one clear line and status 1, before anything is written."""
+"""Wrong commands end with one clear line and status 2, before anything is written."""
 
 import argparse
 from datetime import datetime
@@ -22,11 +22,11 @@ def parse(*arguments: str) -> argparse.Namespace:
 def failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
 ) -> str:
-    """What the command says before it ends with status 1."""
+    """What the command says before it ends with status 2."""
     monkeypatch.setattr("sys.argv", ["train_maskclippp.py", *arguments])
     with pytest.raises(SystemExit) as stopped:
         train_maskclippp.command_line()
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "Traceback" not in error

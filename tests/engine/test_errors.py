@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
+from maskclippp.config.merging import UnknownKeyError
 from maskclippp.data.loader import images_per_process
-from maskclippp.engine.errors import bad_input_message, exit_on_bad_input
+from maskclippp.engine.errors import exit_on_bad_input
 from maskclippp.engine.optimizer import build_optimizer
+from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
+from maskclippp.files.downloads import DownloadError
 from maskclippp.files.weights import read_checkpoint
 
 
@@ -61,15 +64,35 @@ def in_worker(function: Callable[[], Any]) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("place", [lambda function: function, in_worker], ids=["main", "worker"])
 def test_error_raised_on_purpose_gives_its_message(place: Callable) -> None:
-    message = bad_input_message(caught(place(bad_batch)))
-    assert message == str(caught(bad_batch))
-    assert message.startswith("SOLVER.IMS_PER_BATCH=3 cannot be shared equally")
+    error = caught(place(bad_batch))
+    assert isinstance(error, InputError)
+    assert error.sentence == str(caught(bad_batch))
+    assert error.sentence.startswith("SOLVER.IMS_PER_BATCH=3 cannot be shared equally")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [InputError, MissingFileError, UnreadableFileError, UnknownKeyError, DownloadError],
+)
+def test_workers_report_the_same_kind_and_sentence(kind: type[InputError]) -> None:
+    sentence = "the file a.txt: 'x' is expected,\nfound 'y'"
+
+    def fail() -> None:
+        try:
+            raise KeyError("cause")
+        except KeyError as cause:
+            raise kind(sentence) from cause
+
+    error = caught(in_worker(fail))
+    assert type(error) is kind
+    assert error.sentence == sentence
+    assert "KeyError: 'cause'" in str(error)
 
 
 @pytest.mark.parametrize("place", [lambda function: function, in_worker], ids=["main", "worker"])
 @pytest.mark.parametrize("function", [internal_bug, foreign_error])
 def test_bugs_and_errors_of_others_are_no_bad_input(place: Callable, function: Callable) -> None:
-    assert bad_input_message(caught(place(function))) is None
+    assert not isinstance(caught(place(function)), InputError)
 
 
 def test_bad_input_ends_with_one_line_and_a_failure_status(
@@ -77,7 +100,7 @@ def test_bad_input_ends_with_one_line_and_a_failure_status(
 ) -> None:
     with pytest.raises(SystemExit) as stopped, exit_on_bad_input(tmp_path):
         read_checkpoint(tmp_path / "absent.pth")
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: checkpoint {tmp_path}/absent.pth does not exist")
     assert error.count("\n") == 1

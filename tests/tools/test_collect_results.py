@@ -237,7 +237,7 @@ def test_bad_input_is_one_line(tmp_path: Path, content: str | None, message: str
         make_run(tmp_path, "a", {ADE: {}})
         next(tmp_path.rglob("results.json")).write_text(content)
     done = collect(tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert str(tmp_path) in done.stderr
     assert len(done.stderr.splitlines()) == 1

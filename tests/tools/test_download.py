@@ -36,7 +36,7 @@ def test_published_lists_are_kept_and_others_refused(tmp_path: Path) -> None:
     wrong.write_text("1:person")
     with Server(remote) as server:
         result = run("vocabularies", "--origin", server.url, cache=cache)
-        assert result.returncode == 1
+        assert result.returncode == 2
         assert "Traceback" not in result.stderr
         assert f"{server.url}/{wrong.name}\n    -> {cache / 'vocabularies' / wrong.name}" in (
             result.stderr
@@ -57,6 +57,6 @@ def test_the_weights_of_a_config_are_found() -> None:
 @pytest.mark.parametrize(("kind", "message"), [("absent.yaml", "absent.yaml' does not exist")])
 def test_a_wrong_config_is_named(kind: str, message: str) -> None:
     result = run("weights", kind, cache=Path("unused"))
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
