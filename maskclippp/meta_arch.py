@@ -9,14 +9,12 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from maskclippp.alignment import PSM, build_criterion, build_psm
-from maskclippp.alignment.psm import clamped_scale
 from maskclippp.clip import (
     EncodedImages,
     TextTower,
@@ -24,6 +22,7 @@ from maskclippp.clip import (
     build_text_tower,
     build_visual_encoder,
 )
+from maskclippp.clip.similarity import similarity
 from maskclippp.errors import InputError
 from maskclippp.generators import (
     GeneratedMasks,
@@ -324,10 +323,7 @@ class MaskCLIPpp(nn.Module):
     def _align(self, encoded: EncodedImages, text: Tensor) -> Tensor:
         """Logits [N, Ka] of all masks against all names."""
         assert encoded.mask_embeddings is not None
-        embeddings = F.normalize(encoded.mask_embeddings, dim=-1)
-        correlation = torch.einsum("nd,ktd->nkt", embeddings, text.to(embeddings.dtype))
-        if self.logit_scale is not None:
-            correlation = correlation * clamped_scale(self.logit_scale)
+        correlation = similarity(encoded.mask_embeddings, text, self.logit_scale)
         logits: Tensor = self.psm(correlation, encoded, text)
         return logits
 

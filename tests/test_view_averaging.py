@@ -160,7 +160,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASKCLIPPP_CACHE", str(cache))
-        folder = shapes.cache_folder()
+        folder = shapes.shapes_folder()
     shapes.write_split("train", 4, folder / "train")
     shapes.write_split("val", 2, folder / "val")
     return cache

@@ -14,18 +14,12 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from maskclippp.clip.model_names import embedding_width
+from maskclippp.clip.similarity import clamped_scale
 from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import pad_ragged, unpad_ragged
 from maskclippp.registry import PSM_REGISTRY, get_part
 from maskclippp.words.vocabulary import get_templates
-
-MAX_LOGIT_SCALE = 100.0
-
-
-def clamped_scale(logit_scale: Tensor) -> Tensor:
-    """min(exp(logit_scale), 100), as CLIP was trained."""
-    return logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
 
 
 class PSM(nn.Module, ABC):

@@ -5,13 +5,13 @@ are published into the user's cache. This table knows their hashes and which dat
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maskclippp.errors import InputError, MissingFileError
+from maskclippp.files.cache import cache_folder
 from maskclippp.files.downloads import RemoteFile
 from maskclippp.words.word_lists import WordList, read_word_list
 
@@ -110,9 +110,8 @@ LISTS = (
 
 
 def vocabularies_folder() -> Path:
-    """Where the lists lie: below ``$MASKCLIPPP_CACHE``, default ``~/.cache/maskclippp``."""
-    root = os.environ.get("MASKCLIPPP_CACHE", "~/.cache/maskclippp")
-    return Path(root).expanduser().absolute() / "vocabularies"
+    """Where the lists are kept in the user's cache."""
+    return cache_folder() / "vocabularies"
 
 
 def remote_files(origin: str = ORIGIN) -> list[RemoteFile]:

@@ -7,7 +7,6 @@ vocabulary is computed once per (weights, templates, words) and kept on disk.
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from maskclippp.clip.text_tower import TextTower, text_lengths
 from maskclippp.errors import InputError
 from maskclippp.files.atomic import atomic_write
+from maskclippp.files.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,9 @@ class TextClassifier:
         In a distributed run every process embeds its share; all must call this together.
         """
         tokens = self._tokens(names)
-        path = _cache_folder() / f"{self._fingerprint(tokens)}.safetensors" if self.cache else None
+        path = None
+        if self.cache:
+            path = cache_folder() / "text" / f"{self._fingerprint(tokens)}.safetensors"
         embeddings = _read_cache(path)
         # The processes may see different disks: only when all have the file, none computes.
         if not all(comm.all_gather(embeddings is not None)):
@@ -121,11 +123,6 @@ class TextClassifier:
         digest.update(f"{tokens.dtype} {tuple(tokens.shape)}".encode())
         digest.update(tokens.numpy().tobytes())
         return digest.hexdigest()
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("MASKCLIPPP_CACHE", "~/.cache/maskclippp")
-    return Path(root).expanduser() / "text"
 
 
 def _read_cache(path: Path | None) -> Tensor | None:

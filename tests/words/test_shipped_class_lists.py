@@ -95,7 +95,7 @@ def plain(word: str) -> str:
 
 
 def test_every_list_has_expectations() -> None:
-    folder = REPOSITORY / "maskclippp" / "data" / "vocabularies"
+    folder = REPOSITORY / "maskclippp" / "words" / "class_lists"
     assert {file.stem for file in folder.glob("*.tsv")} == set(EXPECTED)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskclippp import openseg, vocabulary_sources
+from maskclippp.words import openseg, sources
 from maskclippp.words.openseg import LISTS, OpenSegList, downloaded
 from maskclippp.words.sources import (
     evaluation_vocabulary,
@@ -28,7 +28,7 @@ MetadataCatalog.get(PLAIN).set(stuff_classes=["sky, air", "dog", "tree"])
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
     monkeypatch.setenv("MASKCLIPPP_CACHE", str(tmp_path))
-    vocabulary_sources._say_that_lists_are_absent.cache_clear()
+    sources._say_that_lists_are_absent.cache_clear()
     return tmp_path / "vocabularies"
 
 

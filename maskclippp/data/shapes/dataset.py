@@ -7,7 +7,6 @@ classes only and leaves the others void, as a training set has no labels for wha
 import colorsys
 import functools
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,6 +23,7 @@ from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.shapes.scenes import Scene, draw_scene
 from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, TINTS, ShapesClass
 from maskclippp.errors import UnreadableFileError
+from maskclippp.files.cache import cache_folder
 from maskclippp.words.class_lists import ClassEntry
 
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
@@ -42,15 +42,14 @@ def classes_of(split: str) -> tuple[ShapesClass, ...]:
     return tuple(c for c in CLASSES if c.is_seen or split == "val")
 
 
-def cache_folder() -> Path:
-    """Where the drawn files lie: below `$MASKCLIPPP_CACHE`, default `~/.cache/maskclippp`."""
-    root = os.environ.get("MASKCLIPPP_CACHE", "~/.cache/maskclippp")
-    return Path(root).expanduser().absolute() / f"shapes_v{WORLD_VERSION}"
+def shapes_folder() -> Path:
+    """Where the drawn files are kept in the user's cache."""
+    return cache_folder() / f"shapes_v{WORLD_VERSION}"
 
 
 def register_shapes() -> None:
     """Register both splits; nothing is drawn before their records are asked for."""
-    root = cache_folder()
+    root = shapes_folder()
     for split in SPLIT_SIZES:
         register_panoptic(
             PanopticDataset(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskclippp.alignment.psm import clamped_scale
+from maskclippp.clip.similarity import clamped_scale
 from maskclippp.errors import InputError
 from maskclippp.generators.mask2former.decoder_layers import MLP
 from maskclippp.generators.mask2former.transformer_decoder import (

@@ -1,0 +1,28 @@
+"""How CLIP compares masks with text: scaled cosine similarity."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_LOGIT_SCALE = 100.0
+
+
+def clamped_scale(logit_scale: Tensor) -> Tensor:
+    """min(exp(logit_scale), 100), as CLIP was trained."""
+    return logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+
+def similarity(mask_embeddings: Tensor, text: Tensor, logit_scale: Tensor | None = None) -> Tensor:
+    """Cosine similarity of N masks with Ka synonyms in T templates.
+
+    Args:
+        mask_embeddings: [N, D], of any length.
+        text: [Ka, T, D] of length 1.
+        logit_scale: logarithm of a factor, clamped as by :func:`clamped_scale`; None for 1.
+
+    Returns:
+        [N, Ka, T], in the precision of ``mask_embeddings``.
+    """
+    masks = F.normalize(mask_embeddings, dim=-1)
+    similarities = torch.einsum("nd,ktd->nkt", masks, text.to(masks.dtype))
+    return similarities if logit_scale is None else similarities * clamped_scale(logit_scale)
