@@ -1,8 +1,6 @@
 """Safe YAML: plain data only, and the one computed list that published configs contain."""
 
-import ast
-import operator
-from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +10,22 @@ from maskclippp.errors import InputError
 
 _EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
-# Limits that keep a short expression from filling the memory.
-_MAX_ITEMS = 10_000
-_MAX_LENGTH = 200
-
-_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.UAdd: operator.pos,
-    ast.USub: operator.neg,
-}
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "int": int,
-    "float": float,
-    "round": round,
-    "range": range,
-}
+# The sizes of multi-scale training, such as [int(x * 0.1 * 640) for x in range(3, 20)].
+_PUBLISHED_SIZES = re.compile(
+    r"\[int\(x \* 0\.1 \* (\d{1,4})\) for x in range\((\d{1,4}), ?(\d{1,4})\)\]"
+)
 
 
 def read_yaml(path: Path) -> Any:
     """The plain data of a YAML file.
 
-    Published configs compute one list by ``!!python/object/apply:eval ["[int(x * 0.1 * 640) for x
-    in range(3, 20)]"]``. Such an expression is interpreted by :func:`evaluate_arithmetic`; every
-    other tag is refused.
+    Published configs compute a list of image sizes by a tag that evaluates Python:
+    ``!!python/object/apply:eval ["[int(x * 0.1 * 640) for x in range(3, 20)]"]``. This expression
+    is recognized, with any three numbers; every other tag is refused.
 
     Raises:
-        ValueError: no valid YAML, a tag, a key that stands twice, or an alias within what it stands
-            for; names the file and the line.
+        InputError: invalid YAML, a tag, a duplicate key, or a self-referencing alias; names the
+            file and the line.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -54,64 +36,10 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is not a text file: {error}") from error
 
 
-def evaluate_arithmetic(expression: str) -> Any:
-    """The value of an arithmetic expression, without ``eval``.
-
-    Understood are numbers, lists, ``+ - * / // %``, the functions int, float, round and range, and
-    a list comprehension of numbers with one variable over a range or list of at most 10,000 items.
-
-    Raises:
-        ValueError: anything else, or more than 200 characters.
-    """
-    if len(expression) > _MAX_LENGTH:
-        raise InputError(f"{expression[:40]!r}... is longer than {_MAX_LENGTH} characters")
-    try:
-        tree = ast.parse(expression.strip(), mode="eval")
-        value = _value(tree.body, {})
-        if isinstance(value, range):
-            raise TypeError("a range is no list; write [x for x in range(...)]")
-        return value
-    except (SyntaxError, TypeError, ArithmeticError, RecursionError) as error:
-        raise InputError(f"{expression!r} is no arithmetic expression: {error}") from error
-
-
-def _value(node: ast.expr, variables: dict[str, Any]) -> Any:
-    match node:
-        case ast.Constant(value=int() | float() as number):
-            return number
-        case ast.List(elts=items):
-            return [_value(item, variables) for item in items]
-        case ast.Name(id=name) if name in variables:
-            return variables[name]
-        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _OPERATORS:
-            return _OPERATORS[type(sign)](_number(operand, variables))
-        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
-            return _OPERATORS[type(sign)](_number(left, variables), _number(right, variables))
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
-            return _FUNCTIONS[name](*(_number(argument, variables) for argument in arguments))
-        case ast.ListComp(
-            elt=element,
-            generators=[ast.comprehension(target=ast.Name(id=name), iter=source, ifs=[])],
-        ):
-            items = _value(source, variables)
-            if not isinstance(items, (list, range)) or len(items) > _MAX_ITEMS:
-                raise TypeError(f"{ast.unparse(source)} is no list of at most {_MAX_ITEMS} items")
-            return [_number(element, {**variables, name: item}) for item in items]
-    raise TypeError(f"{ast.unparse(node)} is not understood")
-
-
-def _number(node: ast.expr, variables: dict[str, Any]) -> int | float:
-    value = _value(node, variables)
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"{ast.unparse(node)} is no number")
-    return value
-
-
 class _PlainLoader(yaml.SafeLoader):
-    """A SafeLoader of our own: constructors are added to the class, not to yaml's.
+    """Also refuses duplicate keys, which PyYAML accepts, and data without end.
 
-    It refuses what YAML's own rules forbid and PyYAML lets pass: a key that stands twice in one
-    mapping. And it refuses data without end, which an alias within its own anchor makes.
+    Constructors are added to this class, not to yaml's own.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -123,12 +51,8 @@ class _PlainLoader(yaml.SafeLoader):
         anchor = getattr(event, "anchor", None)
         if self.check_event(yaml.AliasEvent):
             if anchor in self._open_anchors:
-                raise yaml.composer.ComposerError(
-                    None,
-                    None,
-                    f"the alias *{anchor} stands within what it stands for",
-                    event.start_mark,
-                )
+                message = f"the alias *{anchor} refers to itself"
+                raise yaml.composer.ComposerError(None, None, message, event.start_mark)
             return super().compose_node(parent, index)
         if anchor is None:
             return super().compose_node(parent, index)
@@ -145,36 +69,32 @@ class _PlainLoader(yaml.SafeLoader):
                 continue
             known = first.setdefault((key.tag, key.value), key)
             if known is not key:
+                message = f"the key {key.value!r} is defined here"
                 raise yaml.composer.ComposerError(
-                    f"the key {key.value!r} stands here",
-                    known.start_mark,
-                    "and again",
-                    key.start_mark,
+                    message, known.start_mark, "and again", key.start_mark
                 )
         return node
 
 
-def _construct_expression(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    if (
-        not isinstance(node, yaml.SequenceNode)
-        or len(node.value) != 1
-        or not isinstance(node.value[0], yaml.ScalarNode)
-    ):
-        raise yaml.constructor.ConstructorError(
-            None, None, "an eval tag takes a list of one arithmetic expression", node.start_mark
-        )
-    try:
-        return evaluate_arithmetic(node.value[0].value)
-    except ValueError as error:
-        message = f"code in config files is not executed; {error}"
-        raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
+def _construct_sizes(_loader: yaml.SafeLoader, node: yaml.Node) -> list[int]:
+    arguments = node.value if isinstance(node, yaml.SequenceNode) else []
+    if len(arguments) == 1 and isinstance(arguments[0], yaml.ScalarNode):
+        found = _PUBLISHED_SIZES.fullmatch(arguments[0].value.strip())
+        if found:
+            size, start, stop = map(int, found.groups())
+            return [int(x * 0.1 * size) for x in range(start, stop)]
+    message = (
+        "code in config files is not executed; the only expression understood is "
+        "[int(x * 0.1 * 640) for x in range(3, 20)], with any numbers: write the values instead"
+    )
+    raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
 
 
-def _refuse_tag(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+def _refuse_tag(_loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     tag = node.tag.replace("tag:yaml.org,2002:", "!!")
     message = f"the tag {tag} is refused: config files are plain data and never execute code"
     raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
 
 
-_PlainLoader.add_constructor(_EVAL_TAG, _construct_expression)
+_PlainLoader.add_constructor(_EVAL_TAG, _construct_sizes)
 _PlainLoader.add_constructor(None, _refuse_tag)

@@ -109,8 +109,8 @@ def test_every_value_knows_its_file(tmp_path: Path) -> None:
         base="SOLVER: {MAX_ITER: 1, GAMMA: 1.0}",
         child="_BASE_: base.yaml\nSOLVER: {GAMMA: 2.0}",
     )
-    origins = load_config_file(tmp_path / "child.yaml").origins
-    assert {key: path.name for key, path in origins.items()} == {
+    settings = load_config_file(tmp_path / "child.yaml")
+    assert {key: setting.origin.name for key, setting in settings.items()} == {
         "SOLVER.MAX_ITER": "base.yaml",
         "SOLVER.GAMMA": "child.yaml",
     }
@@ -226,8 +226,9 @@ def test_a_file_must_hold_keys(tmp_path: Path, text: str) -> None:
     assert "KEY: VALUE" in error_of(tmp_path, text, ValueError)
 
 
-def test_keys_must_be_text(tmp_path: Path) -> None:
-    assert "keys are text" in error_of(tmp_path, "1: 2\n", ValueError)
+@pytest.mark.parametrize("key", ["1", "SOLVER.MAX_ITER"])
+def test_keys_must_be_text_without_dots(tmp_path: Path, key: str) -> None:
+    assert "keys are text" in error_of(tmp_path, f"{key}: 2\n", ValueError)
 
 
 def test_python_tags_are_refused(tmp_path: Path) -> None:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from maskclippp.config.yaml_files import evaluate_arithmetic, read_yaml
+from maskclippp.config.yaml_files import read_yaml
 
-PUBLISHED = "[int(x * 0.1 * 640) for x in range(3, 20)]"
 TAG = "!!python/object/apply:eval"
 
 
@@ -16,29 +15,19 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_published_expression_is_computed(tmp_path: Path) -> None:
-    path = write(tmp_path, f'SIZES: {TAG} ["{PUBLISHED}"]\n')
-    assert read_yaml(path) == {"SIZES": [int(x * 0.1 * 640) for x in range(3, 20)]}
-
-
-@pytest.mark.parametrize(
-    ("expression", "value"),
-    [
-        ("1 + 2 * 3", 7),
-        ("-(7 // 2) % 5", 2),
-        ("[1, 2.5, round(3.7)]", [1, 2.5, 4]),
-        ("[float(i) / 2 for i in [1, 2]]", [0.5, 1.0]),
-        ("[i for i in range(0)]", []),
-    ],
-)
-def test_arithmetic_is_understood(expression: str, value: object) -> None:
-    assert evaluate_arithmetic(expression) == value
+@pytest.mark.parametrize(("size", "start", "stop"), [(640, 3, 20), (512, 5, 21), (1024, 5, 5)])
+def test_the_published_expression_is_computed(
+    tmp_path: Path, size: int, start: int, stop: int
+) -> None:
+    expression = f"[int(x * 0.1 * {size}) for x in range({start}, {stop})]"
+    path = write(tmp_path, f'SIZES: {TAG} ["{expression}"]\n')
+    assert read_yaml(path) == {"SIZES": eval(expression)}
 
 
 @pytest.mark.parametrize(
     "expression",
     [
-        "__import__('os').getcwd()",
+        "1 + 2",
         "open",
         "(1).__class__",
         "lambda: 1",
@@ -47,19 +36,16 @@ def test_arithmetic_is_understood(expression: str, value: object) -> None:
         "9 ** 9 ** 9",
         "range(1000000000)",
         "[i for i in range(1000000000)]",
-        "[[j for j in range(9999)] for i in range(9999)]",
-        "[i for i in range(3) if i]",
-        "unknown + 1",
-        "int(x=1)",
-        "1 / 0",
-        "1 +",
-        "-" * 10000 + "1",
+        "[int(x * 0.1 * 640) for x in range(3, 1000000000)]",
+        "[int(x * 0.1 * 640) for x in range(3, 20)] + [open]",
+        "[int(x * 0.1 * 640) for x in range(3, 20) if open]",
         "",
     ],
 )
-def test_everything_else_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match=r"no arithmetic expression|longer than"):
-        evaluate_arithmetic(expression)
+def test_every_other_expression_is_refused(tmp_path: Path, expression: str) -> None:
+    path = write(tmp_path, f'SIZES: {TAG} ["{expression}"]\n')
+    with pytest.raises(ValueError, match=r"(?s)config\.yaml.*not executed.*line 1"):
+        read_yaml(path)
 
 
 @pytest.mark.parametrize(
@@ -121,5 +107,5 @@ def test_keys_may_stand_in_several_mappings_and_override_merged_ones(tmp_path: P
 
 @pytest.mark.parametrize("text", ["A: 1\nB: &b [1, *b]\n", "A: 1\nB: &b {C: {D: *b}}\n"])
 def test_an_alias_within_its_own_anchor_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match=r"(?s)config\.yaml.*\*b stands within.*line 2"):
+    with pytest.raises(ValueError, match=r"(?s)config\.yaml.*\*b refers to itself.*line 2"):
         read_yaml(write(tmp_path, text))
