@@ -1,9 +1,11 @@
 """Every configuration key: its name, its default and what it does.
 
-The names and defaults are those of the published configs, which therefore run unchanged. Keys of
-our own are marked with (new). detectron2's own keys come from ``detectron2.config.get_cfg``.
+Names and defaults are those of the published configs, which therefore run unchanged. Keys that this
+project adds are marked with (new). detectron2's keys come from ``detectron2.config.get_cfg``.
 """
 
+import copy
+import functools
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -11,6 +13,63 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 
 CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
 CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
+
+
+_NO_TRAINING = "loss of the mask generators' own training, which this project does not have"
+_ONE_DECODER = "all mask generators have the same kind of decoder"
+_DEEPLAB = "DeepLab's head, which no model here has"
+_RESNET = "ResNets come from open_clip, and their weights determine their layers"
+
+# Published keys that are accepted but never read: full key -> (default, reason).
+INERT_KEYS: dict[str, tuple[Any, str]] = {
+    "RUN_DEMO": (False, "switch of the published demo script"),
+    "SOLVER.BACKBONE_MULTIPLIER": (0.1, "see VISUAL_ENCODER_MULTIPLIER"),
+    "MODEL.MASKCLIPPP.VISUAL_ENCODER.MASK_SCALE": (1.0, "no encoder uses it"),
+    "MODEL.MASKCLIPPP.VISUAL_ENCODER.MASK_BIAS": (0.0, "no encoder uses it"),
+    "MODEL.MASKCLIPPP.VISUAL_ENCODER_F.MASK_SCALE": (1.0, "no encoder uses it"),
+    "MODEL.MASKCLIPPP.VISUAL_ENCODER_F.MASK_BIAS": (0.0, "no encoder uses it"),
+    "MODEL.MASKCLIPPP.TEST.ENSEMBLE_ON_VALID_MASK": (0.0, "the ensemble covers all masks"),
+    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME": (
+        "MultiScaleMaskedTransformerDecoder",
+        _ONE_DECODER,
+    ),
+    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": ("res5", _ONE_DECODER),
+    "MODEL.MASK_FORMER.ENC_LAYERS": (0, _ONE_DECODER),
+    "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": (32, "see SIZE_DIVISIBILITY of the visual encoders"),
+    "MODEL.MASK_FORMER.DEEP_SUPERVISION": (True, _NO_TRAINING),
+    "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT": (0.1, _NO_TRAINING),
+    "MODEL.MASK_FORMER.CLASS_WEIGHT": (1.0, _NO_TRAINING),
+    "MODEL.MASK_FORMER.DICE_WEIGHT": (1.0, _NO_TRAINING),
+    "MODEL.MASK_FORMER.MASK_WEIGHT": (20.0, _NO_TRAINING),
+    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": (112 * 112, _NO_TRAINING),
+    "MODEL.MASK_FORMER.OVERSAMPLE_RATIO": (3.0, _NO_TRAINING),
+    "MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO": (0.75, _NO_TRAINING),
+    "MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": (
+        False,
+        "results do not depend on the order",
+    ),
+    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": ("BasePixelDecoder", _ONE_DECODER),
+    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": (
+        ["res3", "res4", "res5"],
+        "see MODEL.MASKCLIPPP.SEGMENTOR.TRANSFORMER_IN_FEATURES",
+    ),
+    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": (8, "see MASK_FORMER.NHEADS"),
+    "MODEL.SEM_SEG_HEAD.LOSS_TYPE": ("hard_pixel_mining", _DEEPLAB),
+    "MODEL.SEM_SEG_HEAD.PROJECT_FEATURES": (["res2"], _DEEPLAB),
+    "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS": ([48], _DEEPLAB),
+    "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS": (256, _DEEPLAB),
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": ([6, 12, 18], _DEEPLAB),
+    "MODEL.SEM_SEG_HEAD.ASPP_DROPOUT": (0.1, _DEEPLAB),
+    "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV": (False, _DEEPLAB),
+    "MODEL.RESNETS.RES4_DILATION": (1, _RESNET),
+    "MODEL.RESNETS.RES5_MULTI_GRID": ([1, 2, 4], _RESNET),
+    "MODEL.RESNETS.STEM_TYPE": ("deeplab", _RESNET),
+    "MODEL.SWIN.OUT_FEATURES": (
+        ["res2", "res3", "res4", "res5"],
+        "see OUT_FEATURES of the visual encoders",
+    ),
+    "MODEL.SWIN.PRETRAIN_IMG_SIZE": (224, "only for position embeddings, which no Swin here has"),
+}
 
 
 def get_cfg() -> CfgNode:
@@ -27,6 +86,9 @@ def add_maskclippp_config(cfg: CfgNode) -> None:
     _add_model_keys(cfg)
     _add_mask_former_keys(cfg)
     _add_swin_keys(cfg)
+    for full_key, (default, _) in INERT_KEYS.items():
+        *sections, key = full_key.split(".")
+        functools.reduce(getattr, sections, cfg)[key] = copy.deepcopy(default)
     cfg.WANDB = CfgNode(
         {
             "ENABLED": False,  # log to Weights & Biases instead of TensorBoard
@@ -34,22 +96,21 @@ def add_maskclippp_config(cfg: CfgNode) -> None:
             "NAME": None,  # run name; None: config name and tag
         }
     )
-    # (new) words that name the classes: auto | builtin | openseg | the path of a text file | words
+    # (new) vocabulary of the classes: auto | builtin | openseg | path of a text file | names
     # separated by commas (maskclippp/words/sources.py)
     cfg.DATASETS.VOCABULARY = "auto"
-    # (new) datasets of your own, a list of mappings (docs/own_dataset.md)
+    # (new) your own datasets, a list of mappings (docs/own_dataset.md)
     cfg.DATASETS.CUSTOM = []
-    # (new) RandomSubsetTrainingSampler: the share of the records that a run sees
+    # (new) RandomSubsetTrainingSampler: fraction of the records that a run uses
     cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
-    cfg.RUN_DEMO = False  # part of the published configs; has no effect
 
 
 def _add_input_keys(cfg: CfgNode) -> None:
     node = cfg.INPUT
-    # mask_former_semantic | coco_panoptic_lsj | ... (maskclippp/data/mappers)
+    # the training mapper: mask_former_semantic, coco_panoptic_lsj, ... (maskclippp/data/mappers)
     node.DATASET_MAPPER_NAME = "mask_former_semantic"
     node.COLOR_AUG_SSD = False  # SSD color changes in training
-    # largest share of a crop that one category may cover; 1.0: no limit
+    # maximum fraction of a crop that one category may cover; 1.0: no limit
     node.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     node.SIZE_DIVISIBILITY = -1  # > 0: pad training images to exactly this size
     node.IMAGE_SIZE = 1024  # large-scale jitter: side of the square crop
@@ -61,12 +122,11 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     node = cfg.SOLVER
     node.OPTIMIZER = "ADAMW"  # ADAMW | SGD
     node.WEIGHT_DECAY_EMBED = 0.0  # weight decay of embedding tables
-    node.BACKBONE_MULTIPLIER = 0.1  # part of the published configs; has no effect
     node.VISUAL_ENCODER_MULTIPLIER = 0.001  # learning-rate factor of the CLIP image tower
     node.TEXT_ENCODER_MULTIPLIER = 0.001  # learning-rate factor of the text tower
     node.POLY_LR_POWER = 0.9  # WarmupPolyLR: exponent
-    node.POLY_LR_CONSTANT_ENDING = 0.0  # WarmupPolyLR: lower bound, as a share of BASE_LR
-    # (new) optimizer steps happen every so many batches of IMS_PER_BATCH
+    node.POLY_LR_CONSTANT_ENDING = 0.0  # WarmupPolyLR: lower bound, as a fraction of BASE_LR
+    # (new) batches of IMS_PER_BATCH images per optimizer step
     node.ACCUMULATION_STEPS = 1
     # (new) float16 (CUDA, with gradient scaling) | bfloat16 (CUDA and CPU); used if AMP.ENABLED
     node.AMP.DTYPE = "float16"
@@ -75,14 +135,14 @@ def _add_solver_keys(cfg: CfgNode) -> None:
 def _visual_encoder_keys(feature_suffix: str) -> dict[str, Any]:
     return {
         # CLIPConvNeXt | EVACLIPViT | CLIPViT | CLIPResNet; of a generator (VISUAL_ENCODER_F) also
-        # D2SwinTransformer | DummyVisualEncoder (nothing). Tables of all choices: docs/encoders.md
+        # D2SwinTransformer | DummyVisualEncoder (none). Tables of all choices: docs/encoders.md
         "NAME": "none",
         "MODEL_NAME": "",  # convnext_base_w_320, EVA02-CLIP-B-16, ViT-B-16, RN50x16, ...
-        # a tag of open_clip | path of a file | eva_clip, eva01_clip, eva02_clip (the one set of
+        # a tag of open_clip | path of a file | eva_clip, eva01_clip, eva02_clip (the only
         # weights of an EVA model) | shapes (ships with the package) | random
         "PRETRAINED": "",
-        "LOAD_FROM": "",  # further checkpoint laid over the pretrained weights
-        "LOAD_BEG_KEY": "",  # take only keys with this prefix from LOAD_FROM, and strip it
+        "LOAD_FROM": "",  # a checkpoint that overrides the pretrained weights
+        "LOAD_BEG_KEY": "",  # take only keys of LOAD_FROM with this prefix, and strip it
         # Outputs, each + FEATURE_SUFFIX: m_embs, p_embs, i_embs; CLIPConvNeXt: stage1..stage4;
         # CLIPResNet: layer1..layer4; EVACLIPViT, CLIPViT: blockN and i_embsN (after block N),
         # m_embs-K (mask tokens K blocks before the end); D2SwinTransformer: res2..res5
@@ -93,10 +153,10 @@ def _visual_encoder_keys(feature_suffix: str) -> dict[str, Any]:
         "PIXEL_MEAN": list(CLIP_PIXEL_MEAN),
         "PIXEL_STD": list(CLIP_PIXEL_STD),
         "SIZE_DIVISIBILITY": 0,  # the padded batch is a multiple of this; 0: no rounding
-        "RESIZE_TYPE": "none",  # none | short | square | rel: while it is being trained
+        "RESIZE_TYPE": "none",  # none | short | square | rel: while the encoder is trained
         "IMAGE_SIZE": 640,  # for short and square, in pixels
         "IMAGE_SCALE": 1.0,  # for rel
-        "TEST_RESIZE_TYPE": "none",  # the same three in evaluation and for frozen encoders
+        "TEST_RESIZE_TYPE": "none",  # the same in evaluation and for frozen encoders
         "TEST_IMAGE_SIZE": 640,
         "TEST_IMAGE_SCALE": 1.0,
         # EVACLIPViT, CLIPViT: first block with mask tokens, from 1; CLIPConvNeXt: 5, pooling after
@@ -107,8 +167,6 @@ def _visual_encoder_keys(feature_suffix: str) -> dict[str, Any]:
         # mask tokens and CLIPResNet: a cell is inside a mask above this; None: above half of the
         # mask's maximum
         "DOWN_MASK_THRESH": 0.0,
-        "MASK_SCALE": 1.0,  # part of the published configs; has no effect
-        "MASK_BIAS": 0.0,  # part of the published configs; has no effect
         # mask tokens and CLIPResNet: initial log of the weight of mask values in attention
         "MASK_LOGIT_SCALE": 0.0,
         # whether it is trained, unless FINETUNE_TYPE is none
@@ -123,7 +181,7 @@ def _visual_encoder_keys(feature_suffix: str) -> dict[str, Any]:
 def _text_encoder_keys() -> dict[str, Any]:
     return {
         "NAME": "none",  # CLIPTextEncoder | EVACLIPTextEncoder
-        "MODEL_NAME": "",  # this and the next three: as of VISUAL_ENCODER
+        "MODEL_NAME": "",  # this and the next three: as in VISUAL_ENCODER
         "PRETRAINED": "",
         "LOAD_FROM": "",
         "LOAD_BEG_KEY": "",
@@ -147,8 +205,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
             # (new) keep text embeddings of frozen towers in $MASKCLIPPP_CACHE
             "TEXT_CACHE": True,
             "USE_LOGIT_SCALE": False,  # multiply similarities by min(exp(logit_scale), 100)
-            # (new) ground_truth | segmentor: whose masks are classified in training. The masks of
-            # a segmentor take the label of the annotated segment that they overlap most.
+            # (new) masks classified in training: ground_truth | segmentor. A generated mask takes
+            # the label of the annotated segment that it overlaps most.
             "TRAIN_MASKS": "ground_truth",
             "SEGMENTOR": {
                 # the mask generator: GTSegmentor | PanGTSegmentor | SuperpixelSegmentor | ...
@@ -163,7 +221,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
                     "NUM_SEGMENTS": 150,  # SLIC superpixels before merging
                     "COMPACTNESS": 10.0,  # SLIC: weight of space against color
                     "MERGE_THRESHOLD": 12.0,  # join neighbors closer than this in CIELAB
-                    "MIN_AREA": 0.0005,  # smallest region, as a share of the image
+                    "MIN_AREA": 0.0005,  # smallest region, as a fraction of the image
                 },
             },
             "PSM": {
@@ -182,23 +240,22 @@ def _add_model_keys(cfg: CfgNode) -> None:
                 "NAME": "ReweightCELoss",
                 "TEMPERATURE": 1.0,
                 "BALANCE_CLS": False,  # every class present in an image counts the same
-                "IGNORE_EMPTY": False,  # leave out masks that vanish on the feature grid
+                "IGNORE_EMPTY": False,  # exclude masks that vanish on the feature grid
                 "IGNORE_NAN": False,  # a NaN loss becomes 0
                 "IGNORE_INDEX": -100,
             },
             "TEST": {
                 "ENSEMBLE_ON": False,  # geometric ensemble with the generator's classifier
-                "ENSEMBLE_ON_VALID_MASK": 0.0,  # part of the published configs; has no effect
                 "GEOMETRIC_ENSEMBLE_ALPHA": 1.0,  # weight of CLIP for seen classes
                 "GEOMETRIC_ENSEMBLE_BETA": 1.0,  # and for unseen classes
-                "MASK_ACC": False,  # only classify the masks, and report mask accuracy
-                "SEGMENTOR_ONLY": False,  # judge the masks alone: labels from the ground truth
+                "MASK_ACC": False,  # only classify masks and report mask accuracy
+                "SEGMENTOR_ONLY": False,  # evaluate the masks alone: labels from the ground truth
                 # (new) labels: per-pixel class index | scores: K x H x W floats
                 "SEMANTIC_OUTPUT": "labels",
                 # (new) autocast in evaluation: float32 (off) | bfloat16 | float16
                 "DTYPE": "float32",
-                # (new) pad every image as if it were alone in its batch: results do not depend on
-                # the batch. False: pad all images of a batch to a common size, as published.
+                # (new) pad each image as if it were alone, so that results do not depend on the
+                # batch; False: pad all images of a batch to a common size, as published
                 "PAD_ALONE": True,
             },
         }
@@ -209,63 +266,33 @@ def _add_mask_former_keys(cfg: CfgNode) -> None:
     cfg.MODEL.MASK_FORMER = CfgNode(
         {
             # the transformer decoder of the trained generators
-            "TRANSFORMER_DECODER_NAME": "MultiScaleMaskedTransformerDecoder",
-            "TRANSFORMER_IN_FEATURE": "res5",
             "NUM_OBJECT_QUERIES": 100,
             "HIDDEN_DIM": 256,
             "NHEADS": 8,
             "DIM_FEEDFORWARD": 2048,
-            "ENC_LAYERS": 0,
             "DEC_LAYERS": 6,
             "DROPOUT": 0.1,
             "PRE_NORM": False,
             "ENFORCE_INPUT_PROJ": False,
-            "SIZE_DIVISIBILITY": 32,
-            # losses of the generators' own training; part of the published configs
-            "DEEP_SUPERVISION": True,
-            "NO_OBJECT_WEIGHT": 0.1,
-            "CLASS_WEIGHT": 1.0,
-            "DICE_WEIGHT": 1.0,
-            "MASK_WEIGHT": 20.0,
-            "TRAIN_NUM_POINTS": 112 * 112,
-            "OVERSAMPLE_RATIO": 3.0,
-            "IMPORTANCE_SAMPLE_RATIO": 0.75,
             "TEST": {
                 "SEMANTIC_ON": True,
                 "PANOPTIC_ON": False,
                 "INSTANCE_ON": False,
-                "INSTANCE_BOX_ON": False,  # boxes around instance masks (else zeros)
-                "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: least class probability of a mask
-                "OVERLAP_THRESHOLD": 0.0,  # panoptic: least share of its area a mask must win
-                # part of the published configs; the order makes no difference here
-                "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,
+                "INSTANCE_BOX_ON": False,  # boxes of instance masks (else zeros)
+                "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: minimum class probability
+                "OVERLAP_THRESHOLD": 0.0,  # panoptic: minimum fraction of its area kept
             },
         }
     )
     head = cfg.MODEL.SEM_SEG_HEAD
     head.MASK_DIM = 256
     head.TRANSFORMER_ENC_LAYERS = 0
-    head.PIXEL_DECODER_NAME = "BasePixelDecoder"
-    head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
     head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
-    head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
-    # keys of DeepLab that the published configs carry along; without effect here
-    head.LOSS_TYPE = "hard_pixel_mining"
-    head.PROJECT_FEATURES = ["res2"]
-    head.PROJECT_CHANNELS = [48]
-    head.ASPP_CHANNELS = 256
-    head.ASPP_DILATIONS = [6, 12, 18]
-    head.ASPP_DROPOUT = 0.1
-    head.USE_DEPTHWISE_SEPARABLE_CONV = False
-    cfg.MODEL.RESNETS.RES4_DILATION = 1
-    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]
-    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"
 
 
 def _add_swin_keys(cfg: CfgNode) -> None:
     cfg.MODEL.SWIN = CfgNode(
         {
-            "PRETRAIN_IMG_SIZE": 224,
             "PATCH_SIZE": 4,
             "EMBED_DIM": 96,
             "DEPTHS": [2, 2, 6, 2],
@@ -279,7 +306,6 @@ def _add_swin_keys(cfg: CfgNode) -> None:
             "DROP_PATH_RATE": 0.3,
             "APE": False,
             "PATCH_NORM": True,
-            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
             "USE_CHECKPOINT": False,
         }
     )
