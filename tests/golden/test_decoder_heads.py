@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from maskclippp.generators.checkpoints import load_head
 from maskclippp.generators.mask2former.class_heads import (
     ClosedVocabularyDecoder,
     OpenVocabularyDecoder,
@@ -22,7 +25,6 @@ from maskclippp.generators.mask2former.transformer_decoder import (
 from tests.golden_cases import COMPACT_COPY, GoldenCase, cases, golden_root
 
 HEADS = cases("mask2former_head", "fcclip_head")
-HEAD_PREFIX = "sem_seg_head."
 PREDICTOR_PREFIX = "sem_seg_head.predictor."
 VOID = "void_embedding.weight"
 
@@ -61,6 +63,7 @@ def build_decoder(case: GoldenCase) -> MaskedAttentionDecoder:
         feedforward_dim=config["ffn"],
         pre_norm=config["pre_norm"],
         enforce_input_projection=config["enforce"],
+        num_levels=len(config["encoder_levels"]),
     )
     if VOID in case.tensors("weights"):
         return OpenVocabularyDecoder(options=options, embedding_dim=config["D"])
@@ -85,8 +88,17 @@ def class_logits(
     )
 
 
+def load_weights(parts: dict[str, nn.Module], case: GoldenCase, folder: Path) -> None:
+    """Load the case's weights as a generator's are, so that its old key names are known too."""
+    weights, file = case.tensors("weights"), folder / "weights.safetensors"
+    save_file(weights, file)
+    if VOID in weights:
+        parts = {**parts, "void_embedding": nn.Embedding(*weights[VOID].shape)}
+    load_head(parts, CfgNode({"PRETRAINED": str(file), "NAME": str(case)}))
+
+
 @pytest.mark.parametrize("case", HEADS, ids=str)
-def test_head(case: GoldenCase) -> None:
+def test_head(case: GoldenCase, tmp_path: Path) -> None:
     check = case.tolerance
     features = {
         name.removeprefix("feature/"): value
@@ -94,18 +106,14 @@ def test_head(case: GoldenCase) -> None:
         if name.startswith("feature/")
     }
     decoder = build_decoder(case)
-    head = nn.ModuleDict(
-        {"pixel_decoder": build_pixel_decoder(case, features), "predictor": decoder}
-    )
-    weights = case.tensors("weights")
-    weights.pop(VOID, None)
-    head.load_state_dict({k.removeprefix(HEAD_PREFIX): v for k, v in weights.items()})
+    pixel_decoder = build_pixel_decoder(case, features).eval()
+    load_weights({"pixel_decoder": pixel_decoder, "predictor": decoder.eval()}, case, tmp_path)
 
     inside: list[Tensor] = []
     for layer in decoder.transformer_cross_attention_layers:
         layer.register_forward_pre_hook(lambda _, arguments: inside.append(arguments[-1]))
     with torch.no_grad():
-        pixels = head.eval()["pixel_decoder"](features)
+        pixels = pixel_decoder(features)
         predictions = decoder(
             pixels.multi_scale_features, pixels.mask_features, with_intermediate=True
         )

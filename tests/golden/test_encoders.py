@@ -1,8 +1,9 @@
 """The encoders compute what the published implementation computes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from open_clip.model import _build_vision_tower
 from torch.testing import assert_close
 
 from maskclippp.clip import CLIPConvNeXt
@@ -14,7 +15,13 @@ from maskclippp.masks.batching import (
     resize_bilinear,
 )
 from tests.golden_cases import GoldenCase, cases, indexed
-from tests.golden_models import register_convnext
+from tests.golden_models import (
+    check_sizes,
+    encoder_arguments,
+    map_names,
+    open_clip_tower,
+    register_convnext,
+)
 
 CONVNEXT = cases("convnext_encoder")
 CPU = torch.device("cpu")
@@ -25,19 +32,10 @@ def build_convnext(case: GoldenCase, variant: str) -> CLIPConvNeXt:
     model = case.info["open_clip_model_config"]
     name = register_convnext(trunk["depths"], trunk["dims"], trunk["norm_eps"])
     vision = {**model["vision_cfg"], "timm_model_name": name}
+    named = {**case.info, "open_clip_model_config": {**model, "vision_cfg": vision}}
     encoder = CLIPConvNeXt(
-        proxy=_build_vision_tower(model["embed_dim"], vision),
-        input_format=InputFormat(
-            config["PIXEL_MEAN"],
-            config["PIXEL_STD"],
-            config["SIZE_DIVISIBILITY"],
-            Resize(config["RESIZE_TYPE"]),
-            Resize(config["TEST_RESIZE_TYPE"], config["TEST_IMAGE_SIZE"]),
-        ),
-        out_features=config["OUT_FEATURES"],
-        feature_suffix=config["FEATURE_SUFFIX"],
-        frozen=False,
-        finetune_type=config["FINETUNE_TYPE"],
+        proxy=open_clip_tower(replace(case, info=named)),
+        **encoder_arguments(case, variant),
         downsample_method=config["DOWNSAMPLE_METHOD"],
         mask_prior_beg=config["MASK_PRIOR_BEG"],
     )
@@ -51,12 +49,12 @@ def build_convnext(case: GoldenCase, variant: str) -> CLIPConvNeXt:
     ids=lambda value: str(value),
 )
 def test_convnext_encoder(case: GoldenCase, variant: str) -> None:
-    inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
-    expected = {k.removeprefix(f"{variant}/"): v for k, v in outputs.items() if variant in k}
+    inputs, expected = case.tensors("inputs"), case.outputs_of(variant)
     encoder = build_convnext(case, variant)
     with torch.no_grad():
         encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
     check = case.tolerance
+    check_sizes(case, variant, encoded.batch)
     # The compact copy tests the padding by `encoder_input_resize` alone.
     if "input.images" in expected:
         assert_close(encoded.batch.images, expected["input.images"], **check)
@@ -64,7 +62,7 @@ def test_convnext_encoder(case: GoldenCase, variant: str) -> None:
         assert_close(encoded.batch.padded_masks(), masks, **check)
     assert_close(encoded.mask_embeddings, torch.cat(indexed(expected, "m_embs_")), **check)
     assert_close(encoded.mask_areas, torch.cat(indexed(expected, "areas_")), **check)
-    assert set(case.info["config"]["OUT_FEATURES"]) - {"m_embs"} == set(encoded.maps)
+    assert set(encoded.maps) == map_names(case)
     for name, feature_map in encoded.maps.items():
         assert_close(feature_map, expected[name], **check)
 

@@ -46,7 +46,7 @@ def build_model(case: GoldenCase, folder: Path) -> MaskCLIPpp:
     for part in ("VISUAL_ENCODER", "TEXT_ENCODER", "VISUAL_ENCODER_F", "TEXT_ENCODER_F"):
         node[part].PRETRAINED = "random"
     node.SEGMENTOR.PRETRAINED = "random"
-    node.TEST.MASK_ACC = False
+    node.TEST.MASK_ACC = False  # whatever the case says: test_mask_classes asks for it
     node.TEST.SEMANTIC_OUTPUT = "scores"
     node.TEST.PAD_ALONE = False
     model = MaskCLIPpp(cfg)

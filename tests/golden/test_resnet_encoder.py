@@ -2,39 +2,30 @@
 
 import pytest
 import torch
-from open_clip.model import _build_vision_tower
 from torch.testing import assert_close
 
 from maskclippp.clip import CLIPResNet
 from maskclippp.clip.position_embedding import resize_position_embedding
-from maskclippp.masks.batching import InputFormat, PaddedBatch, Resize
+from maskclippp.masks.batching import PaddedBatch
 from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
+from tests.golden_models import check_sizes, encoder_arguments, map_names, open_clip_tower
 
 RESNET = cases("rn_encoder")
 
 
-def build(case: GoldenCase, out_features: list[str], variant: str = "test_none") -> CLIPResNet:
+def build(case: GoldenCase, variant: str = "test_none") -> CLIPResNet:
     """The encoder of a case, as in a variant ``<mode>_<resize>[_thresh<value>]``."""
-    config, model = case.info["config"], case.info["open_clip_model_config"]
-    _, resize, *_ = variant.split("_")
+    config = case.info["config"]
     encoder = CLIPResNet(
-        proxy=_build_vision_tower(model["embed_dim"], model["vision_cfg"]),
-        input_format=InputFormat(
-            config["PIXEL_MEAN"],
-            config["PIXEL_STD"],
-            config["SIZE_DIVISIBILITY"],
-            test_resize=Resize(resize, config["TEST_IMAGE_SIZE"]),
-        ),
-        out_features=out_features,
-        frozen=False,
-        finetune_type=config["FINETUNE_TYPE"],
+        proxy=open_clip_tower(case),
+        **encoder_arguments(case, variant),
         downsample_method=config["DOWNSAMPLE_METHOD"],
         down_mask_thresh=mask_threshold(case, variant),
         mask_logit_scale=config["MASK_LOGIT_SCALE"],
         learnable_mask_logit_scale=config["LEARNABLE_MASK_LOGIT_SCALE"],
     )
     encoder.load_state_dict(case.tensors("weights"))
-    return encoder.eval()
+    return encoder.train(variant.startswith("train"))
 
 
 @pytest.mark.parametrize(
@@ -44,11 +35,10 @@ def build(case: GoldenCase, out_features: list[str], variant: str = "test_none")
 )
 def test_images_with_masks(case: GoldenCase, variant: str) -> None:
     inputs, expected, check = case.tensors("inputs"), case.outputs_of(variant), case.tolerance
-    config = case.info["config"]
-    features = [name.removesuffix(config["FEATURE_SUFFIX"]) for name in config["OUT_FEATURES"]]
-    encoder = build(case, features, variant)
+    encoder = build(case, variant)
     with torch.no_grad():
         encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
+    check_sizes(case, variant, encoded.batch)
     # The compact copy tests the padding by `encoder_input_resize` alone.
     if "input.images" in expected:
         assert_close(encoded.batch.images, expected["input.images"], **check)
@@ -56,7 +46,7 @@ def test_images_with_masks(case: GoldenCase, variant: str) -> None:
         assert_close(encoded.batch.padded_masks(), masks, **check)
     assert_close(encoded.mask_embeddings, torch.cat(indexed(expected, "m_embs_")), **check)
     assert_close(encoded.mask_areas, torch.cat(indexed(expected, "areas_")), **check)
-    assert {"m_embs", *encoded.maps} == set(features)
+    assert set(encoded.maps) == map_names(case)
     for name, feature_map in encoded.maps.items():
         assert_close(feature_map, expected[name], **check)
 
@@ -69,7 +59,9 @@ def test_image_embedding_of_the_plain_tower() -> None:
         no_masks = [torch.zeros(0, *size)] * len(images)
         batch = PaddedBatch(images, [size] * len(images), no_masks)
         with torch.no_grad():
-            encoded = build(case, ["i_embs"]).encode(batch, with_masks=False)
+            encoder = build(case)
+            encoder.out_features, encoder.feature_suffix = ("i_embs",), ""
+            encoded = encoder.encode(batch, with_masks=False)
         expected = case.outputs_of("plain")["embedding"]
         assert_close(encoded.maps["i_embs"][:, :, 0, 0], expected, **case.tolerance)
 

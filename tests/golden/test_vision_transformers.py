@@ -4,48 +4,23 @@ from typing import Any
 
 import pytest
 import torch
-from open_clip.model import _build_vision_tower
-from timm.models.eva import Eva
 from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.clip import CLIPViT, EVACLIPViT
 from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
 from maskclippp.clip.position_embedding import resize_position_embedding
-from maskclippp.masks.batching import InputFormat, Resize
 from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
+from tests.golden_models import check_sizes, encoder_arguments, eva_tower, open_clip_tower
 
 CASES = [
     case for family in ("eva02_encoder", "eva01_encoder", "vit_encoder") for case in cases(family)
 ]
 
 
-def eva_trunk(model: dict[str, Any]) -> Eva:
-    """timm's form of a model that the EVA-CLIP package describes."""
-    vision = model["vision_cfg"]
-    second = vision.get("rope", False)
-    return Eva(
-        img_size=vision["image_size"],
-        patch_size=vision["patch_size"],
-        embed_dim=vision["width"],
-        depth=vision["layers"],
-        num_heads=vision["width"] // vision["head_width"],
-        mlp_ratio=vision["mlp_ratio"],
-        num_classes=model["embed_dim"],
-        global_pool="token",
-        qkv_fused=not second,
-        swiglu_mlp=vision.get("naiveswiglu", False),
-        scale_mlp=vision.get("subln", False),
-        scale_attn_inner=vision.get("subln", False),
-        use_rot_pos_emb=second,
-        ref_feat_shape=(vision.get("pt_hw_seq_len", 16),) * 2 if second else None,
-    )
-
-
 def build(case: GoldenCase, variant: str) -> MaskTokenEncoder:
     """The encoder of a case, in the mode of a variant ``<mode>_<resize>[_thresh<value>]``."""
     config = case.info["config"]
-    mode, resize, *_ = variant.split("_")
     arguments: dict[str, Any] = {
         "mask_tokens": MaskTokenSettings(
             first_block=config["MASK_PRIOR_BEG"],
@@ -54,27 +29,15 @@ def build(case: GoldenCase, variant: str) -> MaskTokenEncoder:
             learnable=config["LEARNABLE_MASK_LOGIT_SCALE"],
             downsample_method=config["DOWNSAMPLE_METHOD"],
         ),
-        "input_format": InputFormat(
-            config["PIXEL_MEAN"],
-            config["PIXEL_STD"],
-            config["SIZE_DIVISIBILITY"],
-            Resize(config.get("RESIZE_TYPE", "none")),
-            Resize(resize, config["TEST_IMAGE_SIZE"]),
-        ),
-        "out_features": config["OUT_FEATURES"],
-        "feature_suffix": config["FEATURE_SUFFIX"],
-        "frozen": False,
-        "finetune_type": config["FINETUNE_TYPE"],
+        **encoder_arguments(case, variant),
     }
     encoder: MaskTokenEncoder
     if "eva_clip_model_config" in case.info:
-        encoder = EVACLIPViT(proxy=eva_trunk(case.info["eva_clip_model_config"]), **arguments)
+        encoder = EVACLIPViT(proxy=eva_tower(case), **arguments)
     else:
-        model = case.info["open_clip_model_config"]
-        tower = _build_vision_tower(model["embed_dim"], model["vision_cfg"])
-        encoder = CLIPViT(proxy=tower, **arguments)
+        encoder = CLIPViT(proxy=open_clip_tower(case), **arguments)
     encoder.load_state_dict(case.tensors("weights"))
-    return encoder.train(mode == "train")
+    return encoder.train(variant.startswith("train"))
 
 
 def joined_outputs(case: GoldenCase, variant: str) -> dict[str, Tensor]:
@@ -86,11 +49,12 @@ def joined_outputs(case: GoldenCase, variant: str) -> dict[str, Tensor]:
     return found
 
 
-def run(encoder: MaskTokenEncoder, case: GoldenCase) -> dict[str, Tensor]:
+def run(encoder: MaskTokenEncoder, case: GoldenCase, variant: str) -> dict[str, Tensor]:
     """All outputs for the images and masks of a case, by the names of the case."""
     inputs = case.tensors("inputs")
     with torch.no_grad():
         encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
+    check_sizes(case, variant, encoded.batch)
     assert encoded.mask_embeddings is not None
     assert encoded.mask_areas is not None
     return {
@@ -110,7 +74,7 @@ def run(encoder: MaskTokenEncoder, case: GoldenCase) -> dict[str, Tensor]:
 def test_outputs(case: GoldenCase, variant: str) -> None:
     expected = joined_outputs(case, variant)
     assert "m_embs" in expected
-    own = run(build(case, variant), case)
+    own = run(build(case, variant), case, variant)
     for name, value in expected.items():
         assert_close(own[name], value, **case.tolerance, msg=lambda text, at=name: f"{at}: {text}")
 
@@ -121,9 +85,8 @@ def test_mask_embeddings_do_not_depend_on_what_else_is_asked_for(case: GoldenCas
     variant = next(iter(case.info["variants"]))
     encoder = build(case, variant)
     encoder.out_features = ("m_embs",)
-    assert_close(
-        run(encoder, case)["m_embs"], joined_outputs(case, variant)["m_embs"], **case.tolerance
-    )
+    own = run(encoder, case, variant)["m_embs"]
+    assert_close(own, joined_outputs(case, variant)["m_embs"], **case.tolerance)
 
 
 def test_the_tower_without_masks() -> None:
