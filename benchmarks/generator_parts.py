@@ -9,34 +9,30 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from benchmarks.workload import OURS, Bench, Row, make_vocabulary, times
-from maskclippp.clip.visual_encoder import FeatureShape, build_visual_encoder
+from maskclippp.clip.visual_encoder import FeatureShape
 from maskclippp.errors import InputError
-from maskclippp.generators.base import GeneratedMasks, build_generator
+from maskclippp.generators.base import build_generator
 from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.mask2former.deformable_attention import MultiScaleDeformableAttention
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
-from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
 
 Shapes = Mapping[str, FeatureShape]
 
 
 def build_decoders(cfg: CfgNode) -> tuple[MaskTransformerSegmentor, dict[str, FeatureShape]]:
-    """The generator of a complete config without its encoder, and the maps that it reads.
+    """The generator of a complete config, and the feature maps that its decoders read.
 
     Raises:
-        ValueError: a generator that decodes no feature maps.
+        InputError: a generator that decodes no feature maps.
     """
     node = cfg.MODEL.MASKCLIPPP
-    generator_class = get_part(SEGMENTOR_REGISTRY, node.SEGMENTOR.NAME, "SEGMENTOR.NAME")
-    if not issubclass(generator_class, MaskTransformerSegmentor):
+    generator = build_generator(cfg)
+    if not isinstance(generator, MaskTransformerSegmentor):
         raise InputError(
             f"decoder, pixeldecoder: {node.SEGMENTOR.NAME} decodes no feature maps; take the "
             "--config-file of a trained generator (configs/**/fcclip-*, maft-*, m2f-*)"
         )
-    with torch.device("meta"):  # only asked for the shapes of its maps
-        encoder = build_visual_encoder(node.VISUAL_ENCODER_F, "VISUAL_ENCODER_F", cfg.MODEL)
-    generator = build_generator(cfg, encoder).to(cfg.MODEL.DEVICE).eval().requires_grad_(False)
-    shapes = encoder.feature_shapes()
+    shapes = generator.encoder.feature_shapes()
     return generator, {name: shapes[name] for name in node.SEGMENTOR.IN_FEATURES}
 
 
@@ -73,10 +69,9 @@ def decoder(bench: Bench, generator: MaskTransformerSegmentor, shapes: Shapes) -
     def ours() -> tuple[Tensor, Tensor]:
         with bench.autocast():
             predictions = predictor(*inputs)
-        masks = GeneratedMasks(list(predictions.masks))
-        logits = generator._classify(masks, predictions).logits
+            logits = generator.class_logits(predictions)
         assert logits is not None
-        return predictions.masks, torch.stack(logits)
+        return predictions.masks, logits
 
     def plainly() -> tuple[Tensor, Tensor]:
         if isinstance(generator, FCCLIPSegmentor):

@@ -35,8 +35,9 @@ from benchmarks.workload import (
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.text_tower import TextTower
 from maskclippp.data.mappers.transforms import shortest_edge_size
-from maskclippp.generators import GeneratedMasks, MaskSource
+from maskclippp.generators import ImageMasks, MaskGenerator
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.registry import TEXT_ENCODER_REGISTRY
 
@@ -126,10 +127,10 @@ def inference(bench: Bench, cfg: CfgNode) -> Iterator[Row]:
     # A generator of a closed vocabulary knows as many classes as the set that it was trained on.
     cfg.DATASETS.TRAIN = (register_classes(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES),)
     model = MaskCLIPpp(cfg).to(bench.device).eval()
-    source = model._get_mask_source()
-    timer = StageTimer(model, stage_ends(model, source), STAGES[-1], bench.device)
+    generator = model._get_generator()
+    timer = StageTimer(model, stage_ends(model, generator), STAGES[-1], bench.device)
     findings = MadeUpFindings()
-    findings.replace_in(model, source)
+    findings.replace_in(model, generator)
     records = [_record(cfg, work) for _ in range(work.batch_size)]
     run = bench.compare(lambda: model(records))[OURS]
     yield Row(
@@ -163,20 +164,21 @@ def _what(model: MaskCLIPpp, records: Sequence[dict[str, Any]]) -> str:
     return f"{images} to {results} of {first['height']} x {first['width']}"
 
 
-def stage_ends(model: MaskCLIPpp, source: MaskSource) -> dict[str, nn.Module]:
+def stage_ends(model: MaskCLIPpp, generator: MaskGenerator) -> dict[str, nn.Module]:
     """The modules of a model that finish its stages but the last, by name and in their order.
 
     A generator that decodes no feature maps is one stage, ``generator``.
     """
     backbone, pixel_decoder, decoder, clip, alignment, _ = STAGES
-    generator = source.generator
-    ends: dict[str, nn.Module] = {}
-    if source.encoder is not None:
-        ends[backbone] = source.encoder
+    ends: dict[str, nn.Module]
     if isinstance(generator, MaskTransformerSegmentor):
-        ends |= {pixel_decoder: generator.pixel_decoder, decoder: generator}
+        ends = {
+            backbone: generator.encoder,
+            pixel_decoder: generator.pixel_decoder,
+            decoder: generator,
+        }
     else:
-        ends["generator"] = generator
+        ends = {"generator": generator}
     return ends | {clip: model.visual_encoder, alignment: model.psm}
 
 
@@ -191,24 +193,23 @@ class MadeUpFindings:
         self._made: dict[Any, Tensor] = {}
         self.num_masks = 0
 
-    def replace_in(self, model: MaskCLIPpp, source: MaskSource) -> None:
+    def replace_in(self, model: MaskCLIPpp, generator: MaskGenerator) -> None:
         """Take the place of what a trained generator and the alignment find from now on."""
-        if isinstance(source.generator, MaskTransformerSegmentor):
-            source.generator.register_forward_hook(self._replace_masks)
+        if isinstance(generator, MaskTransformerSegmentor):
+            generator.register_forward_hook(self._replace_masks)
         model.psm.register_forward_hook(self._replace_similarities)
 
-    def _replace_masks(self, _: nn.Module, __: Any, found: GeneratedMasks) -> GeneratedMasks:
-        masks = [
-            self._keep(("masks", index), one, lambda shape: blobs(shape[0], shape[1:]))
-            for index, one in enumerate(found.masks)
-        ]
-        if found.logits is None:
-            return dataclasses.replace(found, masks=masks)
-        logits = [
-            self._keep(("logits", index), one, lambda shape: mask_logits(shape[0], shape[1] - 1))
-            for index, one in enumerate(found.logits)
-        ]
-        return dataclasses.replace(found, masks=masks, logits=logits)
+    def _replace_masks(self, _: nn.Module, __: Any, found: list[ImageMasks]) -> list[ImageMasks]:
+        return [self._replaced(index, image) for index, image in enumerate(found)]
+
+    def _replaced(self, index: int, found: ImageMasks) -> ImageMasks:
+        values, logits = found.masks.values, found.logits
+        masks = self._keep(("masks", index), values, lambda shape: blobs(shape[0], shape[1:]))
+        if logits is not None:
+            logits = self._keep(
+                ("logits", index), logits, lambda shape: mask_logits(shape[0], shape[1] - 1)
+            )
+        return dataclasses.replace(found, masks=SoftMasks(masks, found.masks.frame), logits=logits)
 
     def _replace_similarities(self, _: nn.Module, __: Any, found: Tensor) -> Tensor:
         self.num_masks = len(found)

@@ -25,9 +25,9 @@ from maskclippp.clip import (
 from maskclippp.clip.similarity import similarity
 from maskclippp.errors import InputError
 from maskclippp.generators import (
-    GeneratedMasks,
-    MaskSource,
-    build_mask_source,
+    ImageMasks,
+    MaskGenerator,
+    build_generator,
     check_generator,
 )
 from maskclippp.inference import postprocess
@@ -56,8 +56,8 @@ class MaskCLIPpp(nn.Module):
         text_encoder: its text tower.
         psm: similarities -> logits.
         criterion: the training loss.
-        make_mask_source: builds the mask generator and its encoder; called when they are first
-            needed, because training on annotated masks needs none.
+        make_generator: builds the mask generator; called when it is first needed, because
+            training on ground-truth masks needs none.
         train_vocabulary: classes of the training set; None for a model that is only used.
         test_dataset: registered dataset whose words are asked for at first; may be None.
         vocabulary: whose words name test classes (:mod:`maskclippp.words.sources`).
@@ -78,7 +78,7 @@ class MaskCLIPpp(nn.Module):
         text_encoder: TextTower,
         psm: PSM,
         criterion: nn.Module,
-        make_mask_source: Callable[[], MaskSource],
+        make_generator: Callable[[], MaskGenerator],
         train_vocabulary: Vocabulary | None = None,
         test_dataset: str | None = None,
         vocabulary: str = "builtin",
@@ -115,7 +115,7 @@ class MaskCLIPpp(nn.Module):
         )
         # Behind a function: as an attribute it would join the module tree, and would be saved,
         # and set to training, as soon as it is built.
-        self._get_mask_source: Callable[[], MaskSource] = cache(make_mask_source)
+        self._get_generator: Callable[[], MaskGenerator] = cache(make_generator)
         self._train_text: Tensor | None = None
         self._test_text: Tensor | None = None
         self.test_vocabulary: Vocabulary | None = None
@@ -137,7 +137,7 @@ class MaskCLIPpp(nn.Module):
             "text_encoder": build_text_tower(node.TEXT_ENCODER),
             "psm": build_psm(cfg),
             "criterion": build_criterion(cfg),
-            "make_mask_source": lambda: build_mask_source(cfg),
+            "make_generator": lambda: build_generator(cfg),
             "train_vocabulary": training_vocabulary(cfg.DATASETS.TRAIN, cfg.DATASETS.VOCABULARY),
             "test_dataset": cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else None,
             "vocabulary": cfg.DATASETS.VOCABULARY,
@@ -181,7 +181,7 @@ class MaskCLIPpp(nn.Module):
         self._choose_dataset(name)
         if not self.inference.segmentor_only:
             self._get_test_text()
-        self._get_classifying_source()
+        self._get_classifying_generator()
 
     def set_test_vocabulary(
         self, class_names: Sequence[str], thing_classes: Sequence[int] = ()
@@ -218,7 +218,6 @@ class MaskCLIPpp(nn.Module):
         train = self.train_vocabulary or Vocabulary(())
         # bool [K]: test classes that share a name with a training class
         self.seen = vocabulary.seen_in(train)
-        self._class_of_train_class = vocabulary.class_of_train_class(train)
 
     def train(self, mode: bool = True) -> "MaskCLIPpp":
         """See ``nn.Module``; embeddings of a tuned text tower are made anew after training."""
@@ -313,7 +312,7 @@ class MaskCLIPpp(nn.Module):
             labels.append(gt_classes)
         if self.train_masks == "ground_truth":
             return masks, labels
-        generated = self._get_mask_source()(records).soft_masks()
+        generated = [found.masks for found in self._get_generator()(records)]
         labeled = [
             label_by_overlap(found, truth, classes, self.ignore_index)
             for found, truth, classes in zip(generated, masks, labels, strict=True)
@@ -327,12 +326,12 @@ class MaskCLIPpp(nn.Module):
         logits: Tensor = self.psm(correlation, encoded, text)
         return logits
 
-    def _get_classifying_source(self) -> MaskSource:
-        """The mask source, told which words are asked for."""
-        source = self._get_mask_source()
+    def _get_classifying_generator(self) -> MaskGenerator:
+        """The mask generator, with the test vocabulary set."""
+        generator = self._get_generator()
         if self.test_vocabulary is not None and not self.inference.segmentor_only:
-            source.set_vocabulary(self.test_vocabulary)
-        return source
+            generator.set_vocabulary(self.test_vocabulary)
+        return generator
 
     def _infer(self, records: Records) -> list[dict[str, Any]]:
         """Results of a batch, in its order."""
@@ -352,10 +351,9 @@ class MaskCLIPpp(nn.Module):
         """Results of images that are padded to a common size."""
         sizes = [_output_size(record) for record in records]
         if self.inference.segmentor_only:
-            found = self._get_mask_source()(records).soft_masks()
             return [
-                {"pred_masks": postprocess.binary_masks(masks.to(self.device), size)}
-                for masks, size in zip(found, sizes, strict=True)
+                {"pred_masks": postprocess.binary_masks(found.masks.to(self.device), size)}
+                for found, size in zip(self._get_generator()(records), sizes, strict=True)
             ]
         results = []
         for image, size in zip(self._classify_masks(records), sizes, strict=True):
@@ -365,24 +363,29 @@ class MaskCLIPpp(nn.Module):
 
     def _classify_masks(self, records: Records) -> list[ClassifiedMasks]:
         text = self._get_test_text()
-        generated: GeneratedMasks = self._get_classifying_source()(records)
-        masks = [image_masks.to(self.device) for image_masks in generated.soft_masks()]
+        generated: list[ImageMasks] = self._get_classifying_generator()(records)
+        masks = [found.masks.to(self.device) for found in generated]
         encoded = self.visual_encoder([record["image"] for record in records], masks)
         # Half precision cannot tell hundreds of similar words apart.
         with torch.autocast(self.device.type, enabled=False):
             name_logits = self._align(encoded.float(), text)
         self._class_of_synonym = self._class_of_synonym.to(self.device)  # once, and kept
         class_logits = max_over_synonyms(name_logits, self._class_of_synonym, len(self.seen))
-        per_image = list(class_logits.split(encoded.batch.masks_per_image))
-        if generated.logits is not None:
-            table = self._class_of_train_class if generated.classifier == "closed" else None
-            per_image = [
-                combine_with_generator(
-                    logits, theirs.to(self.device), self.seen, table, self.inference
-                )
-                for logits, theirs in zip(per_image, generated.logits, strict=True)
-            ]
-        return [ClassifiedMasks(*pair) for pair in zip(masks, per_image, strict=True)]
+        per_image = class_logits.split(encoded.batch.masks_per_image)
+        return [
+            ClassifiedMasks(image_masks, self._combine(logits, found))
+            for image_masks, logits, found in zip(masks, per_image, generated, strict=True)
+        ]
+
+    def _combine(self, logits: Tensor, found: ImageMasks) -> Tensor:
+        """Logits [Q, K] combined with those of the generator, if it classifies its masks."""
+        if found.logits is None:
+            return logits
+        table = None
+        if found.own_classes is not None and self.test_vocabulary is not None:
+            table = self.test_vocabulary.class_of_train_class(found.own_classes)
+        theirs = found.logits.to(self.device)
+        return combine_with_generator(logits, theirs, self.seen, table, self.inference)
 
 
 def _output_size(record: dict[str, Any]) -> tuple[int, int]:

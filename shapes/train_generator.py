@@ -37,7 +37,7 @@ from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.shapes.dataset import classes_of, scene_of
 from maskclippp.data.shapes.scenes import Scene, SceneStyle, draw_scene
 from maskclippp.errors import InputError
-from maskclippp.generators import MaskSource, build_mask_source
+from maskclippp.generators import MaskGenerator, build_generator
 from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from maskclippp.generators.mask2former.transformer_decoder import MaskPredictions
@@ -113,15 +113,15 @@ def masks_of(scene: Scene, ids: Sequence[int]) -> Tensor:
     return torch.from_numpy(scene.segment_ids) == wanted
 
 
-def build_source(config: Path, options: Sequence[str]) -> tuple[MaskSource, Vocabulary]:
-    """The generator of a config with its encoder, on the CPU, and the training vocabulary."""
+def build(config: Path, options: Sequence[str]) -> tuple[MaskGenerator, Vocabulary]:
+    """The generator of a config, on the CPU, and the training vocabulary."""
     cfg = get_cfg()
     merge_config_file(cfg, str(config))
     merge_options(cfg, [*options, "MODEL.DEVICE", "cpu"])
     vocabulary = shared_vocabulary(cfg.DATASETS.TRAIN)
     if vocabulary is None:
         raise InputError(f"{config}: DATASETS.TRAIN is empty; it names the classes to train on")
-    return build_mask_source(cfg), vocabulary
+    return build_generator(cfg), vocabulary
 
 
 def classifier_of(generator: MaskTransformerSegmentor, vocabulary: Vocabulary) -> ClassLogits:
@@ -145,11 +145,11 @@ def classifier_of(generator: MaskTransformerSegmentor, vocabulary: Vocabulary) -
     return class_logits
 
 
-def loss_of(source: MaskSource, class_logits: ClassLogits, batch: Batch) -> Tensor:
+def loss_of(generator: MaskTransformerSegmentor, class_logits: ClassLogits, batch: Batch) -> Tensor:
     """The sum over the predictions before and after every layer (deep supervision)."""
     with torch.no_grad():
-        encoded = source.encoder(batch.images)
-    last = source.generator.predict(encoded.maps, with_intermediate=True)
+        encoded = generator.encoder(batch.images)
+    last = generator.predict(encoded.maps, with_intermediate=True)
     losses = [
         set_loss(class_logits(predictions), predictions.masks, batch.segments, WEIGHTS)
         for predictions in (*last.intermediate, last)
@@ -161,31 +161,32 @@ def train(arguments: argparse.Namespace) -> None:
     """Run the training and write the weights."""
     torch.manual_seed(arguments.seed)
     untrained = ["MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED", "random"]
-    source, vocabulary = build_source(arguments.config, [*arguments.options, *untrained])
-    generator = source.generator.requires_grad_(True).train()
+    generator, vocabulary = build(arguments.config, [*arguments.options, *untrained])
+    assert isinstance(generator, MaskTransformerSegmentor)
+    head = generator.head.requires_grad_(True).train()
     class_logits = classifier_of(generator, vocabulary)
-    optimizer = torch.optim.AdamW(parameter_groups(generator, arguments.weight_decay))
+    optimizer = torch.optim.AdamW(parameter_groups(head, arguments.weight_decay))
     started = time.perf_counter()
     for step, batch in enumerate(batches(arguments)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(
                 step, arguments.steps, arguments.learning_rate, arguments.warmup
             )
-        loss = loss_of(source, class_logits, batch)
+        loss = loss_of(generator, class_logits, batch)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
         if step % arguments.log_period == 0 or step + 1 == arguments.steps:
             speed = (time.perf_counter() - started) / (step + 1)
             message = "step %d/%d: loss %.3f, %.2f s/step"
             logger.info(message, step + 1, arguments.steps, loss.item(), speed)
         if arguments.save_period and (step + 1) % arguments.save_period == 0:
-            save(generator, arguments)
-    save(generator, arguments)
-    source.eval()
+            save(head, arguments)
+    save(head, arguments)
+    head.eval().requires_grad_(False)
     scenes = [scene_of("val", index) for index in range(arguments.validation_scenes)]
-    for kind, quality in mask_quality(source, scenes).items():
+    for kind, quality in mask_quality(generator, scenes).items():
         logger.info("mean best IoU of %s segments in validation scenes: %.3f", kind, quality)
 
 
@@ -197,22 +198,22 @@ def batches(arguments: argparse.Namespace) -> Iterator[Batch]:
     yield from DataLoader(scenes, batch_size=None, num_workers=arguments.workers)
 
 
-def mask_quality(source: MaskSource, scenes: Sequence[Scene]) -> dict[str, float]:
+def mask_quality(generator: MaskGenerator, scenes: Sequence[Scene]) -> dict[str, float]:
     """Class-agnostic quality of masks: the mean over true segments of the best IoU of any mask.
 
     Masks are cut at 0.5 at the size of the scene. Keys: "seen" and "unseen" segments.
     """
     best: dict[str, list[Tensor]] = {"seen": [], "unseen": []}
     for scene in scenes:
-        (masks,) = source([{"image": image_of(scene)}]).soft_masks()
-        found = masks.resized((scene.image.shape[0], scene.image.shape[1])) > 0.5
+        (generated,) = generator([{"image": image_of(scene)}])
+        found = generated.masks.resized((scene.image.shape[0], scene.image.shape[1])) > 0.5
         iou = mask_iou(found, masks_of(scene, [segment.id for segment in scene.segments]))
         for segment, value in zip(scene.segments, iou.amax(dim=0), strict=True):
             best["seen" if segment.category.is_seen else "unseen"].append(value)
     return {kind: torch.stack(values).mean().item() for kind, values in best.items()}
 
 
-def save(generator: nn.Module, arguments: argparse.Namespace) -> None:
+def save(head: nn.Module, arguments: argparse.Namespace) -> None:
     """Write a half-precision safetensors file in the key names of published checkpoints.
 
     How it was made is in its metadata. It appears whole or not at all.
@@ -220,7 +221,7 @@ def save(generator: nn.Module, arguments: argparse.Namespace) -> None:
     path = arguments.output
     state = {
         key if key.startswith("void_embedding.") else f"sem_seg_head.{key}": value.half()
-        for key, value in generator.state_dict().items()
+        for key, value in head.state_dict().items()
     }
     settings = {
         key: str(value.name if isinstance(value, Path) else value)

@@ -42,7 +42,7 @@ from maskclippp.data.custom import register_custom_datasets  # noqa: E402
 from maskclippp.data.mappers.evaluation import TestMapper  # noqa: E402
 from maskclippp.engine.errors import exit_on_bad_input  # noqa: E402
 from maskclippp.files.atomic import atomic_write  # noqa: E402
-from maskclippp.generators import build_mask_source  # noqa: E402
+from maskclippp.generators import build_generator  # noqa: E402
 from maskclippp.inference.postprocess import binary_masks  # noqa: E402
 from maskclippp.inference.settings import InferenceSettings  # noqa: E402
 from maskclippp.masks.mask_files import FORMATS, write_masks  # noqa: E402
@@ -171,15 +171,15 @@ def save(
 
 def make_generator(cfg: CfgNode) -> Callable[[list[Record]], list[Tensor]]:
     """A function from records to their masks, bool [Q, H, W] at the original size."""
-    source = build_mask_source(cfg)
+    generator = build_generator(cfg)
     inference = InferenceSettings.from_config(cfg)
 
     def generate(batch: list[Record]) -> list[Tensor]:
         with inference.autocast(torch.device(cfg.MODEL.DEVICE)):
-            found = source(batch).soft_masks()
+            generated = generator(batch)
         return [
-            binary_masks(masks, (record["height"], record["width"]))
-            for record, masks in zip(batch, found, strict=True)
+            binary_masks(found.masks, (record["height"], record["width"]))
+            for record, found in zip(batch, generated, strict=True)
         ]
 
     return torch.no_grad()(generate)

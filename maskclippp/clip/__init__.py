@@ -1,8 +1,9 @@
 """CLIP towers: visual encoders with masks, text towers, and where their weights come from."""
 
-from maskclippp.clip.convnext import CLIPConvNeXt, DummyVisualEncoder
+from maskclippp.clip.convnext import CLIPConvNeXt
 from maskclippp.clip.eva import EVACLIPViT
 from maskclippp.clip.resnet import CLIPResNet
+from maskclippp.clip.swin import D2SwinTransformer
 from maskclippp.clip.text_tower import (
     CLIPTextEncoder,
     EVACLIPTextEncoder,
@@ -17,7 +18,7 @@ __all__ = [
     "CLIPResNet",
     "CLIPTextEncoder",
     "CLIPViT",
-    "DummyVisualEncoder",
+    "D2SwinTransformer",
     "EVACLIPTextEncoder",
     "EVACLIPViT",
     "EncodedImages",

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from open_clip.timm_model import TimmModel
 from timm.models.convnext import ConvNeXt
@@ -20,7 +19,7 @@ from maskclippp.clip.visual_encoder import (
     input_arguments,
 )
 from maskclippp.errors import InputError
-from maskclippp.masks.batching import InputFormat, PaddedBatch
+from maskclippp.masks.batching import PaddedBatch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 
 if TYPE_CHECKING:
@@ -130,29 +129,3 @@ class CLIPConvNeXt(VisualEncoder):
         batch, _, height, width = features.shape
         cells = features.permute(0, 2, 3, 1).flatten(0, 2)[:, :, None, None]
         return self._embed(cells).view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-@VISUAL_ENCODER_REGISTRY.register()
-class DummyVisualEncoder(VisualEncoder):
-    """Encodes nothing: stands for the generator's encoder where the generator needs none."""
-
-    valid_features = ("m_embs", "p_embs", "i_embs", "stage1", "stage2", "stage3", "stage4")
-
-    @configurable
-    def __init__(self, *, input_format: InputFormat) -> None:
-        super().__init__(input_format=input_format, out_features=())
-        self.register_buffer("_placement", torch.empty(0), persistent=False)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Only the input processing is configured."""
-        return {"input_format": input_arguments(cfg)["input_format"]}
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs are moved to."""
-        return self.get_buffer("_placement").device
-
-    def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
-        """Nothing but the padded batch."""
-        return EncodedImages(batch)

@@ -1,4 +1,4 @@
-"""FC-CLIP (arXiv 2308.02487) and MAFT+ (arXiv 2408.00744): masks classified into any words."""
+"""FC-CLIP (arXiv 2308.02487) and MAFT+ (arXiv 2408.00744): masks classified into any vocabulary."""
 
 from typing import Any
 
@@ -8,13 +8,11 @@ from torch import Tensor, nn
 
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.text_tower import build_text_tower
-from maskclippp.clip.visual_encoder import VisualEncoder
-from maskclippp.generators.base import GeneratedMasks
 from maskclippp.generators.checkpoints import load_head
 from maskclippp.generators.mask2former.class_heads import OpenVocabularyDecoder
-from maskclippp.generators.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
 from maskclippp.generators.mask2former.segmentor import (
     MaskTransformerSegmentor,
+    build_encoder,
     decoder_options_of,
     pixel_decoder_of,
 )
@@ -28,25 +26,24 @@ from maskclippp.words.vocabulary import Vocabulary, get_templates
 class FCCLIPSegmentor(MaskTransformerSegmentor):
     """Mask2Former's decoders on a frozen CLIP, with a text classifier of its own.
 
-    The text tower is no part of the state dict, as in the published checkpoints.
+    The text tower is not part of the state dict, as in the published checkpoints.
 
     Args:
-        pixel_decoder: see :class:`MaskTransformerSegmentor`.
-        predictor: with class embeddings of the text tower's width.
-        void_embedding: one learned row that stands for none of the words.
+        void_embedding: one learned row, the embedding of "none of the classes".
         text_classifier: of TEXT_ENCODER_F and TEMPLATES_F; None: masks only, no classes.
+        parts: see :class:`MaskTransformerSegmentor`; an open-vocabulary predictor whose class
+            embeddings have the text tower's width.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        pixel_decoder: MSDeformAttnPixelDecoder,
-        predictor: OpenVocabularyDecoder,
         void_embedding: nn.Embedding,
         text_classifier: TextClassifier | None = None,
+        **parts: Any,
     ) -> None:
-        super().__init__(pixel_decoder=pixel_decoder, predictor=predictor)
+        super().__init__(**parts)
         self.void_embedding = void_embedding
         self.text_classifier = text_classifier
         self._vocabulary: Vocabulary | None = None
@@ -54,7 +51,7 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
 
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
-        """See :class:`MaskGenerator`: also the text tower and its templates must be known."""
+        """See :class:`MaskGenerator`; the text tower and its templates must be known as well."""
         super().check_config(cfg)
         node = cfg.MODEL.MASKCLIPPP
         name_key = "MODEL.MASKCLIPPP.TEXT_ENCODER_F.NAME"
@@ -62,21 +59,23 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
         get_templates(node.TEMPLATES_F, "TEMPLATES_F")
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, encoder: VisualEncoder) -> dict[str, Any]:
-        """Arguments from the complete config and the generator's encoder; loads the weights."""
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from the complete config; loads the weights."""
         node = cfg.MODEL.MASKCLIPPP
+        encoder = build_encoder(cfg)
         tower = build_text_tower(node.TEXT_ENCODER_F, "TEXT_ENCODER_F").to(cfg.MODEL.DEVICE)
         width = embedding_width(node.TEXT_ENCODER_F.MODEL_NAME)
-        parts = {
+        head = {
             "pixel_decoder": pixel_decoder_of(cfg, encoder),
             "predictor": OpenVocabularyDecoder(
                 options=decoder_options_of(cfg), embedding_dim=width
             ),
             "void_embedding": nn.Embedding(1, width),
         }
-        load_head(parts, node.SEGMENTOR)
+        load_head(head, node.SEGMENTOR)
         return {
-            **parts,
+            "encoder": encoder,
+            **head,
             "text_classifier": TextClassifier(
                 tower.eval(),
                 get_templates(node.TEMPLATES_F, "TEMPLATES_F"),
@@ -94,16 +93,16 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
         self._text = F.normalize(embeddings, dim=-1)
         self._vocabulary = vocabulary
 
-    def _classify(self, generated: GeneratedMasks, predictions: MaskPredictions) -> GeneratedMasks:
+    def class_logits(self, predictions: MaskPredictions) -> Tensor | None:
+        """See :class:`MaskTransformerSegmentor`; None before :meth:`set_vocabulary`."""
         if self._vocabulary is None or self._text is None:
-            return generated
+            return None
         assert isinstance(self.predictor, OpenVocabularyDecoder)
         device = predictions.classes.device
-        logits = self.predictor.class_logits(
+        return self.predictor.class_logits(
             predictions.classes,
             self._text.to(device),
             self.void_embedding.weight,
             self._vocabulary.class_of_synonym.to(device),
             len(self._vocabulary),
         )
-        return GeneratedMasks(generated.masks, list(logits), "open", generated.frames)

@@ -1,51 +1,88 @@
-"""The annotated masks themselves: what remains is classification alone."""
+"""Ground-truth masks as a generator: what remains to be judged is classification alone."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 
-from maskclippp.clip.visual_encoder import EncodedImages
+from maskclippp.clip.visual_encoder import input_arguments
 from maskclippp.errors import InputError
-from maskclippp.generators.base import GeneratedMasks, MaskGenerator
-from maskclippp.masks.batching import resize_bilinear
+from maskclippp.generators.base import ImageMasks, MaskGenerator
+from maskclippp.masks.batching import Resize, resize_bilinear
+from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.records import Record
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
 
-@SEGMENTOR_REGISTRY.register()
-class GTSegmentor(MaskGenerator):
-    """One mask per class in the image's label map, in ascending order of labels.
+class AnnotatedMasks(MaskGenerator):
+    """Masks of the annotation, at the input size of VISUAL_ENCODER_F if there is one.
+
+    The published evaluation gives ground-truth masks the resolution that this config's generator
+    would work at. Without an encoder (NAME "none") they stay as annotated.
 
     Args:
-        ignore_label: label of pixels that belong to no class, for records that do not say it
-            themselves: several test sets may have several ignore labels.
+        resize: the test-time resizing of VISUAL_ENCODER_F; None keeps the masks as annotated.
     """
 
     needs_ground_truth = True
 
-    @configurable
-    def __init__(self, *, ignore_label: int = 255) -> None:
+    def __init__(self, *, resize: Resize | None = None) -> None:
         super().__init__()
+        self.resize = resize
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from the complete config."""
+        node = cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER_F
+        if node.NAME == "none":
+            return {}
+        return {"resize": input_arguments(node)["input_format"].test_resize}
+
+    def forward(self, records: Sequence[Record]) -> list[ImageMasks]:
+        """See :class:`MaskGenerator`."""
+        return [ImageMasks(SoftMasks(self._resized(record))) for record in records]
+
+    def _resized(self, record: Record) -> Tensor:
+        masks = self._masks(record)
+        if self.resize is None:
+            return masks
+        # Only the size matters: nothing is computed on the meta device.
+        image = self.resize(record["image"].to("meta", torch.float32))
+        return resize_bilinear(masks.float(), (image.shape[-2], image.shape[-1]))
+
+    @abstractmethod
+    def _masks(self, record: Record) -> Tensor:
+        """bool [Q, h, w] as annotated."""
+
+
+@SEGMENTOR_REGISTRY.register()
+class GTSegmentor(AnnotatedMasks):
+    """One mask per class in the image's label map ``sem_seg`` [h, w], in ascending label order.
+
+    Args:
+        ignore_label: label of pixels without a class, for records that do not have their own
+            ``ignore_label``: several test sets may use different ones.
+        resize: see :class:`AnnotatedMasks`.
+    """
+
+    @configurable
+    def __init__(self, *, ignore_label: int = 255, resize: Resize | None = None) -> None:
+        super().__init__(resize=resize)
         self.ignore_label = ignore_label
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The ignore label is that of the first test set."""
-        if not cfg.DATASETS.TEST:
-            return {}
-        metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
-        return {"ignore_label": metadata.get("ignore_label", 255)}
+        """Arguments from the complete config; the ignore label is that of the first test set."""
+        arguments = super().from_config(cfg)
+        for name in cfg.DATASETS.TEST[:1]:
+            arguments["ignore_label"] = MetadataCatalog.get(name).get("ignore_label", 255)
+        return arguments
 
-    def forward(
-        self, batched_inputs: Sequence[dict[str, Any]], encoded: EncodedImages | None
-    ) -> GeneratedMasks:
-        """See :class:`MaskGenerator`; reads ``sem_seg`` [h, w] and ``ignore_label``."""
-        return _on_encoder_grid([self._masks(record) for record in batched_inputs], encoded)
-
-    def _masks(self, record: dict[str, Any]) -> Tensor:
+    def _masks(self, record: Record) -> Tensor:
         labels = _annotation(record, "sem_seg", type(self).__name__)
         present = labels.unique()
         present = present[present != record.get("ignore_label", self.ignore_label)]
@@ -53,52 +90,27 @@ class GTSegmentor(MaskGenerator):
 
 
 @SEGMENTOR_REGISTRY.register()
-class PanGTSegmentor(MaskGenerator):
-    """One mask per annotated segment, crowd regions included, in the order of the annotation."""
+class PanGTSegmentor(AnnotatedMasks):
+    """One mask per annotated segment, crowd regions included, in the order of the annotation.
 
-    needs_ground_truth = True
+    Reads ``pan_seg`` [h, w] and ``segments_info``.
+    """
 
     @configurable
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, resize: Resize | None = None) -> None:
+        super().__init__(resize=resize)
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Nothing to configure."""
-        return {}
-
-    def forward(
-        self, batched_inputs: Sequence[dict[str, Any]], encoded: EncodedImages | None
-    ) -> GeneratedMasks:
-        """See :class:`MaskGenerator`; reads ``pan_seg`` [h, w] and ``segments_info``."""
-        return _on_encoder_grid([self._masks(record) for record in batched_inputs], encoded)
-
-    def _masks(self, record: dict[str, Any]) -> Tensor:
+    def _masks(self, record: Record) -> Tensor:
         ids = _annotation(record, "pan_seg", type(self).__name__)
         wanted = torch.tensor([segment["id"] for segment in record["segments_info"]])
         return ids[None] == wanted.to(ids)[:, None, None]
 
 
-def _on_encoder_grid(masks: list[Tensor], encoded: EncodedImages | None) -> GeneratedMasks:
-    """Masks at the image size of the generator's encoder, where there is one.
-
-    So the annotated masks take the resolution that this config's generator would work at, as in
-    the published evaluation. Without VISUAL_ENCODER_F they stay as annotated.
-    """
-    if encoded is None:
-        return GeneratedMasks(masks)
-    sizes = encoded.batch.image_sizes
-    return GeneratedMasks(
-        [resize_bilinear(m.float(), size) for m, size in zip(masks, sizes, strict=True)]
-    )
-
-
-def _annotation(record: dict[str, Any], key: str, owner: str) -> Tensor:
+def _annotation(record: Record, key: Literal["sem_seg", "pan_seg"], owner: str) -> Tensor:
     if key not in record:
         raise InputError(
             f"{owner} needs the annotation {key!r} of {record.get('file_name', 'the image')}, "
             f"but the record has only {sorted(record)}; evaluate on a dataset with such "
             "annotations or choose another SEGMENTOR.NAME"
         )
-    annotation: Tensor = torch.as_tensor(record[key])
-    return annotation
+    return torch.as_tensor(record[key])

@@ -8,10 +8,11 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
-from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.errors import InputError, MissingFileError
-from maskclippp.generators.base import GeneratedMasks, MaskGenerator
+from maskclippp.generators.base import ImageMasks, MaskGenerator
 from maskclippp.masks.mask_files import check_format, read_masks
+from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.records import Record
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
 
@@ -51,13 +52,11 @@ class OfflineSegmentor(MaskGenerator):
         node = cfg.MODEL.MASKCLIPPP.SEGMENTOR
         return {"folder": node.OFFLINE_ANN_DIR, "suffix": node.OFFLINE_ANN_SUFFIX}
 
-    def forward(
-        self, batched_inputs: Sequence[dict[str, Any]], encoded: EncodedImages | None
-    ) -> GeneratedMasks:
+    def forward(self, records: Sequence[Record]) -> list[ImageMasks]:
         """See :class:`MaskGenerator`; reads ``file_name``, and ``height`` and ``width``."""
-        return GeneratedMasks([self._masks(record) for record in batched_inputs])
+        return [ImageMasks(SoftMasks(self._masks(record))) for record in records]
 
-    def _masks(self, record: dict[str, Any]) -> Tensor:
+    def _masks(self, record: Record) -> Tensor:
         if "file_name" not in record:
             raise InputError(
                 "OfflineSegmentor finds masks by the name of the image file, but the record has "

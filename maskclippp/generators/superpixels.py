@@ -10,9 +10,10 @@ from scipy import ndimage
 from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor
 
-from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.errors import InputError
-from maskclippp.generators.base import GeneratedMasks, MaskGenerator
+from maskclippp.generators.base import ImageMasks, MaskGenerator
+from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.records import Record
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -62,11 +63,9 @@ class SuperpixelSegmentor(MaskGenerator):
             "min_area": node.MIN_AREA,
         }
 
-    def forward(
-        self, batched_inputs: Sequence[dict[str, Any]], encoded: EncodedImages | None
-    ) -> GeneratedMasks:
+    def forward(self, records: Sequence[Record]) -> list[ImageMasks]:
         """See :class:`MaskGenerator`."""
-        return GeneratedMasks([self._masks(record["image"]) for record in batched_inputs])
+        return [ImageMasks(SoftMasks(self._masks(record["image"]))) for record in records]
 
     def _masks(self, image: Tensor) -> Tensor:
         # Imported here: only this generator needs it, and every process would wait for it.

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from maskclippp.clip import DummyVisualEncoder, VisualEncoder
-from tests.tiny_models import MODEL_NAME, random_image, tiny_config, tiny_visual_encoder
+from maskclippp.clip import VisualEncoder
+from tests.tiny_models import random_image, tiny_visual_encoder
 
 
 def encoder(*options: object) -> VisualEncoder:
@@ -177,13 +177,3 @@ def test_channels_last_gives_the_same_numbers() -> None:
     exact = made([image], [masks]).mask_embeddings
     made.to(memory_format=torch.channels_last)
     assert_close(made([image], [masks]).mask_embeddings, exact)
-
-
-def test_dummy_encoder_only_prepares_the_input() -> None:
-    node = tiny_config().MODEL.MASKCLIPPP.VISUAL_ENCODER_F
-    node.MODEL_NAME = MODEL_NAME
-    dummy = DummyVisualEncoder(node)
-    assert list(dummy.parameters()) == []
-    encoded = dummy([random_image(20, 30), random_image(30, 20)])
-    assert encoded.batch.images.shape == (2, 3, 30, 30)
-    assert encoded.maps == {}

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from maskclippp.config.merging import merge_config_file
-from maskclippp.generators import MaskGenerator, build_mask_source
+from maskclippp.generators import build_generator
 from maskclippp.generators.checkpoints import check_present
+from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from tests.golden_cases import REPOSITORY
 from tests.tiny_models import tiny_config
 
@@ -32,11 +33,14 @@ def small_config(*options: Any) -> CfgNode:
     return cfg
 
 
-def small_generator(*options: Any) -> MaskGenerator:
-    return build_mask_source(small_config(*options)).generator
+def small_generator(*options: Any) -> nn.Module:
+    """All of the generator but its encoder."""
+    generator = build_generator(small_config(*options))
+    assert isinstance(generator, MaskTransformerSegmentor)
+    return generator.head
 
 
-def published_layout(generator: MaskGenerator) -> dict[str, Tensor]:
+def published_layout(generator: nn.Module) -> dict[str, Tensor]:
     """Its weights by the keys of published checkpoints, beside those of a whole model."""
     state = {
         key if key.startswith("void") else f"sem_seg_head.{key}": value

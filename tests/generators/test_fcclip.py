@@ -4,92 +4,92 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from maskclippp.generators import FCCLIPSegmentor, GeneratedMasks, MaskSource
+from maskclippp.generators import FCCLIPSegmentor, ImageMasks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.words.vocabulary import Vocabulary
-from tests.generators.tiny_generators import NUM_QUERIES, fcclip_config, tiny_source
+from tests.generators.tiny_generators import NUM_QUERIES, fcclip_config, tiny_generator
 from tests.tiny_models import TEST_CLASSES, random_image
 
 WORDS = Vocabulary.from_class_names(["cat, kitten", "dog", "grass, lawn, meadow", "sky"])
 OTHER_WORDS = Vocabulary.from_class_names(["sky", "dog"])
 
 
-def asked(words: Vocabulary = WORDS) -> tuple[MaskSource, FCCLIPSegmentor]:
-    source = tiny_source("FCCLIPSegmentor")
-    source.set_vocabulary(words)
-    assert isinstance(source.generator, FCCLIPSegmentor)
-    return source, source.generator
+def classifying(vocabulary: Vocabulary = WORDS) -> FCCLIPSegmentor:
+    generator = tiny_generator("FCCLIPSegmentor")
+    generator.set_vocabulary(vocabulary)
+    assert isinstance(generator, FCCLIPSegmentor)
+    return generator
 
 
-def logits_of(generated: GeneratedMasks) -> torch.Tensor:
-    assert generated.logits is not None
-    (logits,) = generated.logits
-    return logits
+def logits_of(generated: list[ImageMasks]) -> torch.Tensor:
+    (found,) = generated
+    assert found.logits is not None
+    return found.logits
 
 
 def test_logits_are_over_the_words_and_void() -> None:
-    generated = asked()[0]([{"image": random_image(50, 70)}])
-    assert generated.classifier == "open"
+    generated = classifying()([{"image": random_image(50, 70)}])
+    assert generated[0].classifier == "open"
     assert logits_of(generated).shape == (NUM_QUERIES, len(WORDS) + 1)
 
 
 def test_without_words_there_are_masks_alone() -> None:
-    generated = tiny_source("FCCLIPSegmentor")([{"image": random_image(64, 64)}])
-    assert generated.logits is None
-    assert generated.classifier is None
-    assert len(generated.masks[0]) == NUM_QUERIES
+    (found,) = tiny_generator("FCCLIPSegmentor")([{"image": random_image(64, 64)}])
+    assert found.logits is None
+    assert found.classifier is None
+    assert len(found.masks) == NUM_QUERIES
 
 
 def test_changed_words_change_the_columns_and_not_the_masks() -> None:
-    source, _ = asked()
+    generator = classifying()
     record = {"image": random_image(50, 70)}
-    before = source([record])
-    source.set_vocabulary(OTHER_WORDS)
-    after = source([record])
-    assert torch.equal(before.masks[0], after.masks[0])
+    before = generator([record])
+    generator.set_vocabulary(OTHER_WORDS)
+    after = generator([record])
+    assert torch.equal(before[0].masks.values, after[0].masks.values)
     # sky, dog, void
     assert_close(logits_of(after), logits_of(before)[:, [3, 1, 4]])
 
 
 def test_a_class_scores_as_its_best_synonym() -> None:
-    source, _ = asked()
+    generator = classifying()
     record = {"image": random_image(50, 70)}
-    of_classes = logits_of(source([record]))
-    source.set_vocabulary(Vocabulary.from_class_names(WORDS.synonyms))
-    of_names = logits_of(source([record]))
+    of_classes = logits_of(generator([record]))
+    generator.set_vocabulary(Vocabulary.from_class_names(WORDS.synonyms))
+    of_names = logits_of(generator([record]))
     for index in range(len(WORDS)):
         best = of_names[:, :-1][:, WORDS.class_of_synonym == index].max(dim=1).values
         assert_close(of_classes[:, index], best)
 
 
 def test_void_is_the_last_column() -> None:
-    source, generator = asked()
+    generator = classifying()
     record = {"image": random_image(50, 70)}
-    before = logits_of(source([record]))
+    before = logits_of(generator([record]))
     generator.void_embedding.weight.data.neg_()
-    after = logits_of(source([record]))
+    after = logits_of(generator([record]))
     assert_close(after[:, :-1], before[:, :-1])
     assert_close(after[:, -1], -before[:, -1])
 
 
 def test_words_are_encoded_once() -> None:
-    source, generator = asked()
+    generator = classifying()
     embeddings = generator._text
-    source.set_vocabulary(Vocabulary(WORDS.classes))
+    generator.set_vocabulary(Vocabulary(WORDS.classes))
     assert generator._text is embeddings
 
 
 def test_logits_are_finite_in_bfloat16() -> None:
-    source, _ = asked()
+    generator = classifying()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = logits_of(source([{"image": random_image(64, 64)}]))
+        logits = logits_of(generator([{"image": random_image(64, 64)}]))
     assert logits.dtype == torch.float32
     assert logits.isfinite().all()
 
 
 def test_the_text_tower_is_no_part_of_the_state() -> None:
-    _, generator = asked()
-    assert {key.split(".")[0] for key in generator.state_dict()} == {
+    generator = classifying()
+    assert {key.split(".")[0] for key in generator.head.state_dict()} == {
         "pixel_decoder",
         "predictor",
         "void_embedding",
@@ -98,7 +98,7 @@ def test_the_text_tower_is_no_part_of_the_state() -> None:
 
 def test_widths_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"MASK_DIM \(16\) and MODEL\.MASK_FORMER\.HIDDEN_DIM"):
-        tiny_source("FCCLIPSegmentor", "MODEL.SEM_SEG_HEAD.MASK_DIM", 16)
+        tiny_generator("FCCLIPSegmentor", "MODEL.SEM_SEG_HEAD.MASK_DIM", 16)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_what_its_words_need_is_checked_before_training(option: str, value: str)
 
 
 def test_words_that_cannot_be_encoded_leave_the_earlier_ones() -> None:
-    source, _ = asked()
+    generator = classifying()
     record = {"image": random_image(50, 70)}
-    before = logits_of(source([record]))
+    before = logits_of(generator([record]))
     with pytest.raises((RuntimeError, ValueError)):
-        source.set_vocabulary(Vocabulary(()))
-    assert_close(logits_of(source([record])), before)
+        generator.set_vocabulary(Vocabulary(()))
+    assert_close(logits_of(generator([record])), before)
 
 
 @pytest.mark.parametrize("ensemble", [False, True])

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from PIL import Image
+from torch import Tensor
 
-from maskclippp.clip import DummyVisualEncoder
 from maskclippp.data.mappers import TestMapper
-from maskclippp.generators import GTSegmentor, PanGTSegmentor, build_generator
+from maskclippp.generators import GTSegmentor, MaskGenerator, PanGTSegmentor, build_generator
 from tests.tiny_models import TEST_SET, labeled_record, random_image, tiny_config
 
 
@@ -24,9 +23,15 @@ def panoptic_record() -> dict[str, Any]:
     return {"image": random_image(6, 8), "pan_seg": ids, "segments_info": segments}
 
 
+def masks_of(generator: MaskGenerator, record: dict[str, Any]) -> Tensor:
+    (found,) = generator([record])
+    assert found.masks.frame is None
+    return found.masks.values
+
+
 def test_one_mask_per_label_in_ascending_order() -> None:
     record = labeled_record((6, 9), 2, 255, 0)
-    (masks,) = GTSegmentor(ignore_label=255)([record], None).masks
+    masks = masks_of(GTSegmentor(ignore_label=255), record)
     assert masks.dtype == torch.bool
     assert torch.equal(masks[0], record["sem_seg"] == 0)
     assert torch.equal(masks[1], record["sem_seg"] == 2)
@@ -40,20 +45,20 @@ def test_the_ignore_label_is_that_of_the_test_set() -> None:
 
 
 def test_an_image_of_ignored_pixels_alone_has_no_masks() -> None:
-    (masks,) = GTSegmentor()([labeled_record((6, 9), 255)], None).masks
+    masks = masks_of(GTSegmentor(), labeled_record((6, 9), 255))
     assert masks.shape == (0, 6, 9)
 
 
 def test_one_mask_per_segment_in_the_order_of_the_annotation() -> None:
     record = panoptic_record()
-    (masks,) = PanGTSegmentor()([record], None).masks
+    masks = masks_of(PanGTSegmentor(), record)
     assert torch.equal(masks[0], record["pan_seg"] == 3)
     assert torch.equal(masks[1], record["pan_seg"] == 70000)
 
 
 def test_no_segments_give_no_masks() -> None:
     record = {**panoptic_record(), "segments_info": []}
-    (masks,) = PanGTSegmentor()([record], None).masks
+    masks = masks_of(PanGTSegmentor(), record)
     assert masks.shape == (0, 6, 8)
 
 
@@ -62,15 +67,15 @@ def test_a_record_without_annotation_is_named(name: str) -> None:
     generator = build_generator(tiny_config(".SEGMENTOR.NAME", name))
     record = {"image": random_image(6, 8), "file_name": "some/image.jpg"}
     with pytest.raises(ValueError, match=rf"{name} needs the annotation .* of some/image\.jpg"):
-        generator([record], None)
+        generator([record])
 
 
 def test_masks_take_the_resolution_of_the_generators_encoder() -> None:
-    node: CfgNode = tiny_config().MODEL.MASKCLIPPP.VISUAL_ENCODER_F
-    node.TEST_RESIZE_TYPE, node.TEST_IMAGE_SIZE = "short", 12
-    record = labeled_record((6, 9), 0, 1)
-    encoded = DummyVisualEncoder(node)([record["image"]])
-    (masks,) = GTSegmentor()([record], encoded).masks
+    cfg = tiny_config(
+        *(".VISUAL_ENCODER_F.NAME", "DummyVisualEncoder", ".SEGMENTOR.NAME", "GTSegmentor"),
+        *(".VISUAL_ENCODER_F.TEST_RESIZE_TYPE", "short", ".VISUAL_ENCODER_F.TEST_IMAGE_SIZE", 12),
+    )
+    masks = masks_of(build_generator(cfg), labeled_record((6, 9), 0, 1))
     assert masks.shape == (2, 12, 18)
     assert masks.sum(dim=0).sub(1).abs().max() < 1e-6
 
@@ -97,6 +102,6 @@ def test_every_test_set_has_its_own_ignore_label(
     cfg = tiny_config("DATASETS.TEST", names)
     generator = build_generator(cfg)
     batch = [TestMapper(cfg, name)(record) for name in names]
-    first, second = generator(batch, None).masks
+    first, second = (found.masks.values for found in generator(batch))
     assert first.int().argmax(dim=2).tolist() == [[0], [1], [2]]
     assert second.int().argmax(dim=2).tolist() == [[0], [1], [3]]

@@ -45,10 +45,10 @@ def offline_config(folder: Path, suffix: str = ".npz", *options: Any) -> tuple[A
 def test_masks_are_found_by_the_name_of_the_image(suffix: str, tmp_path: Path) -> None:
     save(tmp_path / f"street.view{suffix}", halves())
     generator = build_generator(tiny_config(*offline_config(tmp_path, suffix)))
-    generated = generator([record("some/folder/street.view.jpg")], None)
-    assert torch.equal(generated.masks[0], halves())
-    assert generated.logits is None
-    assert generated.classifier is None
+    (found,) = generator([record("some/folder/street.view.jpg")])
+    assert torch.equal(found.masks.values, halves())
+    assert found.logits is None
+    assert found.classifier is None
 
 
 def test_images_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
@@ -57,7 +57,8 @@ def test_images_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path)
     save(tmp_path / "a.npz", halves())
     generator = OfflineSegmentor(folder=tmp_path, suffix=".npz")
     files = ["data/val/rome/a.jpg", "data/val/bonn/a.jpg", "/data/elsewhere/a.jpg", "a.jpg"]
-    rome, bonn, *others = generator([record(file) for file in files], None).masks
+    found = generator([record(file) for file in files])
+    rome, bonn, *others = (image.masks.values for image in found)
     assert torch.equal(rome, halves()[:1])
     assert torch.equal(bonn, halves()[1:])
     assert all(torch.equal(masks, halves()) for masks in others)
@@ -67,14 +68,14 @@ def test_masks_have_the_original_size_whatever_the_image_was_resized_to(tmp_path
     save(tmp_path / "a.npz", halves())
     resized = {**record("a.jpg"), "image": random_image(24, 32)}
     generator = OfflineSegmentor(folder=tmp_path, suffix=".npz")
-    assert generator([resized], None).masks[0].shape == (2, *SIZE)
+    assert generator([resized])[0].masks.values.shape == (2, *SIZE)
 
 
 def test_masks_of_another_size_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.npz", halves((24, 32)))
     generator = OfflineSegmentor(folder=tmp_path, suffix=".npz")
     with pytest.raises(ValueError, match=r"a\.npz is 24 x 32, but its image is 48 x 64"):
-        generator([record("a.jpg")], None)
+        generator([record("a.jpg")])
 
 
 def test_an_absent_file_tells_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_an_absent_file_tells_what_was_looked_for_and_what_is_there(tmp_path: Pa
         save(tmp_path / name, halves())
     generator = OfflineSegmentor(folder=tmp_path, suffix=".npz")
     with pytest.raises(FileNotFoundError) as caught:
-        generator([record("val/x.jpg")], None)
+        generator([record("val/x.jpg")])
     assert f"no masks of image val/x.jpg: {tmp_path / 'x.npz'} does not exist" in str(caught.value)
     assert f"{tmp_path} has 2 files that end with '.npz'" in str(caught.value)
 
@@ -90,7 +91,7 @@ def test_an_absent_file_tells_what_was_looked_for_and_what_is_there(tmp_path: Pa
 def test_an_image_without_name_cannot_be_looked_up(tmp_path: Path) -> None:
     generator = OfflineSegmentor(folder=tmp_path, suffix=".npz")
     with pytest.raises(ValueError, match=r"only \['image'\]; give 'file_name' or choose another"):
-        generator([{"image": random_image(*SIZE)}], None)
+        generator([{"image": random_image(*SIZE)}])
 
 
 @pytest.mark.parametrize("folder", ["", "no/such/folder"])

@@ -9,8 +9,8 @@ from tests.tiny_models import random_image, tiny_config
 
 
 def masks_of(image: Tensor, **options: float) -> Tensor:
-    (masks,) = SuperpixelSegmentor(**options)([{"image": image}], None).masks  # type: ignore[arg-type]
-    return masks
+    (found,) = SuperpixelSegmentor(**options)([{"image": image}])  # type: ignore[arg-type]
+    return found.masks.values
 
 
 def two_colors(height: int, width: int) -> Tensor:
@@ -68,9 +68,8 @@ def test_small_regions_join_a_neighbor() -> None:
 def test_images_of_a_batch_are_independent() -> None:
     generator = SuperpixelSegmentor()
     records = [{"image": random_image(30, 40)}, {"image": two_colors(20, 24)}]
-    together = generator(records, None).masks
-    for record, masks in zip(records, together, strict=True):
-        assert torch.equal(generator([record], None).masks[0], masks)
+    for record, found in zip(records, generator(records), strict=True):
+        assert torch.equal(generator([record])[0].masks.values, found.masks.values)
 
 
 def test_settings_come_from_the_config() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from maskclippp.generators import MaskSource, build_mask_source
+from maskclippp.generators import build_generator
+from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from tests.tiny_models import MODEL_NAME, TRAIN_CLASSES, tiny_config
 
 NUM_QUERIES = 6
@@ -49,6 +50,8 @@ def mask2former_config(*options: Any) -> CfgNode:
 CONFIGS = {"FCCLIPSegmentor": fcclip_config, "Mask2FormerSegmentor": mask2former_config}
 
 
-def tiny_source(name: str, *options: Any) -> MaskSource:
+def tiny_generator(name: str, *options: Any) -> MaskTransformerSegmentor:
     """The tiny generator of a registered name, with its encoder."""
-    return build_mask_source(CONFIGS[name](*options))
+    generator = build_generator(CONFIGS[name](*options))
+    assert isinstance(generator, MaskTransformerSegmentor)
+    return generator

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
-from maskclippp.generators import FCCLIPSegmentor, MaskSource, build_mask_source
+from maskclippp.generators import FCCLIPSegmentor, build_generator
+from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from tests.golden.test_checkpoint_keys import Shapes, inventories, read_inventory, shapes
 from tests.golden_cases import REPOSITORY
 
@@ -87,24 +88,25 @@ def config_of(inventory: dict[str, Any], checkpoint: Path | str) -> CfgNode:
     return cfg
 
 
-def published_state(source: MaskSource, inventory: dict[str, Any]) -> dict[str, Tensor]:
+def published_state(
+    generator: MaskTransformerSegmentor, inventory: dict[str, Any]
+) -> dict[str, Tensor]:
     """What a generator holds, by the names in its checkpoint; without what it has from CLIP."""
     state = {
         key if key.startswith("void_embedding") else f"sem_seg_head.{key}": value
-        for key, value in source.generator.state_dict().items()
+        for key, value in generator.head.state_dict().items()
     }
-    towers: dict[str, torch.nn.Module | None] = {"visual_encoder_f": source.encoder}
+    towers: dict[str, torch.nn.Module] = {"visual_encoder_f": generator.encoder}
     prefixes = {"visual_encoder_f": "backbone.", "text_encoder_f": ""}
-    if isinstance(source.generator, FCCLIPSegmentor):
-        assert source.generator.text_classifier is not None
-        towers["text_encoder_f"] = source.generator.text_classifier.tower
+    if isinstance(generator, FCCLIPSegmentor):
+        assert generator.text_classifier is not None
+        towers["text_encoder_f"] = generator.text_classifier.tower
         prefixes = {
             "visual_encoder_f": "backbone.clip_model.visual.",
             "text_encoder_f": "backbone.clip_model.",
         }
     for name, tower in towers.items():
         if keys_of_part(inventory, name):
-            assert tower is not None
             state |= {
                 prefixes[name] + key.removeprefix("proxy."): value
                 for key, value in tower.state_dict().items()
@@ -112,10 +114,16 @@ def published_state(source: MaskSource, inventory: dict[str, Any]) -> dict[str, 
     return state
 
 
-def build_without_memory(cfg: CfgNode) -> MaskSource:
+def build(cfg: CfgNode) -> MaskTransformerSegmentor:
+    generator = build_generator(cfg)
+    assert isinstance(generator, MaskTransformerSegmentor)
+    return generator
+
+
+def build_without_memory(cfg: CfgNode) -> MaskTransformerSegmentor:
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
-        return build_mask_source(cfg)
+        return build(cfg)
 
 
 @pytest.mark.parametrize("name", INVENTORIES)
@@ -124,8 +132,8 @@ def test_every_key_of_a_checkpoint_is_the_generators_own(name: str) -> None:
     cfg = config_of(inventory, "random")
     node = cfg.MODEL.MASKCLIPPP
     node.VISUAL_ENCODER_F.LOAD_FROM = node.TEXT_ENCODER_F.LOAD_FROM = ""
-    source = build_without_memory(cfg)
-    assert shapes(published_state(source, inventory)) == listed_keys(inventory)
+    generator = build_without_memory(cfg)
+    assert shapes(published_state(generator, inventory)) == listed_keys(inventory)
     assert inventory["num_object_queries"] == cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
 
 
@@ -148,9 +156,9 @@ def test_every_tensor_of_a_checkpoint_arrives(name: str, tmp_path: Path) -> None
     keys = listed_keys(inventory)
     file = tmp_path / inventory["file"]
     write_checkpoint(file, keys)
-    source = build_mask_source(config_of(inventory, file))
+    generator = build(config_of(inventory, file))
     file.unlink()
-    state = published_state(source, inventory)
+    state = published_state(generator, inventory)
     for number, key in enumerate(keys):
         assert state[key].min().item() == state[key].max().item() == number, key
 

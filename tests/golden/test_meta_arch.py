@@ -13,9 +13,11 @@ from detectron2.structures import Instances
 from torch import Tensor
 from torch.testing import assert_close
 
+from maskclippp.clip import VisualEncoder
 from maskclippp.config.keys import get_cfg
-from maskclippp.generators import FCCLIPSegmentor, GeneratedMasks, MaskGenerator, MaskSource
-from maskclippp.masks.soft_masks import Frame
+from maskclippp.generators import FCCLIPSegmentor, ImageMasks, MaskGenerator
+from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
+from maskclippp.masks.soft_masks import Frame, SoftMasks
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.golden_cases import GoldenCase, cases
 from tests.golden_models import dense_rows, register_models
@@ -61,14 +63,14 @@ def build_model(case: GoldenCase, folder: Path) -> MaskCLIPpp:
 
 def load_generator(model: MaskCLIPpp, case: GoldenCase) -> None:
     """Give the model's generator, its encoder and its text tower the weights of the case."""
-    source = model._get_mask_source()
+    generator = model._get_generator()
+    assert isinstance(generator, MaskTransformerSegmentor)
     weights = case.tensors("weights")
-    parts: dict[str, torch.nn.Module] = {"segmentor": source.generator}
-    assert source.encoder is not None
-    parts["visual_encoder_f"] = source.encoder
-    if isinstance(source.generator, FCCLIPSegmentor):
-        assert source.generator.text_classifier is not None
-        parts["text_encoder_f"] = source.generator.text_classifier.tower
+    parts: dict[str, torch.nn.Module] = {"segmentor": generator.head}
+    parts["visual_encoder_f"] = generator.encoder
+    if isinstance(generator, FCCLIPSegmentor):
+        assert generator.text_classifier is not None
+        parts["text_encoder_f"] = generator.text_classifier.tower
     for name, part in parts.items():
         shapes = {f"{name}.{k}": v.shape for k, v in part.state_dict().items()}
         state = dense_rows({k: v for k, v in weights.items() if k.startswith(f"{name}.")}, shapes)
@@ -159,16 +161,22 @@ def test_evaluation_with_true_masks(case: GoldenCase, tmp_path: Path) -> None:
 class RecordedGenerator(MaskGenerator):
     """Answers what the generator of a case answered."""
 
-    def __init__(self, recorded: GeneratedMasks) -> None:
+    def __init__(self, recorded: list[ImageMasks], encoder: VisualEncoder) -> None:
         super().__init__()
         self.recorded = recorded
+        self.encoder = encoder
 
-    def forward(self, batched_inputs: Any, encoded: Any) -> GeneratedMasks:
-        assert encoded is not None
-        stride = encoded.batch.images.shape[-1] // self.recorded.masks[0].shape[-1]
-        height, width = (side * stride for side in self.recorded.masks[0].shape[-2:])
-        frames = [Frame((height, width), size) for size in encoded.batch.image_sizes]
-        return dataclasses.replace(self.recorded, frames=frames)
+    def forward(self, records: Any) -> list[ImageMasks]:
+        batch = self.encoder([record["image"] for record in records]).batch
+        values = self.recorded[0].masks.values
+        stride = batch.images.shape[-1] // values.shape[-1]
+        padded_size = values.shape[-2] * stride, values.shape[-1] * stride
+        return [
+            dataclasses.replace(
+                found, masks=SoftMasks(found.masks.values, Frame(padded_size, size))
+            )
+            for found, size in zip(self.recorded, batch.image_sizes, strict=True)
+        ]
 
 
 def use_generator(model: MaskCLIPpp, case: GoldenCase) -> None:
@@ -177,14 +185,16 @@ def use_generator(model: MaskCLIPpp, case: GoldenCase) -> None:
         load_generator(model, case)
         return
     outputs = case.tensors("outputs")
-    source = model._get_mask_source()
-    recorded = GeneratedMasks(
-        list(outputs["segmentor/pred_masks"]),
-        list(outputs["segmentor/pred_logits"]),
-        "open" if isinstance(source.generator, FCCLIPSegmentor) else "closed",
-    )
-    replay = MaskSource(RecordedGenerator(recorded), source.encoder)
-    model._get_mask_source = lambda: replay
+    generator = model._get_generator()
+    assert isinstance(generator, MaskTransformerSegmentor)
+    recorded = [
+        ImageMasks(SoftMasks(masks), logits, generator.own_classes)
+        for masks, logits in zip(
+            outputs["segmentor/pred_masks"], outputs["segmentor/pred_logits"], strict=True
+        )
+    ]
+    replay = RecordedGenerator(recorded, generator.encoder)
+    model._get_generator = lambda: replay
 
 
 @pytest.mark.parametrize("case", GENERATED, ids=str)
@@ -200,16 +210,17 @@ def test_masks_and_logits_of_the_generator(case: GoldenCase, tmp_path: Path) -> 
     use_generator(model, case)
     outputs, limits = case.tensors("outputs"), case.info["tolerance"]
     check = {"rtol": limits["rtol"], "atol": limits["atol"]}
-    source = model._get_mask_source()
+    generator = model._get_generator()
     assert model.test_vocabulary is not None
-    source.set_vocabulary(model.test_vocabulary)
-    generated = source(records_of(case))
-    assert_close(torch.stack(generated.masks), outputs["segmentor/pred_masks"], **check)
-    assert generated.logits is not None
-    assert_close(torch.stack(generated.logits), outputs["segmentor/pred_logits"], **check)
+    generator.set_vocabulary(model.test_vocabulary)
+    generated = generator(records_of(case))
+    masks = torch.stack([found.masks.values for found in generated])
+    assert_close(masks, outputs["segmentor/pred_masks"], **check)
+    logits = torch.stack([found.logits for found in generated])
+    assert_close(logits, outputs["segmentor/pred_logits"], **check)
     with torch.no_grad():
         encoded = model.visual_encoder(
-            [record["image"] for record in records_of(case)], generated.soft_masks()
+            [record["image"] for record in records_of(case)], [found.masks for found in generated]
         )
     assert_close(encoded.mask_areas, outputs["visual_encoder/areas"], **check)
     assert_close(encoded.mask_embeddings, outputs["visual_encoder/m_embs"], **check)

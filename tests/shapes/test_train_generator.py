@@ -39,7 +39,7 @@ def test_only_segments_of_seen_classes_are_shown() -> None:
 
 
 def test_the_words_of_training_are_those_of_seen_classes() -> None:
-    _, vocabulary = tool.build_source(tool.CONFIG, [KEY, "random"])
+    _, vocabulary = tool.build(tool.CONFIG, [KEY, "random"])
     unseen = {name for category in CLASSES if not category.is_seen for name in category.names}
     assert unseen.isdisjoint(vocabulary.synonyms)
     assert len(vocabulary) == len(classes_of("train"))
@@ -59,9 +59,9 @@ def test_training_writes_weights_that_a_config_loads(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     arguments = ["--output", str(file), "--steps", "2", "--batch-size", "1", "--workers", "0"]
     tool.train(tool.parse_arguments([*arguments, "--validation-scenes", "1"]))
-    source, _ = tool.build_source(tool.CONFIG, [KEY, str(file)])
+    generator, _ = tool.build(tool.CONFIG, [KEY, str(file)])
     again = tmp_path / "again.safetensors"
-    tool.save(source.generator, tool.parse_arguments(["--output", str(again)]))
+    tool.save(generator.head, tool.parse_arguments(["--output", str(again)]))
     with safe_open(file, "pt") as first, safe_open(again, "pt") as second:
         assert set(first.keys()) == set(second.keys())
         for key in first.keys():  # noqa: SIM118  (not a dictionary)
@@ -84,8 +84,8 @@ def test_a_shipped_generator_is_above_superpixels_of_default_settings(
     name: str, config: Path
 ) -> None:
     scenes = [scene_of("val", index) for index in range(VALIDATION_SCENES)]
-    trained, _ = tool.build_source(config, [KEY, name])
-    superpixels, _ = tool.build_source(CONFIGS / "linear_psm_superpixels.yaml", [])
-    found, merged = (tool.mask_quality(source, scenes) for source in (trained, superpixels))
+    trained, _ = tool.build(config, [KEY, name])
+    superpixels, _ = tool.build(CONFIGS / "linear_psm_superpixels.yaml", [])
+    found, merged = (tool.mask_quality(generator, scenes) for generator in (trained, superpixels))
     for kind in ("seen", "unseen"):
         assert found[kind] > merged[kind] + 0.1

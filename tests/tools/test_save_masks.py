@@ -58,7 +58,8 @@ def run(config: Path, output: Path, *arguments: str) -> None:
 def superpixels(image: Path) -> Tensor:
     """What the generator finds in an image."""
     tensor = image_to_tensor(Image.open(image).convert("RGB"), "RGB")
-    return SuperpixelSegmentor()([{"image": tensor}], None).masks[0]
+    (found,) = SuperpixelSegmentor()([{"image": tensor}])
+    return found.masks.values
 
 
 def evaluation_config(output: Path, *options: Any) -> CfgNode:

@@ -5,38 +5,39 @@ import torch
 from torch.testing import assert_close
 
 from maskclippp.meta_arch import MaskCLIPpp
-from tests.generators.tiny_generators import NUM_QUERIES, mask2former_config, tiny_source
+from maskclippp.words.vocabulary import Vocabulary
+from tests.generators.tiny_generators import NUM_QUERIES, mask2former_config, tiny_generator
 from tests.tiny_models import TEST_CLASSES, TRAIN_CLASSES, random_image
 
 
 def test_logits_are_over_the_training_classes_and_void() -> None:
-    generated = tiny_source("Mask2FormerSegmentor")([{"image": random_image(50, 70)}] * 2)
-    assert generated.classifier == "closed"
-    assert generated.logits is not None
-    assert [logits.shape for logits in generated.logits] == [
-        (NUM_QUERIES, len(TRAIN_CLASSES) + 1)
-    ] * 2
+    generated = tiny_generator("Mask2FormerSegmentor")([{"image": random_image(50, 70)}] * 2)
+    for found in generated:
+        assert found.classifier == "closed"
+        assert found.own_classes == Vocabulary.from_class_names(TRAIN_CLASSES)
+        assert found.logits is not None
+        assert found.logits.shape == (NUM_QUERIES, len(TRAIN_CLASSES) + 1)
 
 
 def test_words_do_not_matter() -> None:
     model = MaskCLIPpp(mask2former_config()).eval()
     record = {"image": random_image(50, 70)}
-    before = model._get_classifying_source()([record])
+    (before,) = model._get_classifying_generator()([record])
     model.set_test_vocabulary(["something", "else"])
-    after = model._get_classifying_source()([record])
+    (after,) = model._get_classifying_generator()([record])
     assert before.logits is not None
     assert after.logits is not None
-    assert torch.equal(before.logits[0], after.logits[0])
-    assert torch.equal(before.masks[0], after.masks[0])
+    assert torch.equal(before.logits, after.logits)
+    assert torch.equal(before.masks.values, after.masks.values)
 
 
 def test_logits_are_finite_in_bfloat16() -> None:
-    source = tiny_source("Mask2FormerSegmentor")
+    generator = tiny_generator("Mask2FormerSegmentor")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        generated = source([{"image": random_image(64, 64)}])
-    assert generated.logits is not None
-    assert generated.logits[0].dtype == torch.float32
-    assert generated.logits[0].isfinite().all()
+        (found,) = generator([{"image": random_image(64, 64)}])
+    assert found.logits is not None
+    assert found.logits.dtype == torch.float32
+    assert found.logits.isfinite().all()
 
 
 @pytest.mark.parametrize("ensemble", [False, True])
@@ -58,9 +59,9 @@ def test_void_takes_its_share_of_every_score() -> None:
     model = MaskCLIPpp(mask2former_config(".TEST.SEMANTIC_OUTPUT", "scores")).eval()
     record = {"image": random_image(40, 60)}
     (found,) = model([record])
-    generated = model._get_mask_source()([record])
+    (generated,) = model._get_generator()([record])
     assert generated.logits is not None
-    left = 1 - generated.logits[0].softmax(dim=-1)[:, -1]
-    masks = generated.soft_masks()[0].resized((40, 60))
+    left = 1 - generated.logits.softmax(dim=-1)[:, -1]
+    masks = generated.masks.resized((40, 60))
     expected = torch.einsum("q,qhw->hw", left, masks)
     assert_close(found["sem_seg"].sum(dim=0), expected, rtol=1e-4, atol=1e-5)
