@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from benchmarks.measure import Measurement, measure
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 from maskclippp.words.vocabulary import Vocabulary
 
 OURS, PLAIN = "ours", "plain"
@@ -120,7 +120,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 def make_vocabulary(num_classes: int) -> Vocabulary:
     """Two names per class: nouns of COCO's classes, alone and, when used up, with adjectives."""
-    nouns = [entry.synonyms[0] for entry in load_class_list("coco_panoptic")]
+    nouns = [synonyms[0] for synonyms in load_class_list("coco_panoptic").classes]
     adjectives = ["", "wooden ", "metal ", "painted ", "broken ", "modern ", "antique "]
     names = [
         adjectives[index // len(nouns) % len(adjectives)] + nouns[index % len(nouns)]

@@ -24,7 +24,7 @@ from maskclippp.data.preparation import Files, Step, run_script
 from maskclippp.data.prepared_files import LabelMap, ShrunkenImage, shrink_labels, stored_size
 from maskclippp.data.renumbering import renumber
 from maskclippp.files.images import check_same_size, read_panoptic_ids
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 
 FOLDER = "ADE20K_2021_17_01"
 SHORT_SIDE = 512
@@ -35,7 +35,7 @@ def class_ids(image: Path) -> npt.NDArray[np.uint16]:
     original = image.with_name(f"{image.stem}_seg.png")
     colors = read_panoptic_ids(original)
     numbers = (colors & 255) // 10 * 256 + (colors >> 8 & 255)
-    class_numbers = [entry.category_id for entry in load_class_list("ade20k_847")]
+    class_numbers = list(load_class_list("ade20k_847").ids)
     labels = renumber(numbers, class_numbers, ignored_values=None, ignore_label=65535)
     check_same_size(labels.shape, original, stored_size(image), image)
     return shrink_labels(labels, SHORT_SIDE)

@@ -22,7 +22,7 @@ from maskclippp.data.ade20k_sources import Instance
 from maskclippp.data.preparation import AnnotationFile, Step, run_script
 from maskclippp.data.renumbering import bounding_box
 from maskclippp.files.images import read_image_size
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 
 
 def describe(original: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
         "images": [image["image"] for image in described],
         "annotations": [{"id": i, **entry} for i, entry in enumerate(annotations, start=1)],
         "categories": [
-            {"id": category, "name": classes[category].synonyms[0]}
+            {"id": category, "name": classes.classes[category][0]}
             for category in ade20k_sources.thing_categories()
         ],
     }

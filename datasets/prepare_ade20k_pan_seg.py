@@ -26,7 +26,7 @@ from maskclippp.data.preparation import AnnotationFile, Files, Step, run_script
 from maskclippp.data.prepared_files import PanopticMap
 from maskclippp.data.renumbering import segment_entry
 from maskclippp.files.images import LabelArray, check_same_size
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 
 
 class Originals(NamedTuple):
@@ -75,17 +75,18 @@ def describe(originals: Originals) -> dict[str, Any]:
 
 def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
     """The content of the JSON."""
+    classes = load_class_list("ade20k_150")
     return {
         "images": [entry["image"] for entry in described],
         "annotations": [entry["annotation"] for entry in described],
         "categories": [
             {
                 "id": index,
-                "name": entry.synonyms[0],
-                "isthing": int(entry.is_thing),
-                "color": list(entry.color),
+                "name": synonyms[0],
+                "isthing": int(classes.is_thing[index]),
+                "color": list(classes.colors[index]),
             }
-            for index, entry in enumerate(load_class_list("ade20k_150"))
+            for index, synonyms in enumerate(classes.classes)
         ],
     }
 

@@ -29,7 +29,7 @@ from maskclippp.data.preparation import Files, Step, errors_name, require_file, 
 from maskclippp.data.prepared_files import LabelMap
 from maskclippp.data.renumbering import renumber
 from maskclippp.files.images import read_json
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 
 WHERE_TO_GET = (
     "unpack VOCtrainval_03-May-2010.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2010/) into the "
@@ -47,7 +47,7 @@ def class_ids(
 ) -> npt.NDArray[np.uint8]:
     """The label map [h, w] of one image from (category, encoded mask) in the JSON's order."""
     labels = np.zeros(size, np.int32)
-    values = [entry.category_id for entry in load_class_list("pascal_context_59")]
+    values = list(load_class_list("pascal_context_59").ids)
     with errors_name(image):
         for category, encoded in segments:
             if tuple(encoded["size"]) != size:

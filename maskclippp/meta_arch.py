@@ -41,8 +41,9 @@ from maskclippp.inference.settings import (
 from maskclippp.masks.assignment import label_by_overlap
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.words.sources import evaluation_vocabulary, training_vocabulary
+from maskclippp.words.templates import get_templates
 from maskclippp.words.text_classifier import TextClassifier
-from maskclippp.words.vocabulary import Vocabulary, get_templates
+from maskclippp.words.vocabulary import Vocabulary
 
 Records = Sequence[dict[str, Any]]
 

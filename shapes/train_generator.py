@@ -42,7 +42,7 @@ from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from maskclippp.generators.mask2former.transformer_decoder import MaskPredictions
 from maskclippp.masks.overlap import mask_iou
-from maskclippp.words.vocabulary import Vocabulary, shared_vocabulary
+from maskclippp.words import Vocabulary, training_vocabulary
 from shapes.mask_losses import LossWeights, Segments, set_loss
 from shapes.pretrain_clip import learning_rate, parameter_groups
 
@@ -118,7 +118,7 @@ def build(config: Path, options: Sequence[str]) -> tuple[MaskGenerator, Vocabula
     cfg = get_cfg()
     merge_config_file(cfg, str(config))
     merge_options(cfg, [*options, "MODEL.DEVICE", "cpu"])
-    vocabulary = shared_vocabulary(cfg.DATASETS.TRAIN)
+    vocabulary = training_vocabulary(cfg.DATASETS.TRAIN)
     if vocabulary is None:
         raise InputError(f"{config}: DATASETS.TRAIN is empty; it names the classes to train on")
     return build_generator(cfg), vocabulary

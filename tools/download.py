@@ -1,6 +1,6 @@
 """Downloads what is published elsewhere and needed here, ahead of time.
 
-python tools/download.py vocabularies             the OpenSeg word lists of the published numbers
+python tools/download.py vocabularies             the OpenSeg class lists of the published numbers
 python tools/download.py weights configs/....yaml   the CLIP weights that a config names, and
                                                   whether its mask generator's checkpoint is there
 
@@ -25,7 +25,7 @@ from maskclippp.config.merging import merge_config_file
 from maskclippp.engine.errors import exit_on_bad_input
 from maskclippp.files.downloads import download_all
 from maskclippp.generators import check_generator
-from maskclippp.words.openseg import ORIGIN, remote_files, vocabularies_folder
+from maskclippp.words.openseg import ORIGIN, openseg_folder, remote_files
 
 logger = logging.getLogger("maskclippp.download")
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
-    vocabularies = kinds.add_parser("vocabularies", help="the OpenSeg word lists")
+    vocabularies = kinds.add_parser("vocabularies", help="the OpenSeg class lists")
     vocabularies.add_argument("--origin", default=ORIGIN, help="a mirror (default: %(default)s)")
     weights = kinds.add_parser("weights", help="the weights that a config names")
     weights.add_argument("config", help="a YAML file below configs/")
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def download_vocabularies(origin: str) -> None:
-    """Fetch the word lists that are not in the cache yet; see :func:`download_all`."""
+    """Fetch the class lists that are not in the cache yet; see :func:`download_all`."""
     files = remote_files(origin.rstrip("/"))
     fetched = download_all(files)
-    logger.info("%d word lists in %s, %d of them new", len(files), vocabularies_folder(), fetched)
+    logger.info("%d class lists in %s, %d of them new", len(files), openseg_folder(), fetched)
 
 
 def download_weights(config: str) -> None:

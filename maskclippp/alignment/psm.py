@@ -19,7 +19,7 @@ from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import pad_ragged, unpad_ragged
 from maskclippp.registry import PSM_REGISTRY, get_part
-from maskclippp.words.vocabulary import get_templates
+from maskclippp.words.templates import get_templates
 
 
 class PSM(nn.Module, ABC):

@@ -13,7 +13,7 @@ from maskclippp.data.prepared_files import GivenImage
 from maskclippp.data.renumbering import renumber
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_label_map, read_panoptic_ids
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 
 FOLDER = "ADEChallengeData2016"
 _SCENES = (
@@ -63,7 +63,7 @@ def thing_categories() -> list[int]:
     """The class (0..149) of instance class 1, of 2, ...: the instance benchmark numbers the 100
     things in the order of the 150 classes (its categoryMapping.txt)."""
     classes = load_class_list("ade20k_150")
-    return [index for index, entry in enumerate(classes) if entry.is_thing]
+    return [index for index, is_thing in enumerate(classes.is_thing) if is_thing]
 
 
 def read_instances(path: Path) -> list[Instance]:

@@ -19,7 +19,7 @@ from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
 from maskclippp.data.semantic import SemanticDataset, register_semantic
 from maskclippp.errors import InputError
-from maskclippp.words.class_lists import class_list
+from maskclippp.words import load_class_list
 
 _ADE20K = (
     "unpack ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu into the root, then "
@@ -258,8 +258,8 @@ def register_builtin(root: Path) -> None:
 
 def _names_of_coco_things() -> dict[str, Any]:
     """Published without a dataset, for programs that ask for names alone."""
-    things = [entry for entry in class_list("coco_panoptic") if entry.is_thing]
+    things = load_class_list("coco_panoptic").things()
     return {
-        "thing_classes": [entry.words for entry in things],
-        "thing_colors": [list(entry.color) for entry in things],
+        "thing_classes": list(things.names),
+        "thing_colors": [list(color) for color in things.colors],
     }

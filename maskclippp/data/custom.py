@@ -3,7 +3,6 @@
 Paths are absolute, relative to the working directory, or begin with ``~``.
 """
 
-import colorsys
 import difflib
 import functools
 import os
@@ -18,8 +17,8 @@ from maskclippp.data.semantic import SemanticDataset, register_semantic
 from maskclippp.data.semantic_maps import LabelValues
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.images import read_json
-from maskclippp.words.class_lists import ClassEntry
-from maskclippp.words.word_lists import WordList, parse_names, read_word_list, words_in_a_row
+from maskclippp.visualization import class_color
+from maskclippp.words import Vocabulary, parse_class_row, read_vocabulary
 
 KEY = "DATASETS.CUSTOM"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".webp", ".bmp", ".tif")
@@ -34,7 +33,6 @@ _OPTIONAL = {
     "coco_panoptic": ("words", "panoptic_maps"),
 }
 _PANOPTIC_KEYS = {"images": ("id",), "annotations": (), "categories": ("id", "name", "isthing")}
-_GOLDEN_RATIO = 0.618034
 
 
 def register_custom_datasets(entries: Sequence[Any]) -> None:
@@ -89,7 +87,7 @@ def _check_entry(entry: Any, place: str) -> Mapping[str, Any]:
 
 def _register_index_png(settings: Mapping[str, Any], place: str) -> None:
     words = _read_words(settings["words"], place)
-    num_classes = len(words.names)
+    num_classes = len(words)
     # Positions of classes and the label of ignored pixels must not meet.
     ignore_label = 255 if num_classes <= 255 else 65535
     written_ignore = settings.get("ignore", ignore_label)
@@ -110,7 +108,7 @@ def _register_index_png(settings: Mapping[str, Any], place: str) -> None:
         name=settings["name"],
         images=str(images),
         labels=str(labels),
-        class_list=_class_entries(words.names, ids, [False] * num_classes),
+        class_list=_with_kinds(words, ids, [False] * num_classes),
         preparation=f"check its paths in {KEY}",
         image_suffix=_only_suffix(images, IMAGE_SUFFIXES, f"{place}: images"),
         label_suffix=_only_suffix(labels, LABEL_SUFFIXES, f"{place}: annotations"),
@@ -131,8 +129,9 @@ def _register_panoptic(settings: Mapping[str, Any], place: str) -> None:
         words = _read_words(settings["words"], place)
         _check_fits_categories(words, ids, place)
     else:
-        words = parse_names([c["name"] for c in categories], f"the categories of {json_file}")
-    by_id = dict(zip(words.ids or ids, words.names, strict=True))
+        words = Vocabulary.from_class_names(
+            [c["name"] for c in categories], f"the categories of {json_file}", ids
+        ).require_unique()
     maps = settings.get("panoptic_maps") or json_file.with_suffix("")
     images = _existing_folder(settings["images"], f"{place}: images")
     dataset = PanopticDataset(
@@ -142,8 +141,10 @@ def _register_panoptic(settings: Mapping[str, Any], place: str) -> None:
         panoptic_maps=str(_existing_folder(maps, f"{place}: panoptic_maps")),
         # There are none, as nothing lies below a file: labels follow from the panoptic maps.
         semantic_maps=str(json_file / "none"),
-        class_list=_class_entries(
-            [by_id[identity] for identity in ids], ids, [bool(c["isthing"]) for c in categories]
+        class_list=_with_kinds(
+            words.by_ids(ids) if words.ids else words,
+            ids,
+            [bool(c["isthing"]) for c in categories],
         ),
         preparation=f"check its paths in {KEY}",
         image_of=functools.partial(_image_name, image_names),
@@ -171,24 +172,24 @@ def _image_name(image_names: Mapping[str, str], stem: str) -> str:
     return image_names[stem]
 
 
-def _check_fits_categories(words: WordList, ids: Sequence[int], place: str) -> None:
-    if words.ids is not None and set(words.ids) != set(ids):
+def _check_fits_categories(words: Vocabulary, ids: Sequence[int], place: str) -> None:
+    if words.ids and set(words.ids) != set(ids):
         differing = sorted(set(words.ids) ^ set(ids))
         raise InputError(
             f"{place}: {words.source} and the categories of the JSON do not have the same ids: "
             f"{differing[:10]} are in one of them only"
         )
-    if len(words.names) != len(ids):
+    if len(words) != len(ids):
         raise InputError(
-            f"{place}: {words.source} has {len(words.names)} classes, the JSON has {len(ids)} "
+            f"{place}: {words.source} has {len(words)} classes, the JSON has {len(ids)} "
             "categories; write one line for each, in the order of the JSON or with its id"
         )
 
 
-def _read_words(words: Any, place: str) -> WordList:
+def _read_words(words: Any, place: str) -> Vocabulary:
     """Words of a text file, of a list, or in a row."""
     if isinstance(words, list) and all(isinstance(name, str) for name in words):
-        return parse_names(words, f"{place}: words")
+        return Vocabulary.from_class_names(words, f"{place}: words").require_unique()
     if not isinstance(words, str):
         raise InputError(
             f"{place}: words must be the path of a text file, or a list of class names, found "
@@ -196,20 +197,14 @@ def _read_words(words: Any, place: str) -> WordList:
         )
     path = Path(words).expanduser()
     if not path.is_file() and "," in words:
-        return words_in_a_row(words)
-    return read_word_list(path).require_unique()
+        return parse_class_row(words)
+    return read_vocabulary(path).require_unique()
 
 
-def _class_entries(
-    names: Sequence[str], ids: Sequence[int], things: Sequence[bool]
-) -> tuple[ClassEntry, ...]:
-    """The classes, each with a color of its own."""
-    entries = []
-    for index, (name, identity, is_thing) in enumerate(zip(names, ids, things, strict=True)):
-        hue = index * _GOLDEN_RATIO % 1
-        red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, 0.9))
-        entries.append(ClassEntry(identity, is_thing, (red, green, blue), name))
-    return tuple(entries)
+def _with_kinds(words: Vocabulary, ids: Sequence[int], is_thing: Sequence[bool]) -> Vocabulary:
+    """The classes with their ids and kinds, and a color each."""
+    colors = tuple(class_color(index) for index in range(len(words)))
+    return Vocabulary(words.classes, words.source, tuple(ids), tuple(is_thing), colors)
 
 
 def _existing_folder(path: Any, what: str) -> Path:

@@ -19,7 +19,7 @@ from maskclippp.data.layout import Layout
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_json
-from maskclippp.words.class_lists import ClassEntry, class_list
+from maskclippp.words import Vocabulary, load_class_list
 
 _LOGGER = logging.getLogger(__name__)
 _REQUIRED_KEYS = {
@@ -33,27 +33,28 @@ _LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 class InstanceDataset:
     """Where an instance dataset lies; paths are relative to the root of all datasets.
 
-    Its classes are the things of ``class_list``, which names a list of
-    :mod:`maskclippp.words.class_lists` or is one. ``evaluator_type`` is "coco" or "lvis"; LVIS
+    Its classes are the things of ``class_list``, which names a shipped list
+    (:mod:`maskclippp.words.class_files`) or is one. ``evaluator_type`` is "coco" or "lvis"; LVIS
     names images by their URL, whose last folder is that of the split.
     """
 
     name: str
     images: str
     instances_json: str
-    class_list: str | tuple[ClassEntry, ...]
+    class_list: str | Vocabulary
     preparation: str
     evaluator_type: str = "coco"
 
     @property
-    def classes(self) -> tuple[ClassEntry, ...]:
+    def classes(self) -> Vocabulary:
         """The things in contiguous order."""
-        return tuple(entry for entry in class_list(self.class_list) if entry.is_thing)
+        chosen = self.class_list
+        return (load_class_list(chosen) if isinstance(chosen, str) else chosen).things()
 
     @property
     def positions(self) -> dict[int, int]:
         """Contiguous class by category id."""
-        return {entry.category_id: index for index, entry in enumerate(self.classes)}
+        return dict(self.classes.positions)
 
     def layout(self, root: Path) -> Layout:
         """The parts below ``root``, for messages."""
@@ -72,8 +73,8 @@ def register_instances(dataset: InstanceDataset, root: Path) -> None:
 def _metadata(dataset: InstanceDataset, root: Path) -> dict[str, Any]:
     classes = dataset.classes
     return {
-        "thing_classes": [entry.words for entry in classes],
-        "thing_colors": [list(entry.color) for entry in classes],
+        "thing_classes": list(classes.names),
+        "thing_colors": [list(color) for color in classes.colors],
         "thing_dataset_id_to_contiguous_id": dataset.positions,
         "image_root": str(root / dataset.images),
         "json_file": str(root / dataset.instances_json),

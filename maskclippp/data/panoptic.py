@@ -12,7 +12,7 @@ from maskclippp.data.layout import Layout
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_json
-from maskclippp.words.class_lists import ClassEntry, class_list
+from maskclippp.words import Vocabulary, load_class_list
 
 _REQUIRED_KEYS = {
     "images": ("id",),
@@ -25,7 +25,7 @@ _REQUIRED_KEYS = {
 class PanopticDataset:
     """Where a panoptic dataset lies; all paths are relative to the root of all datasets.
 
-    ``class_list`` names a list of :mod:`maskclippp.words.class_lists` or is one;
+    ``class_list`` names a shipped class list (:mod:`maskclippp.words.class_files`) or is one;
     ``preparation`` is what a user who lacks the data is told to do; ``make_files`` is called before
     the records are read, by a dataset that can make its own files. ``image_of`` and ``semantic_of``
     give the path of a file below ``images`` and ``semantic_maps`` by the stem of the panoptic PNG;
@@ -37,7 +37,7 @@ class PanopticDataset:
     panoptic_json: str
     panoptic_maps: str
     semantic_maps: str
-    class_list: str | tuple[ClassEntry, ...]
+    class_list: str | Vocabulary
     preparation: str
     make_files: Callable[[], object] | None = None
     instances_json: str | None = None
@@ -48,9 +48,10 @@ class PanopticDataset:
     semantic_of: Callable[[str], str] | None = None
 
     @property
-    def classes(self) -> tuple[ClassEntry, ...]:
+    def classes(self) -> Vocabulary:
         """The classes in contiguous order."""
-        return class_list(self.class_list)
+        chosen = self.class_list
+        return load_class_list(chosen) if isinstance(chosen, str) else chosen
 
     def layout(self, root: Path) -> Layout:
         """The parts below ``root``, for messages."""
@@ -82,19 +83,18 @@ def register_panoptic(dataset: PanopticDataset, root: Path) -> None:
 
 def _metadata(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
     classes = dataset.classes
-    things = [entry for entry in classes if entry.is_thing]
-    positions = {entry.category_id: index for index, entry in enumerate(classes)}
+    things = classes.things()
     instances = dataset.instances_json
     return {
-        "thing_classes": [entry.words for entry in things],
-        "thing_colors": [list(entry.color) for entry in things],
+        "thing_classes": list(things.names),
+        "thing_colors": [list(color) for color in things.colors],
         "thing_dataset_id_to_contiguous_id": {
-            entry.category_id: positions[entry.category_id] for entry in things
+            category: classes.positions[category] for category in things.ids
         },
         # As published, "stuff" holds all classes: it is what semantic outputs are numbered by.
-        "stuff_classes": [entry.words for entry in classes],
-        "stuff_colors": [list(entry.color) for entry in classes],
-        "stuff_dataset_id_to_contiguous_id": positions,
+        "stuff_classes": list(classes.names),
+        "stuff_colors": [list(color) for color in classes.colors],
+        "stuff_dataset_id_to_contiguous_id": dict(classes.positions),
         "image_root": str(root / dataset.images),
         "panoptic_json": str(root / dataset.panoptic_json),
         "panoptic_root": str(root / dataset.panoptic_maps),
@@ -130,11 +130,8 @@ def load_panoptic_records(
     )
     images = {image["id"]: image for image in content["images"]}
     classes = dataset.classes
-    shift = category_id_shift(
-        [category["id"] for category in content["categories"]],
-        [entry.category_id for entry in classes],
-    )
-    positions = {entry.category_id - shift: index for index, entry in enumerate(classes)}
+    shift = category_id_shift([category["id"] for category in content["categories"]], classes.ids)
+    positions = {category - shift: index for index, category in enumerate(classes.ids)}
     _check_categories(content["categories"], classes, positions, json_file)
     records = []
     for annotation in content["annotations"]:
@@ -149,7 +146,7 @@ def load_panoptic_records(
                 {
                     **segment,
                     "category_id": positions[segment["category_id"]],
-                    "isthing": classes[positions[segment["category_id"]]].is_thing,
+                    "isthing": classes.is_thing[positions[segment["category_id"]]],
                 }
                 for segment in annotation["segments_info"]
             ],
@@ -206,7 +203,7 @@ def check_segments(
 
 def _check_categories(
     categories: Sequence[dict[str, Any]],
-    classes: Sequence[ClassEntry],
+    classes: Vocabulary,
     positions: Mapping[int, int],
     json_file: Path,
 ) -> None:
@@ -217,7 +214,7 @@ def _check_categories(
                 f"{json_file}: category {identity} ({category.get('name')}) is not in the list "
                 "of classes"
             )
-        is_thing = classes[positions[identity]].is_thing
+        is_thing = classes.is_thing[positions[identity]]
         if bool(category["isthing"]) != is_thing:
             raise InputError(
                 f"{json_file}: category {identity} ({category.get('name')}) has isthing "

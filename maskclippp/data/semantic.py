@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from maskclippp.data.layout import SHOWN_FILES, Layout
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.data.semantic_maps import LabelValues
-from maskclippp.words.class_lists import ClassEntry, class_list
+from maskclippp.words import Vocabulary, load_class_list
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -22,14 +22,14 @@ class SemanticDataset:
     """Where a semantic dataset lies; paths are relative to the root of all datasets.
 
     The label maps hold contiguous class ids, or ``values`` says what they hold. ``class_list``
-    names a list of :mod:`maskclippp.words.class_lists` or is one; ``first_id`` is the number under
-    which class 0 is written in result files.
+    names a shipped class list (:mod:`maskclippp.words.class_files`) or is one; ``first_id`` is the
+    number under which class 0 is written in result files.
     """
 
     name: str
     images: str
     labels: str
-    class_list: str | tuple[ClassEntry, ...]
+    class_list: str | Vocabulary
     preparation: str
     image_suffix: str = ".jpg"
     label_suffix: str = ".png"
@@ -38,9 +38,10 @@ class SemanticDataset:
     values: LabelValues | None = None
 
     @property
-    def classes(self) -> tuple[ClassEntry, ...]:
+    def classes(self) -> Vocabulary:
         """The classes in contiguous order."""
-        return class_list(self.class_list)
+        chosen = self.class_list
+        return load_class_list(chosen) if isinstance(chosen, str) else chosen
 
     def layout(self, root: Path) -> Layout:
         """The parts below ``root``, for messages."""
@@ -60,8 +61,8 @@ def register_semantic(dataset: SemanticDataset, root: Path) -> None:
 def _metadata(dataset: SemanticDataset, root: Path) -> dict[str, Any]:
     classes = dataset.classes
     return {
-        "stuff_classes": [entry.words for entry in classes],
-        "stuff_colors": [list(entry.color) for entry in classes],
+        "stuff_classes": list(classes.names),
+        "stuff_colors": [list(color) for color in classes.colors],
         "stuff_dataset_id_to_contiguous_id": {
             dataset.first_id + index: index for index in range(len(classes))
         },

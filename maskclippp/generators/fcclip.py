@@ -18,8 +18,9 @@ from maskclippp.generators.mask2former.segmentor import (
 )
 from maskclippp.generators.mask2former.transformer_decoder import MaskPredictions
 from maskclippp.registry import SEGMENTOR_REGISTRY, TEXT_ENCODER_REGISTRY, get_part
+from maskclippp.words.templates import get_templates
 from maskclippp.words.text_classifier import TextClassifier
-from maskclippp.words.vocabulary import Vocabulary, get_templates
+from maskclippp.words.vocabulary import Vocabulary
 
 
 @SEGMENTOR_REGISTRY.register()

@@ -1,16 +1,16 @@
-"""Which words name the classes of a dataset: what DATASETS.VOCABULARY chooses.
+"""Chooses the vocabulary of a dataset: what DATASETS.VOCABULARY means.
 
-========================  =====================================================================
-``builtin``               the words under which each dataset is registered
-``openseg``               the OpenSeg lists for every dataset that has one, for others ``builtin``
-``auto``                  ``openseg`` when all lists are downloaded, else ``builtin``
-a path                    a text file (see ``word_lists.py``): the classes of the test sets
-words, by commas          the classes of the test sets, one word each: ``"sky, dog, tree"``
-========================  =====================================================================
+=======================  ======================================================================
+``builtin``              the classes under which each dataset is registered
+``openseg``              OpenSeg's list for every dataset that has one, ``builtin`` for others
+``auto``                 ``openseg`` if all lists are downloaded, else ``builtin``
+a path                   a text file with the test classes (see ``class_files.py``)
+words, comma-separated   the test classes, one word each: ``"sky, dog, tree"``
+=======================  ======================================================================
 
-The first three hold for training sets as well as for test sets, as in the published protocol:
-they decide which test classes count as seen. Words of a user are for the test sets; what training
-sets are annotated with keeps its words, as by ``auto``.
+The first three apply to training sets as well as to test sets, as in the published protocol: they
+decide which test classes count as seen. A user's own classes apply to test sets only; training sets
+keep theirs, as with ``auto``.
 """
 
 import difflib
@@ -18,25 +18,16 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from detectron2.data import MetadataCatalog
 
 from maskclippp.errors import InputError, MissingFileError
+from maskclippp.words.class_files import parse_class_row, read_vocabulary
 from maskclippp.words.openseg import (
     DOWNLOAD_COMMAND,
-    class_positions,
     downloaded,
     find_list,
-    read_openseg_words,
+    read_openseg_vocabulary,
 )
-from maskclippp.words.vocabulary import (
-    Vocabulary,
-    class_names_of,
-    registered_vocabulary,
-    shared_vocabulary,
-)
-from maskclippp.words.word_lists import WordList, read_word_list, words_in_a_row
+from maskclippp.words.vocabulary import Vocabulary, registered_vocabulary
 
 KEY = "DATASETS.VOCABULARY"
 NAMED_SELECTIONS = ("auto", "builtin", "openseg")
@@ -52,60 +43,59 @@ def resolved_selection(selection: str) -> str:
     return "openseg" if present == total else "builtin"
 
 
-def training_vocabulary(datasets: Sequence[str], selection: str) -> Vocabulary | None:
-    """The one vocabulary of the training sets; None for none.
+def training_vocabulary(datasets: Sequence[str], selection: str = "builtin") -> Vocabulary | None:
+    """The vocabulary that the training sets share; None if there are no sets.
 
     Raises:
-        ValueError: the sets do not agree class by class; or as :func:`evaluation_vocabulary`.
+        InputError: the sets differ in their classes; or as :func:`evaluation_vocabulary`.
     """
-    own = selection if selection in NAMED_SELECTIONS else "auto"
-    return shared_vocabulary(datasets, functools.partial(_dataset_vocabulary, selection=own))
+    named = selection if selection in NAMED_SELECTIONS else "auto"
+    vocabularies = [_named_vocabulary(name, named) for name in datasets]
+    for name, vocabulary in zip(datasets, vocabularies, strict=True):
+        if vocabulary != vocabularies[0]:
+            raise InputError(
+                f"DATASETS.TRAIN: {datasets[0]!r} ({len(vocabularies[0])} classes) and {name!r} "
+                f"({len(vocabulary)} classes) have different classes; train on sets that share "
+                "one vocabulary"
+            )
+    return vocabularies[0] if vocabularies else None
 
 
 def evaluation_vocabulary(dataset_name: str, selection: str) -> Vocabulary:
-    """The words for the classes of a test set.
+    """The vocabulary for the classes of a test set.
 
     Raises:
-        FileNotFoundError: ``openseg``, and the list is not downloaded; or a path that is not there.
-        ValueError: a word list that cannot be used, or with another number of classes than the
-            dataset is annotated with; a selection that means nothing; no words at all.
+        MissingFileError: a file does not exist, or ``openseg`` and its list is not downloaded.
+        InputError: a malformed class list, or one with another number of classes than the dataset;
+            an unknown selection; a dataset without class names.
     """
     if selection in NAMED_SELECTIONS:
-        return _dataset_vocabulary(dataset_name, selection)
-    words = read_words(selection)
-    metadata = MetadataCatalog.get(dataset_name)
-    expected = class_names_of(metadata)
-    if len(words.names) != len(expected):
+        return _named_vocabulary(dataset_name, selection)
+    own = read_selection(selection)
+    registered = registered_vocabulary(dataset_name)
+    if len(own) != len(registered):
         raise InputError(
-            f"{KEY}: {words.source} has {len(words.names)} classes, but dataset {dataset_name} is "
-            f"annotated with {len(expected)}, and evaluation compares class by class: write one "
-            f"line for each of them, in its order ({expected[0].split(',')[0]!r} first). To look "
-            "for other words without evaluation, call set_test_vocabulary on the model"
+            f"{KEY}: {own.source} has {len(own)} classes, but dataset {dataset_name} is annotated "
+            f"with {len(registered)}, and evaluation compares class by class: write one line for "
+            f"each of them, in its order ({registered.synonyms[0]!r} first). To segment other "
+            "classes without evaluation, call set_test_vocabulary on the model"
         )
-    return Vocabulary.from_class_names(_in_order_of(metadata, words), words.source)
+    # Classes that are numbered by the dataset's category ids are brought into its order.
+    return own.by_ids(registered.ids) if set(own.ids) == set(registered.ids) != set() else own
 
 
-def _in_order_of(metadata: Any, words: WordList) -> Sequence[str]:
-    """The names by class, where they are numbered by a dataset's category ids; else as they are."""
-    positions = class_positions(metadata)
-    if words.ids is None or set(words.ids) != set(positions):
-        return words.names
-    names = dict(zip(words.ids, words.names, strict=True))
-    return [names[identity] for identity in sorted(names, key=lambda identity: positions[identity])]
-
-
-def read_words(selection: str) -> WordList:
-    """A user's words: of a text file, or in a row.
+def read_selection(selection: str) -> Vocabulary:
+    """A user's own vocabulary: a text file, or comma-separated words.
 
     Raises:
-        FileNotFoundError: a path that is not there.
-        ValueError: words that are empty or stand twice, or a selection that means nothing.
+        MissingFileError: a path that does not exist.
+        InputError: an empty or repeated synonym, or an unknown selection.
     """
     path = Path(selection).expanduser()
     if selection and path.is_file():
-        return read_word_list(path).require_unique()
+        return read_vocabulary(path).require_unique()
     if "," in selection:
-        return words_in_a_row(selection)
+        return parse_class_row(selection)
     if path.suffix or len(path.parts) > 1:
         raise MissingFileError(
             f"{KEY}: {selection} does not exist (looked in {Path.cwd()}); expected a text file "
@@ -119,31 +109,22 @@ def read_words(selection: str) -> WordList:
     )
 
 
-def _dataset_vocabulary(dataset_name: str, selection: str) -> Vocabulary:
-    """The words of one dataset by a named selection."""
+def _named_vocabulary(dataset_name: str, selection: str) -> Vocabulary:
     entry = find_list(dataset_name)
     if entry is None or selection == "builtin":
         return registered_vocabulary(dataset_name)
     if resolved_selection(selection) == "builtin":
-        _say_that_lists_are_absent(*downloaded())
+        _report_missing_lists(*downloaded())
         return registered_vocabulary(dataset_name)
-    metadata = MetadataCatalog.get(dataset_name)
-    words = read_openseg_words(entry, metadata)
-    expected = len(class_names_of(metadata))
-    if len(words.names) != expected:
-        raise InputError(
-            f"{words.source} has {len(words.names)} classes, dataset {dataset_name} {expected}: "
-            f"the dataset was registered with other classes; set {KEY} builtin"
-        )
-    return Vocabulary.from_class_names(words.names, words.source)
+    return read_openseg_vocabulary(entry, dataset_name)
 
 
 @functools.cache
-def _say_that_lists_are_absent(present: int, total: int) -> None:
+def _report_missing_lists(present: int, total: int) -> None:
     """Once per process."""
     logger.info(
-        "%s auto: %d of the %d OpenSeg word lists, on which published numbers rest, are on this "
-        "machine; the built-in words are used. To get the lists: %s",
+        "%s auto: %d of the %d OpenSeg class lists, which published numbers are based on, are on "
+        "this machine; the built-in synonyms are used. To get the lists: %s",
         KEY,
         present,
         total,

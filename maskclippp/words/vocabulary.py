@@ -1,122 +1,136 @@
-"""Words: classes with their synonyms, prompt templates, and how two vocabularies relate.
+"""A vocabulary: classes with their synonyms, and how two vocabularies relate.
 
-A class is a list of synonyms. All synonyms of all classes, in class order, are the rows of a text
-classifier; ``Ka`` is their number, ``K`` the number of classes.
+All synonyms of all classes, in class order, are the rows of a text classifier. ``Ka`` is their
+number, ``K`` the number of classes.
 """
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
-from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from maskclippp.errors import InputError
 
-_SIZES = ("small", "medium", "large")
-
-# The ViLD-style prompts. A trained LinearPSM weighs templates by position: the order is fixed.
-_T14 = (
-    "a photo of a {}.",
-    "This is a photo of a {}",
-    "There is a {} in the scene",
-    "There is the {} in the scene",
-    "a photo of a {} in the scene",
-    *(f"a photo of a {size} {{}}." for size in _SIZES),
-    *(f"This is a photo of a {size} {{}}." for size in _SIZES),
-    *(f"There is a {size} {{}} in the scene." for size in _SIZES),
-)
-
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "t1": ("a photo of a {}.",),
-    "t14": _T14,
-    # open_clip ships CLIP's 80 ImageNet prompts as functions of the class name.
-    "t80": tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES),
-}
-
-
-def get_templates(name: str, key: str = "TEMPLATES") -> tuple[str, ...]:
-    """The prompt templates called ``name``; a ValueError lists the valid names of the ``key``."""
-    if name not in TEMPLATES:
-        raise InputError(f"MODEL.MASKCLIPPP.{key}: {name!r} is not one of {sorted(TEMPLATES)}")
-    return TEMPLATES[name]
-
-
-def class_names_of(metadata: Any) -> list[str]:
-    """All classes of a registered dataset in contiguous order, synonyms included.
-
-    They are its ``stuff_classes``, else its ``thing_classes``; a ValueError when it has neither.
-    """
-    for attribute in ("stuff_classes", "thing_classes"):
-        names = metadata.get(attribute, None)
-        if names:
-            return list(names)
-    raise InputError(
-        f"dataset {metadata.name!r} has no class names: its metadata needs stuff_classes "
-        "(all classes) or thing_classes; is the dataset name spelt right and registered?"
-    )
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Classes in order, each a non-empty tuple of synonyms.
+    """Classes in order. Vocabularies are equal if their classes are.
 
-    ``source`` says where the words come from; two vocabularies of the same words are equal.
+    Attributes:
+        classes: per class its synonyms, the plainest first.
+        source: where the classes come from, for messages and result files.
+        ids: per class its category id in annotations; empty if the classes are not numbered.
+        is_thing: per class whether it has instances; empty if unknown.
+        colors: per class its display color, RGB; empty if unknown.
     """
 
     classes: tuple[tuple[str, ...], ...]
     source: str = field(default="", compare=False)
+    ids: tuple[int, ...] = field(default=(), compare=False)
+    is_thing: tuple[bool, ...] = field(default=(), compare=False)
+    colors: tuple[Color, ...] = field(default=(), compare=False)
 
     @classmethod
-    def from_class_names(cls, names: Sequence[str], source: str = "word list") -> "Vocabulary":
-        """Split class names such as ``"person, child, girl"`` at commas, blanks stripped.
+    def from_class_names(
+        cls, names: Sequence[str], source: str = "class names", ids: Sequence[int] = ()
+    ) -> "Vocabulary":
+        """Split class names such as ``"person, child, girl"`` into synonyms.
 
         Raises:
-            ValueError: when there is no class, or a class has an empty synonym; names ``source``.
+            InputError: there is no class, or a class has an empty synonym.
         """
         if not names:
             raise InputError(f"{source}: no class names were given; expected at least one")
-        classes = tuple(tuple(part.strip() for part in name.split(",")) for name in names)
-        for index, synonyms in enumerate(classes):
-            if not all(synonyms):
-                raise InputError(
-                    f"{source}: class {index} is {names[index]!r}, which has an empty name; "
-                    "expected synonyms separated by single commas"
-                )
-        return cls(classes, source)
+        classes = (split_synonyms(name, f"{source}, class {i}") for i, name in enumerate(names))
+        return cls(tuple(classes), source, tuple(ids))
 
     @classmethod
     def from_metadata(cls, metadata: Any) -> "Vocabulary":
-        """The classes of a registered dataset: ``stuff_classes``, else ``thing_classes``."""
-        return cls.from_class_names(class_names_of(metadata), f"dataset {metadata.name!r}")
+        """The classes under which a dataset is registered, numbered by its category ids.
+
+        Raises:
+            InputError: the metadata has no class names.
+        """
+        names = class_names_of(metadata)
+        kind = "stuff" if metadata.get("stuff_classes", None) else "thing"
+        positions: Mapping[int, int] = metadata.get(f"{kind}_dataset_id_to_contiguous_id", {})
+        ids = sorted(positions, key=lambda category: positions[category])
+        return cls.from_class_names(names, f"dataset {metadata.name!r}", ids)
 
     def __len__(self) -> int:
         return len(self.classes)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Per class its synonyms, joined by commas."""
+        return tuple(", ".join(synonyms) for synonyms in self.classes)
+
     @cached_property
     def synonyms(self) -> tuple[str, ...]:
-        """All Ka names, in class order."""
+        """All Ka synonyms, in class order."""
         return tuple(name for synonyms in self.classes for name in synonyms)
 
     @cached_property
     def num_synonyms(self) -> tuple[int, ...]:
-        """How many names each of the K classes has."""
+        """Number of synonyms of each of the K classes."""
         return tuple(len(synonyms) for synonyms in self.classes)
 
     @cached_property
     def class_of_synonym(self) -> Tensor:
-        """int64 [Ka]: the class of every name."""
+        """int64 [Ka]: the class of every synonym."""
         return torch.repeat_interleave(torch.tensor(self.num_synonyms))
 
-    def provenance(self) -> dict[str, Any]:
-        """Which words these are: ``source``, ``sha256``, and how many ``classes`` and ``names``.
+    @cached_property
+    def positions(self) -> Mapping[int, int]:
+        """The class number, 0..K-1, of every category id."""
+        return {category: index for index, category in enumerate(self.ids)}
 
-        The hash is of the words themselves: one line per class, synonyms joined by commas.
+    def things(self) -> "Vocabulary":
+        """The classes that have instances."""
+        return self._select([index for index, thing in enumerate(self.is_thing) if thing])
+
+    def by_ids(self, ids: Sequence[int]) -> "Vocabulary":
+        """The classes with these category ids, in this order."""
+        return self._select([self.positions[category] for category in ids])
+
+    def _select(self, rows: Sequence[int]) -> "Vocabulary":
+        return Vocabulary(
+            tuple(self.classes[row] for row in rows),
+            self.source,
+            tuple(self.ids[row] for row in rows if self.ids),
+            tuple(self.is_thing[row] for row in rows if self.is_thing),
+            tuple(self.colors[row] for row in rows if self.colors),
+        )
+
+    def require_unique(self) -> "Vocabulary":
+        """This vocabulary; an InputError lists synonyms that occur more than once."""
+        classes_of: dict[str, list[int]] = {}
+        for name, index in zip(self.synonyms, self.class_of_synonym.tolist(), strict=True):
+            classes_of.setdefault(name, []).append(index)
+        repeated = [
+            f"{name!r} (classes {', '.join(map(str, classes))})"
+            for name, classes in classes_of.items()
+            if len(classes) > 1
+        ]
+        if repeated:
+            raise InputError(
+                f"{self.source}: {len(repeated)} synonyms occur more than once, which makes their "
+                f"classes indistinguishable: {', '.join(repeated[:10])}; keep each in one class"
+            )
+        return self
+
+    def provenance(self) -> dict[str, Any]:
+        """For result files: ``source``, ``sha256``, number of ``classes`` and of ``names``.
+
+        The hash is of the text with one class per line, synonyms joined by commas.
         """
         text = "\n".join(",".join(synonyms) for synonyms in self.classes)
         return {
@@ -129,8 +143,8 @@ class Vocabulary:
     def sample_synonyms(self) -> list[int]:
         """One row number (0..Ka-1) per class, drawn with Python's global generator.
 
-        The trainer seeds that generator alike on every rank, so that all processes of a step
-        classify into the same words.
+        The trainer seeds that generator identically on every rank, so that all processes of a
+        training step classify into the same synonyms.
         """
         rows, start = [], 0
         for count in self.num_synonyms:
@@ -139,47 +153,54 @@ class Vocabulary:
         return rows
 
     def seen_in(self, train: "Vocabulary") -> Tensor:
-        """bool [K]: the class shares a name with any class of ``train``."""
+        """bool [K]: whether the class shares a synonym with any class of ``train``."""
         known = set(train.synonyms)
         return torch.tensor([not known.isdisjoint(synonyms) for synonyms in self.classes])
 
     def class_of_train_class(self, train: "Vocabulary") -> Tensor:
-        """int64 [K_train + 1]: this vocabulary's class for every train class, K where none.
+        """int64 [K_train + 1]: this vocabulary's class for every training class, K if none.
 
-        A train class goes to the first class here that shares a name; the last entry (void) is K.
+        A training class maps to the first class here that shares a synonym; the last entry (void)
+        is K.
         """
         first_class: dict[str, int] = {}
         for index, synonyms in enumerate(self.classes):
             for name in synonyms:
                 first_class.setdefault(name, index)
-        nowhere = len(self)
+        none = len(self)
         table = [
-            min((first_class.get(name, nowhere) for name in synonyms), default=nowhere)
+            min((first_class.get(name, none) for name in synonyms), default=none)
             for synonyms in train.classes
         ]
-        return torch.tensor([*table, nowhere])
+        return torch.tensor([*table, none])
+
+
+def split_synonyms(name: str, place: str) -> tuple[str, ...]:
+    """``"person, child"`` -> ``("person", "child")``; an InputError starts with ``place``."""
+    synonyms = tuple(part.strip() for part in name.split(","))
+    if not all(synonyms):
+        raise InputError(
+            f"{place}: {name.strip()!r} has an empty synonym; separate synonyms by single commas"
+        )
+    return synonyms
+
+
+def class_names_of(metadata: Any) -> list[str]:
+    """Names of a registered dataset's classes: its ``stuff_classes``, else its ``thing_classes``.
+
+    Raises:
+        InputError: it has neither.
+    """
+    for attribute in ("stuff_classes", "thing_classes"):
+        names = metadata.get(attribute, None)
+        if names:
+            return list(names)
+    raise InputError(
+        f"dataset {metadata.name!r} has no class names: its metadata needs stuff_classes "
+        "(all classes) or thing_classes; is the name spelled correctly and registered?"
+    )
 
 
 def registered_vocabulary(dataset_name: str) -> Vocabulary:
-    """The words under which a dataset is registered; ValueError when it has none."""
+    """The classes under which a dataset is registered; an InputError if it has none."""
     return Vocabulary.from_metadata(MetadataCatalog.get(dataset_name))
-
-
-def shared_vocabulary(
-    datasets: Sequence[str],
-    vocabulary_of: Callable[[str], Vocabulary] = registered_vocabulary,
-) -> Vocabulary | None:
-    """The one vocabulary of registered training sets; None for none.
-
-    Raises:
-        ValueError: the sets do not agree class by class.
-    """
-    vocabularies = [vocabulary_of(name) for name in datasets]
-    for name, vocabulary in zip(datasets, vocabularies, strict=True):
-        if vocabulary != vocabularies[0]:
-            raise InputError(
-                f"DATASETS.TRAIN: {datasets[0]!r} ({len(vocabularies[0])} classes) and {name!r} "
-                f"({len(vocabulary)} classes) have different classes; train on sets that share "
-                "one vocabulary"
-            )
-    return vocabularies[0] if vocabularies else None

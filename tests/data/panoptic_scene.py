@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 
 SIZES = {7: (61, 90), 12: (80, 52)}  # image id -> height, width
 _VOID_ROWS = 5
@@ -24,8 +24,10 @@ def make_coco_panoptic(root: Path, split: str = "val") -> Path:
         "images": [],
         "annotations": [],
         "categories": [
-            {"id": c.category_id, "name": c.synonyms[0], "isthing": int(c.is_thing)}
-            for c in classes
+            {"id": category, "name": synonyms[0], "isthing": int(is_thing)}
+            for category, synonyms, is_thing in zip(
+                classes.ids, classes.classes, classes.is_thing, strict=True
+            )
         ],
     }
     coco = root / "coco"

@@ -164,7 +164,7 @@ def test_missing_images_are_counted_and_named(panoptic_entry: dict[str, Any]) ->
         ({"images": "nowhere"}, FileNotFoundError, "nowhere is no folder"),
         ({"words": "absent.txt"}, FileNotFoundError, r"absent\.txt does not exist"),
         ({"words": ["dog", "cat, dog"]}, ValueError, r"'dog' \(classes 0, 1\)"),
-        ({"words": ["dog", "cat,,"]}, ValueError, "empty word"),
+        ({"words": ["dog", "cat,,"]}, ValueError, "empty synonym"),
         ({"words": 3}, ValueError, "words must be the path"),
         ({"ignore": 7}, ValueError, "also the value of the class 'dog, puppy'"),
         ({"ignore": "void"}, ValueError, "ignore must be a pixel value"),

@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as mask_codec
 
 from maskclippp.data.instances import InstanceDataset, load_instance_records
-from maskclippp.words.class_lists import ClassEntry
+from maskclippp.words import Vocabulary
 from tests.data.registered_layouts import HEIGHT, WIDTH, Instances, make_instances
 
 IDS = (2, 5, 9)
@@ -20,9 +20,11 @@ DATASET = InstanceDataset(
     name="test_instances",
     images="images/part",
     instances_json=LAYOUT.json,
-    class_list=(
-        *(ClassEntry(identity, True, (1, 2, 3), f"thing {identity}") for identity in IDS),
-        ClassEntry(1, False, (4, 5, 6), "stuff"),
+    class_list=Vocabulary(
+        (*((f"thing {category}",) for category in IDS), ("stuff",)),
+        ids=(*IDS, 1),
+        is_thing=(*(True for _ in IDS), False),
+        colors=(*((1, 2, 3) for _ in IDS), (4, 5, 6)),
     ),
     preparation="run the script",
 )

@@ -18,7 +18,7 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.data.coco_panoptic import coco_panoptic
 from maskclippp.data.mappers import build_train_mapper
 from maskclippp.data.panoptic import load_panoptic_records
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.plain_mappers import (
     Expected,
@@ -64,7 +64,7 @@ def recorded_record(name: str, run: dict[str, Any]) -> dict[str, Any]:
     coco = sample_root() / "coco"
     content = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
     (image,) = (i for i in content["images"] if i["file_name"] == run["image_file"])
-    positions = {c.category_id: i for i, c in enumerate(load_class_list("coco_panoptic"))}
+    positions = load_class_list("coco_panoptic").positions
     objects = [
         {**a, "category_id": positions[a["category_id"]]}
         for a in content["annotations"]

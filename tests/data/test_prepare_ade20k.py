@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from maskclippp.data.ade20k_index import read_image_paths
 from maskclippp.data.ade20k_sources import read_instances, thing_categories
 from maskclippp.files.images import read_image
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 from tests.data.original_layouts import (
     ADE_FOLDERS,
     FULL_SIZES,
@@ -103,7 +103,7 @@ def test_things_are_painted_over_stuff_and_cover_what_is_no_instance_with_void(
     file = f"{name}.png"
     labels = pixels(scenes / "annotations" / ADE_FOLDERS[split] / file)
     colors = pixels(scenes / "annotations_instance" / ADE_FOLDERS[split] / file)
-    is_thing = [entry.is_thing for entry in load_class_list("ade20k_150")]
+    is_thing = list(load_class_list("ade20k_150").is_thing)
     ids = segment_ids(scenes / f"ade20k_panoptic_{split}" / file)
     made = content(scenes / f"ade20k_panoptic_{split}.json")
     annotation = next(entry for entry in made["annotations"] if entry["image_id"] == name)

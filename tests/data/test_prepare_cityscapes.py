@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 from tests.data.original_layouts import SIZES, STEMS, make_cityscapes
 from tests.data.preparation_runs import load_script, pixels, run_process, segment_ids
 
@@ -64,7 +64,5 @@ def test_json_lists_classes_areas_boxes_and_crowds(
 def test_classes_are_those_of_the_registered_dataset() -> None:
     classes = load_class_list("cityscapes_19")
     script = load_script("prepare_cityscapes_panoptic")
-    assert list(script.CLASSES) == [entry.category_id for entry in classes]
-    assert [label >= script.FIRST_THING for label in script.CLASSES] == [
-        entry.is_thing for entry in classes
-    ]
+    assert tuple(script.CLASSES) == classes.ids
+    assert tuple(label >= script.FIRST_THING for label in script.CLASSES) == classes.is_thing

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskclippp.words.class_lists import load_class_list
+from maskclippp.words import load_class_list
 from tests.data.original_layouts import STEMS, make_coco_stuff
 from tests.data.preparation_runs import load_script, pixels, run_process
 
@@ -32,6 +32,4 @@ def test_values_become_contiguous(coco: Path, split: str, stem: str) -> None:
 def test_classes_are_those_of_the_registered_dataset() -> None:
     values = load_script("prepare_coco_stuff_sem_seg").CLASS_VALUES
     assert len(values) == 171
-    assert [value + 1 for value in values] == [
-        entry.category_id for entry in load_class_list("coco_stuff_171")
-    ]
+    assert tuple(value + 1 for value in values) == load_class_list("coco_stuff_171").ids

@@ -88,7 +88,7 @@ def test_459_classes_come_from_the_matlab_files(context: Path, split: str, stem:
 def test_the_59_classes_are_those_of_pascal_in_detail() -> None:
     """Their category ids, which its own evaluation uses."""
     script = load_script("prepare_pascal_ctx_sem_seg")
-    assert [entry.category_id for entry in script.load_class_list("pascal_context_59")] == [
+    assert list(script.load_class_list("pascal_context_59").ids) == [
         *(2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98),
         *(104, 105, 113, 115, 144, 158, 159, 162, 187, 189, 207, 220, 232, 258, 259, 260),
         *(284, 295, 296, 308, 324, 326, 347, 349, 354, 355, 360, 366, 368, 397, 415, 416),

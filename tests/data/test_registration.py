@@ -50,9 +50,10 @@ def own_name() -> Iterator[str]:
 
 
 def panoptic_categories(name: str, shift: int = 0) -> list[dict[str, Any]]:
+    classes = PANOPTIC_OF[name].classes
     return [
-        {"id": c.category_id + shift, "name": f"name {c.category_id}", "isthing": int(c.is_thing)}
-        for c in PANOPTIC_OF[name].classes
+        {"id": category + shift, "name": f"name {category}", "isthing": int(is_thing)}
+        for category, is_thing in zip(classes.ids, classes.is_thing, strict=True)
     ]
 
 
@@ -62,7 +63,7 @@ def panoptic_records(name: str, root: Path) -> list[dict[str, Any]]:
 
 
 def instance_records(name: str, root: Path) -> list[dict[str, Any]]:
-    ids = [c.category_id for c in INSTANCES_OF[name].classes]
+    ids = INSTANCES_OF[name].classes.ids
     make_instances(root, INSTANCES[name], ids)
     return load_instance_records(INSTANCES_OF[name], root, check_files=True)
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import maskclippp.clip  # noqa: F401  (makes the model known to open_clip)
 from maskclippp.data.shapes import dataset
 from maskclippp.data.shapes.vocabulary import CLASSES
-from maskclippp.words.vocabulary import get_templates
+from maskclippp.words.templates import get_templates
 
 WEIGHTS = Path(dataset.__file__).parent / "weights" / "shapes_clip.safetensors"
 

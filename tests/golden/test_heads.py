@@ -17,7 +17,8 @@ from maskclippp.inference.class_logits import (
     train_to_test_logits,
 )
 from maskclippp.masks.batching import PaddedBatch
-from maskclippp.words.vocabulary import TEMPLATES, Vocabulary
+from maskclippp.words.templates import TEMPLATES
+from maskclippp.words.vocabulary import Vocabulary
 from tests.golden_cases import GoldenCase, cases
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskclippp.words.openseg import LISTS
+from maskclippp.words.openseg import openseg_lists
 from tests.golden_cases import REPOSITORY
 from tests.http_server import Server
 from tests.words.test_sources import published_lists
@@ -32,7 +32,7 @@ def test_published_lists_are_kept_and_others_refused(tmp_path: Path) -> None:
     published = [] if folder is None else sorted(folder.glob("*.txt"))
     for file in published:
         (remote / file.name).write_bytes(file.read_bytes())
-    wrong = remote / LISTS[0].file
+    wrong = remote / openseg_lists()[0].file
     wrong.write_text("1:person")
     with Server(remote) as server:
         result = run("vocabularies", "--origin", server.url, cache=cache)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from maskclippp.words.class_lists import ClassEntry, load_class_list
+from maskclippp.words import load_class_list
 from tests.golden_cases import REPOSITORY, golden_root
 
 
@@ -103,17 +103,17 @@ def test_every_list_has_expectations() -> None:
 def test_counts_ids_and_names(name: str) -> None:
     classes, expected = load_class_list(name), EXPECTED[name]
     assert len(classes) == expected.classes
-    assert sum(entry.is_thing for entry in classes) == expected.things
-    found = {i: (classes[i].category_id, classes[i].synonyms[0]) for i in expected.names}
+    assert sum(classes.is_thing) == expected.things
+    found = {i: (classes.ids[i], classes.classes[i][0]) for i in expected.names}
     assert found == expected.names
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_words_are_clean(name: str) -> None:
-    for entry in load_class_list(name):
-        for word in entry.synonyms:
-            assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9' -]*[a-zA-Z0-9.]", word), entry.words
-        assert len(entry.synonyms) <= 4 or entry.synonyms[0] in ("background", "person")
+    for synonyms in load_class_list(name).classes:
+        for word in synonyms:
+            assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9' -]*[a-zA-Z0-9.]", word), synonyms
+        assert len(synonyms) <= 4 or synonyms[0] in ("background", "person")
 
 
 @pytest.mark.parametrize(
@@ -121,19 +121,17 @@ def test_words_are_clean(name: str) -> None:
     [("pascal_voc_20", "pascal_voc_21"), ("pascal_context_59", "pascal_context_459")],
 )
 def test_classes_of_a_part_have_the_ids_of_the_whole(part: str, whole: str) -> None:
-    by_id = {entry.category_id: entry for entry in load_class_list(whole)}
-    different = [
-        (entry.words, by_id[entry.category_id].words)
-        for entry in load_class_list(part)
-        if not set(entry.synonyms) & set(by_id[entry.category_id].synonyms)
-    ]
+    classes = load_class_list(part)
+    pairs = zip(classes.classes, load_class_list(whole).by_ids(classes.ids).classes, strict=True)
+    different = [pair for pair in pairs if set(pair[0]).isdisjoint(pair[1])]
     assert different == []
 
 
 def test_things_of_coco_stuff_are_those_of_coco_panoptic() -> None:
     def things(name: str) -> list[tuple[int, str, tuple[int, int, int]]]:
-        classes: list[ClassEntry] = [c for c in load_class_list(name) if c.is_thing]
-        return [(c.category_id, c.synonyms[0], c.color) for c in classes]
+        found = load_class_list(name).things()
+        plainest = [synonyms[0] for synonyms in found.classes]
+        return list(zip(found.ids, plainest, found.colors, strict=True))
 
     assert things("coco_stuff_171") == things("coco_panoptic")
 
@@ -145,21 +143,23 @@ def test_order_is_that_of_openseg() -> None:
         ours, theirs = load_class_list(name), openseg_words(file)
         assert len(ours) == len(theirs), name
         apart = [
-            entry.words
-            for entry, words in zip(ours, theirs, strict=True)
-            if {plain(word) for word in entry.synonyms}.isdisjoint(words)
+            synonyms
+            for synonyms, words in zip(ours.classes, theirs, strict=True)
+            if {plain(word) for word in synonyms}.isdisjoint(words)
         ]
         assert len(apart) / len(ours) <= LARGEST_SHARE_APART, name
         all_words = set().union(*theirs)
-        assert [words for words in apart if plain(words.split(",")[0]) in all_words] == [], name
+        assert [synonyms for synonyms in apart if plain(synonyms[0]) in all_words] == [], name
 
 
 def test_words_are_not_those_of_openseg() -> None:
     """Among the classes for which OpenSeg has several words, few have just these with us."""
     for name, file in openseg_lists():
         pairs = [
-            ({plain(word) for word in entry.synonyms}, words)
-            for entry, words in zip(load_class_list(name), openseg_words(file), strict=True)
+            ({plain(word) for word in synonyms}, words)
+            for synonyms, words in zip(
+                load_class_list(name).classes, openseg_words(file), strict=True
+            )
             if len(words) > 1
         ]
         assert sum(ours == theirs for ours, theirs in pairs) / len(pairs) < 0.3, name

@@ -8,10 +8,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from maskclippp.words import openseg, sources
-from maskclippp.words.openseg import LISTS, OpenSegList, downloaded
+from maskclippp.words.openseg import OpenSegList, downloaded, openseg_lists
 from maskclippp.words.sources import (
     evaluation_vocabulary,
-    read_words,
+    read_selection,
     resolved_selection,
     training_vocabulary,
 )
@@ -28,7 +28,7 @@ MetadataCatalog.get(PLAIN).set(stuff_classes=["sky, air", "dog", "tree"])
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
     monkeypatch.setenv("MASKCLIPPP_CACHE", str(tmp_path))
-    sources._say_that_lists_are_absent.cache_clear()
+    sources._report_missing_lists.cache_clear()
     return tmp_path / "vocabularies"
 
 
@@ -48,10 +48,10 @@ def lists(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     words.update({identity: f"thing number {identity},object {identity}" for identity in ids})
     text = "\n".join(f"{identity}:{name}" for identity, name in words.items())
     (cache / "ours.txt").write_text(text)
-    (published,) = (entry for entry in LISTS if COCO in entry.dataset_names)
+    (published,) = (entry for entry in openseg_lists() if COCO in entry.datasets)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    ours = OpenSegList("ours.txt", sha256, published.datasets, by_dataset_id=True)
-    monkeypatch.setattr(openseg, "LISTS", (ours,))
+    ours = OpenSegList("ours.txt", sha256, published.datasets, by_category_id=True)
+    monkeypatch.setattr(openseg, "openseg_lists", lambda: (ours,))
     return cache
 
 
@@ -134,7 +134,7 @@ def test_a_selection_that_means_nothing_is_explained(
     selection: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        read_words(selection)
+        read_selection(selection)
 
 
 def test_a_users_file_may_not_repeat_words(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_the_provenance_tells_words_apart() -> None:
 
 
 def test_every_list_is_known_by_its_hash_and_used_by_one_registration_each() -> None:
-    assert len({entry.file for entry in LISTS}) == 10
-    assert all(len(entry.sha256) == 64 for entry in LISTS)
-    names = [name for entry in LISTS for name in entry.dataset_names]
+    assert len({entry.file for entry in openseg_lists()}) == 10
+    assert all(len(entry.sha256) == 64 for entry in openseg_lists())
+    names = [name for entry in openseg_lists() for name in entry.datasets]
     assert len(names) == len(set(names))
     assert downloaded() == (0, 10)
 
@@ -175,9 +175,9 @@ def test_published_lists_fit_the_registered_classes(cache: Path) -> None:
         assert downloaded()[0] == 0
         return
     cache.symlink_to(folder)
-    for entry in LISTS:
+    for entry in openseg_lists():
         assert hashlib.sha256((folder / entry.file).read_bytes()).hexdigest() == entry.sha256
-        for name in sorted(entry.dataset_names):
+        for name in sorted(entry.datasets):
             if name not in DatasetCatalog.list():
                 continue  # there is no Mapillary training set, for example
             theirs, ours = evaluation_vocabulary(name, "openseg"), registered_vocabulary(name)

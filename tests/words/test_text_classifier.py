@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from benchmarks.plain import model as plain
+from maskclippp.words.templates import TEMPLATES
 from maskclippp.words.text_classifier import TextClassifier
-from maskclippp.words.vocabulary import TEMPLATES
 from tests.engine.processes import run_in_processes
 from tests.tiny_models import tiny_text_tower
 

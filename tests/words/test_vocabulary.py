@@ -1,4 +1,4 @@
-"""Class names, synonyms, templates, and how the words of two datasets relate."""
+"""Classes, synonyms, and how two vocabularies relate."""
 
 import random
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 
-from maskclippp.words.vocabulary import TEMPLATES, Vocabulary, get_templates
+from maskclippp.words.vocabulary import Vocabulary
 from tests.tiny_models import TEST_CLASSES, TEST_SET, TRAIN_CLASSES
 
 
@@ -25,7 +25,7 @@ def test_synonyms_are_split_at_commas_and_stripped() -> None:
 
 @pytest.mark.parametrize("name", ["", "cat,", "cat,,kitten", " , "])
 def test_an_empty_name_is_refused_with_its_class(name: str) -> None:
-    with pytest.raises(ValueError, match=r"my words: class 1 is .* empty name"):
+    with pytest.raises(ValueError, match=r"my words, class 1: .* has an empty synonym"):
         Vocabulary.from_class_names(["dog", name], source="my words")
 
 
@@ -80,12 +80,26 @@ def test_a_train_class_goes_to_the_first_test_class_that_shares_a_name() -> None
     assert test.class_of_train_class(train).tolist() == [1, 3, 0, 3]
 
 
-def test_every_template_has_one_place_for_the_name() -> None:
-    assert {len(TEMPLATES[name]) for name in TEMPLATES} == {1, 14, 80}
-    for name in TEMPLATES:
-        assert all("a zebra" in template.format("a zebra") for template in get_templates(name))
+def test_repeated_synonyms_are_listed_with_their_classes() -> None:
+    words = vocabulary("dog, puppy", "cat", "puppy", "cat")
+    with pytest.raises(
+        ValueError, match=r"2 synonyms .*'puppy' \(classes 0, 2\), 'cat' \(classes 1,"
+    ):
+        words.require_unique()
 
 
-def test_unknown_templates_list_the_valid_names() -> None:
-    with pytest.raises(ValueError, match=r"TEMPLATES: 't15' is not one of \['t1', 't14', 't80'\]"):
-        get_templates("t15")
+def test_classes_are_selected_with_all_that_is_known_of_them() -> None:
+    words = Vocabulary(
+        (("sky",), ("dog", "puppy"), ("cat",)),
+        "mine",
+        ids=(9, 4, 6),
+        is_thing=(False, True, True),
+        colors=((1, 1, 1), (2, 2, 2), (3, 3, 3)),
+    )
+    assert words.positions == {9: 0, 4: 1, 6: 2}
+    things = words.things()
+    assert things.names == ("dog, puppy", "cat")
+    assert (things.ids, things.is_thing) == ((4, 6), (True, True))
+    assert things.colors == ((2, 2, 2), (3, 3, 3))
+    assert words.by_ids([4, 9]).classes == (("dog", "puppy"), ("sky",))
+    assert vocabulary("sky", "dog").things() == Vocabulary(())

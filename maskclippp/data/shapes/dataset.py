@@ -24,7 +24,7 @@ from maskclippp.data.shapes.scenes import Scene, draw_scene
 from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, TINTS, ShapesClass
 from maskclippp.errors import UnreadableFileError
 from maskclippp.files.cache import cache_folder
-from maskclippp.words.class_lists import ClassEntry
+from maskclippp.words import Vocabulary
 
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
 SPLIT_SIZES = {"train": 1200, "val": 130}
@@ -40,6 +40,18 @@ def scene_of(split: str, index: int) -> Scene:
 def classes_of(split: str) -> tuple[ShapesClass, ...]:
     """The annotated classes of a split, things first; their order gives the contiguous ids."""
     return tuple(c for c in CLASSES if c.is_seen or split == "val")
+
+
+def vocabulary_of(split: str) -> Vocabulary:
+    """The classes of :func:`classes_of` as datasets are registered with."""
+    classes = classes_of(split)
+    return Vocabulary(
+        tuple(c.names for c in classes),
+        f"shapes_{split}",
+        ids=tuple(c.id for c in classes),
+        is_thing=tuple(c.is_thing for c in classes),
+        colors=tuple(_color(c) for c in classes),
+    )
 
 
 def shapes_folder() -> Path:
@@ -59,7 +71,7 @@ def register_shapes() -> None:
                 panoptic_maps=f"{split}/panoptic",
                 semantic_maps=f"{split}/semantic",
                 instances_json=f"{split}/instances.json",
-                class_list=tuple(_class_entry(c) for c in classes_of(split)),
+                class_list=vocabulary_of(split),
                 make_files=functools.partial(make_split, split, root),
                 preparation=f"it draws itself; remove {root / split} to have it drawn again",
             ),
@@ -180,10 +192,6 @@ def _semantic_map(scene: Scene, classes: tuple[ShapesClass, ...]) -> NDArray[np.
     position = {c: i for i, c in enumerate(classes)}
     labels = [VOID, *(position.get(segment.category, VOID) for segment in scene.segments)]
     return np.array(labels, dtype=np.uint8)[scene.segment_ids]
-
-
-def _class_entry(category: ShapesClass) -> ClassEntry:
-    return ClassEntry(category.id, category.is_thing, _color(category), ", ".join(category.names))
 
 
 def _color(category: ShapesClass) -> tuple[int, int, int]:
