@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from maskclippp.clip.model_names import model_config, open_clip_name
 from maskclippp.clip.pretrained import read_pretrained
-from maskclippp.clip.weight_layouts import ClipWeights, load_exactly, resize_positions
+from maskclippp.clip.weight_layouts import ClipWeights, resize_positions
 from maskclippp.errors import InputError
+from maskclippp.files.state_dicts import load_exactly
 
 
 def load_visual_tower(node: CfgNode) -> nn.Module:

@@ -18,8 +18,8 @@ from maskclippp.clip.visual_encoder import (
     VisualEncoder,
     input_arguments,
 )
-from maskclippp.clip.weight_layouts import load_exactly
 from maskclippp.errors import InputError
+from maskclippp.files.state_dicts import load_exactly
 from maskclippp.files.weights import read_weights
 from maskclippp.masks.batching import PaddedBatch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY

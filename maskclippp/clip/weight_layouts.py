@@ -32,9 +32,6 @@ _DERIVED = re.compile(r"(^|\.)(attn_mask|rope\.freqs_cos|rope\.freqs_sin)$")
 # Position embeddings of a class token and a square grid: EVA and timm, ViT, ResNet.
 _POSITION_KEYS = ("trunk.pos_embed", "positional_embedding", "attnpool.positional_embedding")
 
-_SHOWN_PROBLEMS = 10
-_LEAST_KNOWN = 0.1  # share of a tower's names below which problems are not listed one by one
-
 
 @dataclass
 class ClipWeights:
@@ -98,34 +95,6 @@ def split_clip_state(state: Mapping[str, Tensor], *, source: str) -> ClipWeights
     )
 
 
-def load_exactly(
-    tower: nn.Module, state: Mapping[str, Tensor], *, source: str, model_name: str
-) -> None:
-    """Load a tower so that every key is used exactly once.
-
-    Args:
-        source: where the tensors come from, for messages.
-        model_name: what the tower belongs to, for messages.
-
-    Raises:
-        ValueError: keys or shapes disagree; lists them.
-    """
-    own = tower.state_dict()
-    problems = [f"missing {key}" for key in own if key not in state]
-    problems += [f"unexpected {key}" for key in state if key not in own]
-    problems += [
-        f"{key}: expected shape {list(own[key].shape)}, found {list(value.shape)}"
-        for key, value in state.items()
-        if key in own and own[key].shape != value.shape
-    ]
-    if problems:
-        raise InputError(
-            f"the weights {source!r} do not fit {model_name!r} "
-            f"({len(problems)} disagreements){_describe(problems, own, state)}"
-        )
-    tower.load_state_dict(state)
-
-
 def resize_positions(
     state: Mapping[str, Tensor], tower: nn.Module, *, source: str
 ) -> dict[str, Tensor]:
@@ -159,23 +128,6 @@ def _eva_by_timm_names(visual: dict[str, Tensor], source: str) -> dict[str, Tens
             f"the weights {source!r} have tensors twice: by the names of EVA-CLIP and of timm"
         )
     return {f"trunk.{key}": value for key, value in renamed.items()}
-
-
-def _describe(problems: list[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """The first problems; or one line when the file is of another kind of model."""
-    known = sum(key in own for key in state)
-    if known < _LEAST_KNOWN * len(own):
-        return (
-            f": only {known} of the tower's {len(own)} tensors are in the file, which seems to be "
-            f"of another model. It has {_examples(state)}; the tower has {_examples(own)}"
-        )
-    hidden = len(problems) - _SHOWN_PROBLEMS
-    shown = [*problems[:_SHOWN_PROBLEMS], *([f"and {hidden} more"] if hidden > 0 else [])]
-    return ":\n  " + "\n  ".join(shown)
-
-
-def _examples(state: Mapping[str, Tensor]) -> str:
-    return ", ".join(sorted(state)[:3]) + ", ..." if state else "nothing for it"
 
 
 def _grid_side(positions: Tensor) -> int | None:

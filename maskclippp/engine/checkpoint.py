@@ -14,6 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from maskclippp.errors import MissingFileError, UnreadableFileError
 from maskclippp.files.atomic import atomic_write
+from maskclippp.files.state_dicts import compare, describe_keys
 from maskclippp.files.weights import (
     CheckpointError,
     UnreadableCheckpointError,
@@ -23,7 +24,6 @@ from maskclippp.files.weights import (
 
 logger = logging.getLogger(__name__)
 
-KEYS_PER_PREFIX = 5  # so many keys are named in full per component of the model
 _PERIODIC_NAME = re.compile(r"model_(\d{7}|final)\.pth")
 
 
@@ -204,46 +204,25 @@ def load_weights(
     """
     state = strip_common_prefix(state, "module.")
     own = model.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    unexpected = [key for key in state if key not in own]
-    missing = [key for key, _ in _with_prefixes(own, prefixes) if key not in state]
-    misshapen = [
-        f"{key} (file: {tuple(value.shape)}, model: {tuple(own[key].shape)})"
-        for key, value in state.items()
-        if key in own and value.shape != own[key].shape
-    ]
-    if not fitting:
+    found = compare(state, model)
+    if not found.fitting:
         raise CheckpointError(
             f"nothing in checkpoint {source} fits the model: "
             f"it has {describe_keys(state)}; the model has {describe_keys(own)}"
         )
-    model.load_state_dict(fitting, strict=False)
-    logger.info("Loaded %d of %d tensors from %s", len(fitting), len(state), source)
+    model.load_state_dict(found.fitting, strict=False)
+    logger.info("Loaded %d of %d tensors from %s", len(found.fitting), len(state), source)
+    expected = {key for key, _ in _with_prefixes(own, prefixes)}
     problems = {
-        "tensors of another shape, skipped": misshapen,
-        "keys that the model does not have, ignored": unexpected,
-        "keys that the file lacks, left as they were": missing,
+        "tensors of another shape, skipped": found.misshapen,
+        "keys that the model does not have, ignored": found.unexpected,
+        "keys that the file lacks, left as they were": [
+            key for key in found.missing if key in expected
+        ],
     }
     for problem, keys in problems.items():
         if keys:
             logger.warning("%s: %d %s: %s", source, len(keys), problem, describe_keys(keys))
-
-
-def describe_keys(keys: Iterable[str]) -> str:
-    """State-dict keys by first component: how many, and the first few in full."""
-    groups: dict[str, list[str]] = {}
-    for key in keys:
-        component, _, rest = key.partition(".")
-        groups.setdefault(component, []).append(rest or key)
-    if not groups:
-        return "no keys"
-    return "; ".join(_describe_group(component, rests) for component, rests in groups.items())
-
-
-def _describe_group(component: str, rests: list[str]) -> str:
-    shown = ", ".join(rests[:KEYS_PER_PREFIX])
-    hidden = len(rests) - KEYS_PER_PREFIX
-    return f"{len(rests)} in {component}: {shown}" + (f" and {hidden} more" if hidden > 0 else "")
 
 
 def _with_prefixes(

@@ -1,4 +1,4 @@
-"""Checkpoints of trained generators: where they are published, and how a head takes its weights."""
+"""Checkpoints of trained generators: where they are published, and how they are loaded."""
 
 import logging
 import re
@@ -8,8 +8,8 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from torch import nn
 
-from maskclippp.clip.weight_layouts import load_exactly
 from maskclippp.errors import InputError, MissingFileError
+from maskclippp.files.state_dicts import compare, load_exactly
 from maskclippp.files.weights import read_weights
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _VOID_KEY = "void_embedding.weight"
 _QUERIES_KEY = "predictor.query_feat.weight"
 _OLD_QUERIES_KEY = "predictor.static_query.weight"
 
-# Weights that ship with the package, by the names that configs give them.
+# Weights that ship with the package, by their names in configs.
 _SHAPES = Path(__file__).resolve().parents[1] / "data" / "shapes" / "weights"
 _SHIPPED = {
     "shapes": _SHAPES / "shapes_fcclip.safetensors",
@@ -29,8 +29,8 @@ _SHIPPED = {
 _MASK2FORMER = "https://dl.fbaipublicfiles.com/maskformer/mask2former/coco/panoptic"
 _FCCLIP_PAGE = "https://github.com/bytedance/fc-clip"
 _MAFTP_PAGE = "https://github.com/jiaosiyu1999/MAFT-Plus"
-# File names of the published configs, and where the files come from: an address of the file
-# itself, or the page that links to it.
+# Where the files named in published configs come from: the URL of the file, or of the page that
+# links to it.
 _ORIGINS = {
     "maskformer2_swin_tiny_bs16_50ep_final_9fd0ae.pkl": (
         f"{_MASK2FORMER}/maskformer2_swin_tiny_bs16_50ep/model_final_9fd0ae.pkl"
@@ -47,10 +47,10 @@ _ORIGINS = {
 
 
 def check_present(file: str, key: str) -> Path:
-    """The path of a generator's checkpoint; ``shapes`` names the one that ships with the package.
+    """The path of a generator's checkpoint; names in ``_SHIPPED`` are those of the package.
 
     Raises:
-        FileNotFoundError: it is not there; says where it is published and how to get it.
+        MissingFileError: it does not exist; says where it is published and how to get it.
     """
     if file in _SHIPPED:
         return _SHIPPED[file]
@@ -75,16 +75,16 @@ def check_present(file: str, key: str) -> Path:
 def load_head(parts: Mapping[str, nn.Module], node: CfgNode) -> None:
     """Load the parts of a generator from the checkpoint that its config names.
 
-    They are the keys ``sem_seg_head.*`` and ``void_embedding.weight``; what else the checkpoint
-    holds is somebody else's.
+    Their keys are ``sem_seg_head.*`` and ``void_embedding.weight``; other keys of the checkpoint
+    are ignored.
 
     Args:
         parts: by the first components of their keys, without ``sem_seg_head.``.
         node: the config node SEGMENTOR.
 
     Raises:
-        FileNotFoundError: see :func:`check_present`.
-        ValueError: the checkpoint is of another architecture; lists what disagrees.
+        MissingFileError: see :func:`check_present`.
+        InputError: the checkpoint has another architecture; lists the disagreements.
     """
     file, key = node.PRETRAINED, "MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED"
     if file == "random":
@@ -94,17 +94,17 @@ def load_head(parts: Mapping[str, nn.Module], node: CfgNode) -> None:
     if _OLD_QUERIES_KEY in state:
         state[_QUERIES_KEY] = state.pop(_OLD_QUERIES_KEY)
     head = nn.ModuleDict(parts)
-    own = head.state_dict()
-    found, expected = state.get(_QUERIES_KEY), own[_QUERIES_KEY]
+    found, expected = state.get(_QUERIES_KEY), head.get_parameter(_QUERIES_KEY)
     if found is not None and len(found) != len(expected):
         raise InputError(
             f"{key}: {file} has {len(found)} queries, but MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is "
             f"{len(expected)}; set it to {len(found)}"
         )
-    unused = sorted(state.keys() - own.keys())
-    # Layers beyond those of the config would be missed; what no layer resembles, nobody misses.
-    kinds = {_without_numbers(name) for name in own}
-    foreign = [name for name in unused if _without_numbers(name) not in kinds]
+    # Extra *layers* mean that the config is too shallow: an error. Keys unlike those of any layer
+    # belong to other modules: a warning.
+    kinds = {_without_numbers(key) for key in head.state_dict()}
+    unexpected = sorted(compare(state, head).unexpected)
+    foreign = [key for key in unexpected if _without_numbers(key) not in kinds]
     if foreign:
         examples = foreign[:3]
         logger.warning("%s: %d entries are not used, for example %s", file, len(foreign), examples)
@@ -113,7 +113,7 @@ def load_head(parts: Mapping[str, nn.Module], node: CfgNode) -> None:
 
 
 def _without_numbers(key: str) -> str:
-    """What kind of parameter a key names, in whichever layer."""
+    """The kind of parameter that a key names, the same in all layers."""
     return re.sub(r"\d+", "0", key)
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from maskclippp.clip.eva_keys import to_published_keys
 from maskclippp.clip.open_clip_models import load_text_tower, load_visual_tower
-from maskclippp.clip.weight_layouts import load_exactly, split_clip_state
+from maskclippp.clip.weight_layouts import split_clip_state
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
+from maskclippp.files.state_dicts import load_exactly
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.clip.weight_files import node
 from tests.golden_cases import COMPACT_COPY, REPOSITORY, golden_root

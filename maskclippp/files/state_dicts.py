@@ -1,0 +1,104 @@
+"""How a state dict from a file fits a module: one comparison, then an error or a warning."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from maskclippp.errors import InputError
+
+_SHOWN_PROBLEMS = 10
+_SHOWN_KEYS_PER_GROUP = 5
+_LEAST_KNOWN = 0.1  # below this share of known keys, problems are not listed one by one
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A state dict compared with the module that it is meant for.
+
+    Attributes:
+        fitting: the tensors that fit by key and shape.
+        missing: keys of the module that the state dict lacks.
+        unexpected: keys that the module does not have.
+        misshapen: one message per key whose shapes differ.
+    """
+
+    fitting: dict[str, Tensor]
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+
+
+def compare(state: Mapping[str, Tensor], module: nn.Module) -> Comparison:
+    """Compare a state dict with a module by keys and shapes."""
+    own = module.state_dict()
+    return Comparison(
+        fitting={k: v for k, v in state.items() if k in own and own[k].shape == v.shape},
+        missing=[key for key in own if key not in state],
+        unexpected=[key for key in state if key not in own],
+        misshapen=[
+            f"{key}: expected shape {list(own[key].shape)}, found {list(value.shape)}"
+            for key, value in state.items()
+            if key in own and own[key].shape != value.shape
+        ],
+    )
+
+
+def load_exactly(
+    module: nn.Module, state: Mapping[str, Tensor], *, source: str, model_name: str
+) -> None:
+    """Load a state dict whose keys and shapes must be exactly those of the module.
+
+    Args:
+        module: what to load.
+        state: its tensors.
+        source: where the tensors come from, for messages.
+        model_name: what the module belongs to, for messages.
+
+    Raises:
+        InputError: keys or shapes disagree; lists them.
+    """
+    found = compare(state, module)
+    problems = [
+        *(f"missing {key}" for key in found.missing),
+        *(f"unexpected {key}" for key in found.unexpected),
+        *found.misshapen,
+    ]
+    if problems:
+        raise InputError(
+            f"the weights {source!r} do not fit {model_name!r} "
+            f"({len(problems)} disagreements){_describe(problems, module.state_dict(), state)}"
+        )
+    module.load_state_dict(state)
+
+
+def describe_keys(keys: Iterable[str]) -> str:
+    """State-dict keys grouped by first component: how many, and the first few in full."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        component, _, rest = key.partition(".")
+        groups.setdefault(component, []).append(rest or key)
+    return "; ".join(_describe_group(*group) for group in groups.items()) or "no keys"
+
+
+def _describe_group(component: str, rests: list[str]) -> str:
+    shown = ", ".join(rests[:_SHOWN_KEYS_PER_GROUP])
+    hidden = len(rests) - _SHOWN_KEYS_PER_GROUP
+    return f"{len(rests)} in {component}: {shown}" + (f" and {hidden} more" if hidden > 0 else "")
+
+
+def _describe(problems: list[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """The first problems; or one line if the file is of another kind of model."""
+    known = sum(key in own for key in state)
+    if known < _LEAST_KNOWN * len(own):
+        return (
+            f": only {known} of the tower's {len(own)} tensors are in the file, which seems to be "
+            f"of another model. It has {_examples(state)}; the tower has {_examples(own)}"
+        )
+    hidden = len(problems) - _SHOWN_PROBLEMS
+    shown = [*problems[:_SHOWN_PROBLEMS], *([f"and {hidden} more"] if hidden > 0 else [])]
+    return ":\n  " + "\n  ".join(shown)
+
+
+def _examples(state: Mapping[str, Tensor]) -> str:
+    return ", ".join(sorted(state)[:3]) + ", ..." if state else "nothing for it"
