@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from maskclippp.data.mappers.common import image_to_tensor
+from maskclippp.data.mappers.images import image_to_tensor
 from maskclippp.data.mappers.transforms import shortest_edge_size
 from maskclippp.errors import InputError
 from maskclippp.inference.postprocess import class_probabilities
@@ -168,7 +168,7 @@ class SemanticTestTimeAugmentation(nn.Module):
         for min_size in self.min_sizes:
             view_size = shortest_edge_size(image.height, image.width, min_size, self.max_size)
             resized = F.resize(image, list(view_size), v2.InterpolationMode.BILINEAR)
-            view = {**record, "image": image_to_tensor(resized, "RGB")}
+            view = {**record, "image": image_to_tensor(resized)}
             for mirrored in (False, True) if self.flip else (False,):
                 (found,) = self.model.classify_masks([_mirror(view) if mirrored else view])
                 yield ViewScores.of(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
-from maskclippp.data.mappers import TestMapper
+from maskclippp.data.mappers import EvaluationMapper
 from maskclippp.engine import Trainer
 from maskclippp.engine.checkpoint import Checkpointer
 from maskclippp.visualization import draw_labels
@@ -92,7 +92,7 @@ def _predictions(
     if view.weights is not None:
         Checkpointer(model).load(str(view.weights))
     model.set_test_dataset(DATASET)
-    mapper = TestMapper(cfg, DATASET, with_ground_truth=True)
+    mapper = EvaluationMapper(cfg, DATASET, with_ground_truth=True)
     loader = build_detection_test_loader(cfg, DATASET, mapper=mapper)
     for _, (record,) in zip(range(count), loader, strict=False):
         (result,) = model([record])

@@ -39,10 +39,10 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader  # noqa:
 from maskclippp.config.keys import get_cfg  # noqa: E402
 from maskclippp.config.merging import merge_config_file, merge_options  # noqa: E402
 from maskclippp.data.custom import register_custom_datasets  # noqa: E402
-from maskclippp.data.mappers.evaluation import TestMapper  # noqa: E402
+from maskclippp.data.mappers.evaluation import EvaluationMapper  # noqa: E402
 from maskclippp.engine.errors import exit_on_bad_input  # noqa: E402
 from maskclippp.files.atomic import atomic_write  # noqa: E402
-from maskclippp.generators import build_generator  # noqa: E402
+from maskclippp.generators import build_generator, check_generator  # noqa: E402
 from maskclippp.inference.postprocess import binary_masks  # noqa: E402
 from maskclippp.inference.settings import InferenceSettings  # noqa: E402
 from maskclippp.masks.mask_files import FORMATS, write_masks  # noqa: E402
@@ -150,12 +150,12 @@ def save(
 ) -> None:
     """Generate and write the masks of ``records`` under a progress bar."""
     if from_dataset:
-        mapper = TestMapper(cfg, cfg.DATASETS.TEST[0])
+        with_ground_truth = check_generator(cfg).needs_ground_truth
+        mapper = EvaluationMapper(cfg, cfg.DATASETS.TEST[0], with_ground_truth)
     else:
-        mapper = TestMapper(
+        mapper = EvaluationMapper(
             min_size=cfg.INPUT.MIN_SIZE_TEST,
             max_size=cfg.INPUT.MAX_SIZE_TEST,
-            image_format=cfg.INPUT.FORMAT,
             with_ground_truth=False,
         )
     generate = make_generator(cfg)

@@ -1,15 +1,15 @@
-"""The training loader: which records form which batch is decided before anything is loaded.
+"""The training loader: the records of every batch are chosen before anything is loaded.
 
 A batch is a list of (record index, position in the global sample stream). The main process draws
-these lists from detectron2's samplers; worker processes load them. So batches of the past can be
-skipped for free when a run is resumed, and each sample has a position to seed its augmentations.
+these lists from detectron2's samplers; worker processes load them. A resumed run therefore skips
+past batches at no cost, and each sample has a position that seeds its augmentation.
 """
 
 import itertools
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from detectron2.config import CfgNode
@@ -25,14 +25,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from maskclippp.data.mappers import build_train_mapper
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_image_size
+from maskclippp.records import Record
 from maskclippp.seeding import derive_seed, sample_seed, seeded_generators
 
-Record = dict[str, Any]
 Mapper = Callable[[Record], Record | None]
 
 
 class Records(Protocol):
-    """Records by number; each access gives a fresh copy that may be changed."""
+    """Records by index; each access returns a fresh copy that may be modified."""
 
     def __len__(self) -> int: ...
 
@@ -49,20 +49,22 @@ def build_train_loader(
     """An endless loader of this rank's training batches: lists of mapped records.
 
     Args:
-        mapper: record -> model input, or None where the record cannot be used; another record
-            then takes its place. Default: the mapper that the config names.
-        start_batch: so many batches are skipped, without loading them.
+        mapper: record -> model input, or None if the record cannot be used; another record then
+            takes its place. Default: the mapper that the config names.
+        start_batch: number of batches to skip without loading them.
 
     Raises:
-        ValueError: DATASETS.TRAIN is empty, no record is left to train on, IMS_PER_BATCH does not
-            divide by the number of processes, or the sampler is unknown or does not fit the data.
+        InputError: DATASETS.TRAIN is empty, no record is left to train on, IMS_PER_BATCH is not
+            divisible by the number of processes, or the sampler is unknown or does not fit the
+            data.
     """
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty: name at least one training dataset")
     batch_size = images_per_process(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
     if mapper is None:
         mapper = build_train_mapper(cfg)
-    records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+    found = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+    records = cast(list[Record], found)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         records = _without_empty(records, cfg.DATASETS.TRAIN)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -81,13 +83,13 @@ def build_train_loader(
         ),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_keep_list,
-        # Its own generator: building an iterator must not advance the global one.
+        # A generator of its own: building an iterator must not advance the global one.
         generator=torch.Generator().manual_seed(derive_seed(seed)),
     )
 
 
 def images_per_process(images_per_batch: int, world_size: int) -> int:
-    """The share of one process in a batch; a ValueError if it is not a positive whole number."""
+    """The share of one process in a batch; an InputError if it is not a positive integer."""
     if images_per_batch < 1 or images_per_batch % world_size:
         raise InputError(
             f"SOLVER.IMS_PER_BATCH={images_per_batch} cannot be shared equally by {world_size} "
@@ -97,9 +99,10 @@ def images_per_process(images_per_batch: int, world_size: int) -> int:
 
 
 def _without_empty(records: list[Record], names: Sequence[str]) -> list[Record]:
-    """The records but those whose ``annotations`` hold nothing but crowds, if anything.
+    """The records without those whose ``annotations`` are empty or only crowds.
 
-    Records without ``annotations`` (panoptic and semantic ones) stay: only the mapper can tell.
+    Records without the key ``annotations`` (panoptic and semantic ones) are kept: only the mapper
+    finds out what they hold.
     """
     kept = [
         record
@@ -110,7 +113,7 @@ def _without_empty(records: list[Record], names: Sequence[str]) -> list[Record]:
     if not kept:
         raise InputError(
             f"none of the {len(records)} records of DATASETS.TRAIN {tuple(names)} has an object "
-            "that is no crowd; set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on all"
+            "that is not a crowd; set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on all"
         )
     if len(kept) < len(records):
         logger.info(
@@ -124,7 +127,7 @@ def _without_empty(records: list[Record], names: Sequence[str]) -> list[Record]:
 def _build_sampler(
     cfg: CfgNode, records: list[Record], seed: int
 ) -> tuple[Sampler[int], list[int]]:
-    """This rank's endless index stream, and all indices that it may hold."""
+    """This rank's endless index stream, and all indices that may occur in it."""
     name = cfg.DATALOADER.SAMPLER_TRAIN
     everything = list(range(len(records)))
     if name == "TrainingSampler":
@@ -140,7 +143,9 @@ def _build_sampler(
                 "instance dataset"
             )
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            records, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
+            cast(list[dict[str, Any]], records),
+            cfg.DATALOADER.REPEAT_THRESHOLD,
+            sqrt=cfg.DATALOADER.REPEAT_SQRT,
         )
         return RepeatFactorTrainingSampler(factors, seed=seed), everything
     if name == "RandomSubsetTrainingSampler":
@@ -159,7 +164,7 @@ def _build_sampler(
 def random_subset(size: int, ratio: float, seed: int) -> list[int]:
     """The indices that RandomSubsetTrainingSampler draws from, given its subset seed.
 
-    A ValueError when there is none.
+    Raises an InputError if there are none.
     """
     if int(size * ratio) < 1:
         raise InputError(
@@ -173,7 +178,7 @@ def random_subset(size: int, ratio: float, seed: int) -> list[int]:
 class AspectRatioGroups:
     """Index of a record -> 0 (wider than high) or 1, by the original size of its image.
 
-    A record without width and height has the header of its image read, once, when first asked.
+    For a record without width and height, the header of its image is read, once, on first use.
     """
 
     def __init__(self, records: Records) -> None:
@@ -197,9 +202,9 @@ class PositionedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (record index, position in the global sample stream), from an endless sampler.
 
     Args:
-        group_of: all members of a batch are of one group; None: no groups. Samples wait in a
-            bucket per group until one is full.
-        start_batch: so many batches are left out at the beginning.
+        group_of: group of a record; all members of a batch belong to one group. Samples wait in a
+            bucket per group until it is full. None: no groups.
+        start_batch: number of batches to skip at the beginning.
     """
 
     def __init__(
@@ -227,7 +232,7 @@ class PositionedBatchSampler(Sampler[list[tuple[int, int]]]):
         for count, index in enumerate(self._sampler):
             group = self._group_of(index) if self._group_of else 0
             bucket = buckets.setdefault(group, [])
-            # A sampler deals out the global stream in turn: rank, rank + world_size, ...
+            # A sampler yields every world_size-th element of the global stream, from rank on.
             bucket.append((index, self._rank + count * self._world_size))
             if len(bucket) == self._batch_size:
                 yield buckets.pop(group)
@@ -236,11 +241,11 @@ class PositionedBatchSampler(Sampler[list[tuple[int, int]]]):
 class MappedRecords(Dataset[Record]):
     """(record index, stream position) -> the mapped record, its randomness seeded by position.
 
-    Where the mapper returns None, records drawn at random (also seeded by position) take the
-    place. Fetching has no influence on the global random generators.
+    If the mapper returns None, records drawn at random (also seeded by position) take its place.
+    Fetching does not affect the global random generators.
 
     Args:
-        eligible: indices that may serve as replacements.
+        eligible: indices of possible replacements.
     """
 
     def __init__(self, records: Records, mapper: Mapper, eligible: list[int], seed: int) -> None:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
 from maskclippp.data.loader import build_train_loader
-from maskclippp.data.mappers import TestMapper
+from maskclippp.data.mappers import EvaluationMapper
 from maskclippp.engine.checkpoint import Checkpointer, unwrapped
 from maskclippp.engine.evaluate import AUGMENTED_SUFFIX, evaluate, inference_folder
 from maskclippp.engine.lr_schedule import build_lr_scheduler
@@ -29,6 +29,7 @@ from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
 from maskclippp.errors import InputError
+from maskclippp.generators import check_generator
 from maskclippp.registry import get_part
 from maskclippp.seeding import seed_training_step
 from maskclippp.view_averaging import SemanticTestTimeAugmentation, augmentation_config
@@ -191,7 +192,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """All records of one dataset, shared by the processes, mapped for evaluation."""
-        return build_detection_test_loader(cfg, dataset_name, mapper=TestMapper(cfg, dataset_name))
+        generator = check_generator(cfg)
+        mapper = EvaluationMapper(cfg, dataset_name, with_ground_truth=generator.needs_ground_truth)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(

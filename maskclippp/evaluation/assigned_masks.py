@@ -16,13 +16,13 @@ from detectron2.structures import BitMasks, Instances
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from maskclippp.data.mappers.common import masks_of_labels
 from maskclippp.errors import InputError
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.model_outputs import check_mask_size, required
 from maskclippp.evaluation.panoptic import PanopticEvaluator
 from maskclippp.evaluation.semantic import SemanticEvaluator
+from maskclippp.masks.label_maps import masks_of_labels
 from maskclippp.masks.overlap import mask_iou
 
 _ASSIGNMENT_SCALE = 0.25

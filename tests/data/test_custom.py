@@ -13,7 +13,7 @@ from PIL import Image
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
-from maskclippp.data.mappers import TestMapper, build_train_mapper
+from maskclippp.data.mappers import EvaluationMapper, build_train_mapper
 from maskclippp.evaluation.ground_truth import GroundTruth
 from tests.data.panoptic_scene import make_coco_panoptic
 
@@ -78,7 +78,7 @@ def test_numbered_words_name_the_values_of_label_files(entry: dict[str, Any]) ->
     cfg.INPUT.MIN_SIZE_TRAIN = (HEIGHT,)
     assert len(records) == 2
     for record in records:
-        evaluated = TestMapper(cfg, NAME, with_ground_truth=True)(record)
+        evaluated = EvaluationMapper(cfg, NAME, with_ground_truth=True)(record)
         assert (evaluated["sem_seg"].numpy() == expected).all()
         trained = build_train_mapper(cfg)(record)
         assert trained["instances"].gt_classes.tolist() == [0, 1]

@@ -17,7 +17,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from maskclippp.config.keys import get_cfg
 from maskclippp.data.builtin import INSTANCE_DATASETS, PANOPTIC_DATASETS, SEMANTIC_DATASETS
 from maskclippp.data.instances import load_instance_records
-from maskclippp.data.mappers import TestMapper, build_train_mapper
+from maskclippp.data.mappers import EvaluationMapper, build_train_mapper
 from maskclippp.data.panoptic import load_panoptic_records, register_panoptic
 from maskclippp.data.semantic import load_semantic_records
 from maskclippp.evaluation import GroundTruth, PanopticEvaluator, build_evaluator
@@ -78,11 +78,10 @@ def train_mapper(name: str, mapper: str) -> Any:
     return build_train_mapper(cfg)
 
 
-def test_mapper(ignore_label: int) -> TestMapper:
-    return TestMapper(
+def test_mapper(ignore_label: int) -> EvaluationMapper:
+    return EvaluationMapper(
         min_size=0,
         max_size=100,
-        image_format="RGB",
         with_ground_truth=True,
         ignore_label=ignore_label,
     )

@@ -12,8 +12,10 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from torch import nn
 
+from maskclippp.engine.trainer import Trainer
 from tests.engine.toy import FixedEvaluator, ToyTrainer, run_toy_training, toy_config, toy_mapper
 from tests.golden_cases import cases
+from tests.tiny_models import tiny_config
 
 TOY_RUN = cases("engine_toy_run")[0].info
 ARGUMENTS = argparse.Namespace(config_file="", eval_only=False, opts=[])
@@ -219,3 +221,15 @@ def test_number_of_evaluators_must_be_that_of_datasets(tmp_path: Path) -> None:
 def test_toy_samples_depend_on_the_generators() -> None:
     record = {"label": 0, "file_name": ""}
     assert not torch.equal(toy_mapper(record)["image"], toy_mapper(record)["image"])
+
+
+@pytest.mark.parametrize(
+    ("segmentor", "expected"), [("GTSegmentor", True), ("SuperpixelSegmentor", False)]
+)
+def test_ground_truth_is_read_for_the_segmentors_that_need_it(
+    segmentor: str, expected: bool
+) -> None:
+    cfg = tiny_config(".SEGMENTOR.NAME", segmentor)
+    cfg.DATALOADER.NUM_WORKERS = 0
+    (record,) = next(iter(Trainer.build_test_loader(cfg, "shapes_val")))
+    assert ("sem_seg" in record) == ("pan_seg" in record) == expected

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 from torch import Tensor
 
-from maskclippp.data.mappers import TestMapper
+from maskclippp.data.mappers import EvaluationMapper
 from maskclippp.generators import GTSegmentor, MaskGenerator, PanGTSegmentor, build_generator
 from tests.tiny_models import TEST_SET, labeled_record, random_image, tiny_config
 
@@ -101,7 +101,7 @@ def test_every_test_set_has_its_own_ignore_label(
         request.addfinalizer(functools.partial(MetadataCatalog.remove, name))
     cfg = tiny_config("DATASETS.TEST", names)
     generator = build_generator(cfg)
-    batch = [TestMapper(cfg, name)(record) for name in names]
+    batch = [EvaluationMapper(cfg, name, with_ground_truth=True)(record) for name in names]
     first, second = (found.masks.values for found in generator(batch))
     assert first.int().argmax(dim=2).tolist() == [[0], [1], [2]]
     assert second.int().argmax(dim=2).tolist() == [[0], [1], [3]]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from maskclippp.data.coco_panoptic import coco_panoptic
-from maskclippp.data.mappers.common import image_to_tensor
+from maskclippp.data.mappers.images import image_to_tensor
 from maskclippp.data.panoptic import register_panoptic
 from maskclippp.engine import Trainer
 from maskclippp.generators import SuperpixelSegmentor
@@ -57,7 +57,7 @@ def run(config: Path, output: Path, *arguments: str) -> None:
 
 def superpixels(image: Path) -> Tensor:
     """What the generator finds in an image."""
-    tensor = image_to_tensor(Image.open(image).convert("RGB"), "RGB")
+    tensor = image_to_tensor(Image.open(image).convert("RGB"))
     (found,) = SuperpixelSegmentor()([{"image": tensor}])
     return found.masks.values
 

@@ -1,10 +1,7 @@
-"""The two ways in which images and their annotation are changed for training.
+"""The two ways in which images and their annotation are changed for training."""
 
-Every mapper is one of them with one kind of annotation.
-"""
-
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from PIL import Image
@@ -13,10 +10,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from maskclippp.data.mappers.color import SSDColorJitter
-from maskclippp.data.mappers.common import check_image_format, image_to_tensor
+from maskclippp.data.mappers.images import image_to_tensor
 from maskclippp.data.mappers.transforms import (
     FixedSizeCrop,
-    LabelSampling,
     LargeScaleJitter,
     RandomCrop,
     RandomFlip,
@@ -24,16 +20,27 @@ from maskclippp.data.mappers.transforms import (
     pad_to,
 )
 
-# Padding in masks and in maps of segment ids.
-NOTHING = 0
+
+class Augmented(NamedTuple):
+    """An augmented image with its annotation.
+
+    ``image`` is uint8 [3, h, w]; ``parts`` are plain tensors, maps [..., h, w] or vertices [n, 2];
+    ``content`` (height, width) is what the image fills from the upper left corner on, before it is
+    padded or cut to [h, w]; polygons are drawn on a ``canvas`` (height, width).
+    """
+
+    image: Tensor
+    parts: tuple[Tensor, ...]
+    content: tuple[int, int]
+    canvas: tuple[int, int]
+
+
+Augmentation = Callable[..., Augmented]
+"""``(image: PIL.Image, *parts: TVTensor) -> Augmented``."""
 
 
 class LargeScaleJitterAugmentation:
-    """Flip, jitter the scale, crop a fixed square, change colors (padding included).
-
-    A call takes an image with its targets and returns the image, uint8 [3, side, side], and the
-    targets; masks are padded with 0.
-    """
+    """Flip, jitter the scale, crop a fixed square, pad, change colors (of the padding as well)."""
 
     def __init__(
         self,
@@ -42,18 +49,12 @@ class LargeScaleJitterAugmentation:
         min_scale: float,
         max_scale: float,
         random_flip: str,
-        image_format: str,
         color_jitter: bool,
     ) -> None:
-        self.geometry = v2.Compose(
-            [
-                RandomFlip(random_flip),
-                LargeScaleJitter(image_size, min_scale, max_scale),
-                FixedSizeCrop(image_size, label_padding=NOTHING),
-            ]
-        )
+        flip, scale = RandomFlip(random_flip), LargeScaleJitter(image_size, min_scale, max_scale)
+        self.geometry = v2.Compose([flip, scale, FixedSizeCrop(image_size)])
         self.jitter = SSDColorJitter() if color_jitter else None
-        self.image_format = check_image_format(image_format)
+        self.size = (image_size, image_size)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "LargeScaleJitterAugmentation":
@@ -63,25 +64,28 @@ class LargeScaleJitterAugmentation:
             min_scale=cfg.INPUT.MIN_SCALE,
             max_scale=cfg.INPUT.MAX_SCALE,
             random_flip=cfg.INPUT.RANDOM_FLIP,
-            image_format=cfg.INPUT.FORMAT,
             color_jitter=cfg.INPUT.COLOR_AUG_SSD,
         )
 
-    def __call__(self, image: Image.Image, *targets: tv_tensors.TVTensor) -> tuple[Any, ...]:
-        image, *moved = self.geometry(image, *targets)
-        return image_to_tensor(image, self.image_format, self.jitter), *moved
+    def __call__(self, image: Image.Image, *parts: tv_tensors.TVTensor) -> Augmented:
+        image, *moved = self.geometry(image, *parts)
+        content = (image.height, image.width)
+        image, *moved = (pad_to(item, self.size) for item in (image, *moved))
+        return Augmented(
+            image_to_tensor(image, self.jitter),
+            tuple(part.as_subclass(Tensor) for part in moved),
+            content=content,
+            canvas=self.size,
+        )
 
 
 class ShortestEdgeAugmentation:
-    """Resize the shorter side, crop, change colors, flip.
-
-    A call takes an image with its targets and returns the image, uint8 [3, h, w], and the targets,
-    before padding (see :meth:`pad`).
+    """Resize the shorter side, crop, change colors, flip, pad.
 
     Args:
         crop: None, or the crop to apply.
-        label_sampling: of label maps that are resized.
         pad_size: pad to exactly this height and width, cutting what exceeds it; None: no padding.
+        label_padding: class id of the padding.
     """
 
     def __init__(
@@ -90,49 +94,46 @@ class ShortestEdgeAugmentation:
         min_sizes: Sequence[int],
         max_size: int,
         min_size_sampling: str,
-        label_sampling: LabelSampling,
         crop: RandomCrop | None,
-        image_format: str,
         color_jitter: bool,
         pad_size: int | None,
+        label_padding: int,
     ) -> None:
-        resize = ResizeShortestEdge(min_sizes, max_size, min_size_sampling, label_sampling)
+        resize = ResizeShortestEdge(min_sizes, max_size, min_size_sampling)
         self.resize_and_crop = v2.Compose([resize] if crop is None else [resize, crop])
         self.flip = RandomFlip("horizontal")
         self.jitter = SSDColorJitter() if color_jitter else None
-        self.image_format = check_image_format(image_format)
-        self.pad_size = pad_size
+        self.size = None if pad_size is None else (pad_size, pad_size)
+        self.label_padding = label_padding
 
     @classmethod
     def from_config(
-        cls, cfg: CfgNode, *, label_sampling: LabelSampling, limit_categories: bool
+        cls, cfg: CfgNode, ignore_label: int | None = None
     ) -> "ShortestEdgeAugmentation":
         """As the INPUT section describes it.
 
-        ``limit_categories``: crops obey INPUT.CROP.SINGLE_CATEGORY_MAX_AREA, for which one of the
-        targets must be a map of class ids.
+        ``ignore_label`` is that of the class ids among the parts, with which crops obey
+        INPUT.CROP.SINGLE_CATEGORY_MAX_AREA; None: there are none.
         """
         node = cfg.INPUT.CROP
-        share = node.SINGLE_CATEGORY_MAX_AREA if limit_categories else 1.0
+        share = 1.0 if ignore_label is None else node.SINGLE_CATEGORY_MAX_AREA
         ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
         return cls(
             min_sizes=cfg.INPUT.MIN_SIZE_TRAIN,
             max_size=cfg.INPUT.MAX_SIZE_TRAIN,
             min_size_sampling=cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
-            label_sampling=label_sampling,
             crop=RandomCrop(node.TYPE, node.SIZE, share, ignored) if node.ENABLED else None,
-            image_format=cfg.INPUT.FORMAT,
             color_jitter=cfg.INPUT.COLOR_AUG_SSD,
             pad_size=cfg.INPUT.SIZE_DIVISIBILITY if cfg.INPUT.SIZE_DIVISIBILITY > 0 else None,
+            label_padding=0 if ignore_label is None else ignore_label,
         )
 
-    def __call__(self, image: Image.Image, *targets: tv_tensors.TVTensor) -> tuple[Any, ...]:
-        image, *moved = self.resize_and_crop(image, *targets)
-        tensor = image_to_tensor(image, self.image_format, self.jitter)
-        return tuple(self.flip(tv_tensors.Image(tensor), *moved))
-
-    def pad(self, item: tv_tensors.TVTensor, label_padding: int = NOTHING) -> Tensor:
-        """The image, padded with 128, or a label map, as a plain tensor of the final size."""
-        if self.pad_size is not None:
-            item = pad_to(item, self.pad_size, self.pad_size, label_padding)
-        return item.as_subclass(Tensor).contiguous()
+    def __call__(self, image: Image.Image, *parts: tv_tensors.TVTensor) -> Augmented:
+        image, *moved = self.resize_and_crop(image, *parts)
+        content = (image.height, image.width)
+        colored = tv_tensors.Image(image_to_tensor(image, self.jitter))
+        items = self.flip(colored, *moved)
+        if self.size is not None:
+            items = [pad_to(item, self.size, self.label_padding) for item in items]
+        tensor, *flipped = (item.as_subclass(Tensor).contiguous() for item in items)
+        return Augmented(tensor, tuple(flipped), content=content, canvas=content)

@@ -1,12 +1,12 @@
 """Random geometry for training, as torchvision v2 transforms of an image with its annotation.
 
-Annotation is any number of label maps (``tv_tensors.Mask``), maps of segment ids and polygons.
+Annotation is any number of :class:`ClassIds`, :class:`Segments` and :class:`Vertices`.
 
-``make_params`` draws, ``transform`` applies what was drawn, so drawn values can be applied again.
-All draws come from numpy's global generator, in the order of the published training: with the same
-seed the same transforms are drawn, in whatever worker process.
+``make_params`` draws and ``transform`` applies what was drawn, so a draw can be applied again. All
+draws come from numpy's global generator, in the order of the published training: the same seed
+draws the same transforms in every worker process.
 
-Images are resized by Pillow's bilinear filter (antialiased), which the published numbers rest on.
+Images are resized by Pillow's bilinear filter (antialiased); the published numbers depend on it.
 """
 
 from collections.abc import Sequence
@@ -23,21 +23,25 @@ from maskclippp.errors import InputError
 
 IMAGE_PADDING = 128
 
-# Which source pixel a resized label takes: the one under the target pixel's center (as bilinear
-# resizing of the image does), or the one under its upper left corner (as torch's "nearest").
+# Which source pixel a resized label takes: the one under the center of the target pixel (as in
+# bilinear resizing of the image), or the one under its upper left corner (as in torch's "nearest").
 LabelSampling = Literal["center", "corner"]
 
 
-class SegmentIds(tv_tensors.Mask):
-    """Segment ids of a panoptic map: always resized at pixel centers, being a picture's pixels."""
+class ClassIds(tv_tensors.Mask):
+    """Class ids [h, w]. They are resized at pixel corners, as in the published training."""
+
+
+class Segments(tv_tensors.Mask):
+    """Segment ids [h, w] or masks [n, h, w]. Resized at pixel centers, padded with 0."""
 
 
 class Vertices(tv_tensors.TVTensor):
-    """Vertices of polygons: float64 [n, 2], x and y in pixels. They may lie outside the image."""
+    """Vertices of polygons: float64 [n, 2], x and y in pixels; they may lie outside the image."""
 
     @classmethod
     def of(cls, points: torch.Tensor) -> "Vertices":
-        """The points [n, 2] as vertices."""
+        """The points, [n, 2] or flat, as vertices."""
         return points.reshape(-1, 2).double().as_subclass(cls)
 
 
@@ -70,7 +74,7 @@ def shortest_edge_size(
 ) -> tuple[int, int]:
     """(height, width) with the shorter side at ``shortest``, the longer at most ``longest``.
 
-    Both sides are rounded half up. ``shortest`` 0 keeps the size.
+    Both sides are rounded half up; ``shortest`` 0 keeps the size.
     """
     if shortest == 0:
         return height, width
@@ -120,10 +124,6 @@ class RandomFlip(_GeometricTransform):
 
 
 class _Resize(_GeometricTransform):
-    def __init__(self, label_sampling: LabelSampling) -> None:
-        super().__init__()
-        self.label_sampling = label_sampling
-
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         size = params["size"]
         if isinstance(inpt, Vertices):
@@ -131,7 +131,7 @@ class _Resize(_GeometricTransform):
             scale = torch.tensor([width / old_width, height / old_height], dtype=torch.float64)
             return Vertices.of(inpt.as_subclass(torch.Tensor) * scale)
         if isinstance(inpt, tv_tensors.Mask):
-            sampling = "center" if isinstance(inpt, SegmentIds) else self.label_sampling
+            sampling: LabelSampling = "corner" if isinstance(inpt, ClassIds) else "center"
             resized = resize_labels(inpt.as_subclass(torch.Tensor), size, sampling)
             return resized.as_subclass(type(inpt))
         return F.resize(inpt, size, interpolation=v2.InterpolationMode.BILINEAR)
@@ -144,14 +144,8 @@ class ResizeShortestEdge(_Resize):
         shortest: sizes to choose from ("choice"), or smallest and largest size ("range").
     """
 
-    def __init__(
-        self,
-        shortest: Sequence[int],
-        longest: int,
-        sampling: str,
-        label_sampling: LabelSampling = "center",
-    ) -> None:
-        super().__init__(label_sampling)
+    def __init__(self, shortest: Sequence[int], longest: int, sampling: str) -> None:
+        super().__init__()
         if sampling not in ("choice", "range"):
             raise InputError(
                 f"INPUT.MIN_SIZE_TRAIN_SAMPLING: expected choice or range, found {sampling!r}"
@@ -181,7 +175,7 @@ class LargeScaleJitter(_Resize):
     """Fit the image into a square of ``side`` times a factor uniform in [min_scale, max_scale]."""
 
     def __init__(self, side: int, min_scale: float, max_scale: float) -> None:
-        super().__init__("center")
+        super().__init__()
         if side < 1 or not 0 < min_scale <= max_scale:
             raise InputError(
                 "expected INPUT.IMAGE_SIZE >= 1 and 0 < INPUT.MIN_SCALE <= INPUT.MAX_SCALE, found "
@@ -199,16 +193,14 @@ class LargeScaleJitter(_Resize):
 
 
 class FixedSizeCrop(_GeometricTransform):
-    """Crop a square of ``side`` pixels, padding right and bottom what the image lacks.
+    """Crop a square of ``side`` pixels, or what the image has of it.
 
-    One random number places the crop along both axes. Padding is 128 in the image and
-    ``label_padding`` in the labels.
+    One random number places the crop along both axes.
     """
 
-    def __init__(self, side: int, label_padding: int) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
-        self.label_padding = label_padding
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = self._size(flat_inputs)
@@ -222,22 +214,19 @@ class FixedSizeCrop(_GeometricTransform):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        cropped = _crop(inpt, params)
-        if isinstance(cropped, Vertices):
-            return cropped
-        return pad_to(cropped, self.side, self.side, self.label_padding)
+        return _crop(inpt, params)
 
 
 class RandomCrop(_GeometricTransform):
     """Crop a random rectangle.
 
     Args:
-        crop_type: how ``crop_size`` is meant. "absolute": height, width in pixels, at most the
-            image's; "absolute_range": smallest and largest side in pixels; "relative": shares of
-            the image's height and width; "relative_range": smallest shares, the largest being 1.
-        max_category_share: with a value below 1, up to ten crops are drawn until one holds several
-            categories of which none covers that share of the labeled pixels; the last one is used
-            anyway. Pixels of ``ignore_label`` do not count. It needs a map of class ids.
+        crop_type: meaning of ``crop_size``. "absolute": height and width in pixels, at most those
+            of the image; "absolute_range": smallest and largest side in pixels; "relative": shares
+            of the image's height and width; "relative_range": smallest shares, the largest being 1.
+        max_category_share: below 1, up to ten crops are drawn until one has several categories of
+            which none covers that share of the labeled pixels; otherwise the last one is used.
+            Pixels of ``ignore_label`` do not count. Requires class ids.
     """
 
     _TYPES = ("absolute", "absolute_range", "relative", "relative_range")
@@ -271,7 +260,7 @@ class RandomCrop(_GeometricTransform):
         height, width = self._size(flat_inputs)
         if self.max_category_share >= 1:
             return self._draw(height, width)
-        (labels,) = (item for item in flat_inputs if type(item) is tv_tensors.Mask)
+        (labels,) = (item for item in flat_inputs if isinstance(item, ClassIds))
         for _ in range(self._ATTEMPTS):
             crop = self._draw(height, width)
             if self._is_varied(F.crop(labels, **crop)):
@@ -311,19 +300,28 @@ class RandomCrop(_GeometricTransform):
 
 
 def _crop(inpt: Any, window: dict[str, Any]) -> Any:
-    """Cut a window (top, left, height, width) out; polygons move along and keep their vertices."""
+    """Cut out a window (top, left, height, width); polygons are moved and keep all vertices."""
     if isinstance(inpt, Vertices):
         corner = torch.tensor([window["left"], window["top"]], dtype=torch.float64)
         return Vertices.of(inpt.as_subclass(torch.Tensor) - corner)
     return F.crop(inpt, **window)
 
 
-def pad_to(inpt: Any, height: int, width: int, label_padding: int) -> Any:
-    """Pad right and bottom to ``height`` x ``width``; cut what exceeds it."""
-    present_height, present_width = v2.query_size([inpt])
-    if present_height > height or present_width > width:
-        inpt = F.crop(inpt, 0, 0, min(height, present_height), min(width, present_width))
-        present_height, present_width = v2.query_size([inpt])
-    padding = [0, 0, width - present_width, height - present_height]
-    fill = label_padding if isinstance(inpt, tv_tensors.Mask) else IMAGE_PADDING
-    return F.pad(inpt, padding, fill=fill) if any(padding) else inpt
+def pad_to(inpt: Any, size: Sequence[int], label_padding: int = 0) -> Any:
+    """Pad right and bottom to ``size`` (height, width) and cut what exceeds it.
+
+    Images are padded with 128, class ids with ``label_padding``; vertices stay as they are.
+    """
+    if isinstance(inpt, Vertices):
+        return inpt
+    height, width = size
+    old_height, old_width = v2.query_size([inpt])
+    if old_height > height or old_width > width:
+        inpt = F.crop(inpt, 0, 0, min(height, old_height), min(width, old_width))
+        old_height, old_width = v2.query_size([inpt])
+    padding = [0, 0, width - old_width, height - old_height]
+    if not any(padding):
+        return inpt
+    if isinstance(inpt, tv_tensors.Mask):
+        return F.pad(inpt, padding, fill=label_padding if isinstance(inpt, ClassIds) else 0)
+    return F.pad(inpt, padding, fill=IMAGE_PADDING)

@@ -1,6 +1,5 @@
-"""Instance annotation of a record: polygons, run-length codes or arrays, as masks."""
+"""Training target of instance annotation: polygons and run-length codes, as masks."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -10,10 +9,12 @@ import numpy.typing as npt
 import torch
 from pycocotools import mask as mask_codec
 from torch import Tensor
-from torchvision import tv_tensors
 
-from maskclippp.data.mappers.transforms import Vertices
+from maskclippp.data.mappers.augmentation import Augmented
+from maskclippp.data.mappers.targets import Size
+from maskclippp.data.mappers.transforms import Segments, Vertices
 from maskclippp.errors import InputError
+from maskclippp.records import Record
 
 Point = list[float]  # x, y
 
@@ -21,30 +22,23 @@ _POINTS_OF_POLYGON = 3
 
 
 @dataclass(frozen=True)
-class InstanceAnnotations:
-    """The objects of an image that are no crowd, in the record's order.
+class ObjectTarget:
+    """A mask per object that is not a crowd, in the order of the annotation.
 
-    Polygons are drawn only after the geometry has moved them, so that their outlines stay sharp.
+    Polygons are drawn after the geometry has moved them, so that their outlines stay sharp.
 
-    Attributes:
-        classes: int64 [n].
-        polygons: per object the number of vertices of each of its polygons; None: it has a mask.
-        vertices: of all polygons, one after the other.
-        masks: uint8 [m, h, w] of the objects without polygons.
+    Args:
+        drop_empty: leave out objects of which the crop left nothing.
     """
 
-    classes: Tensor
-    polygons: tuple[tuple[int, ...] | None, ...]
-    vertices: Vertices
-    masks: tv_tensors.Mask
+    drop_empty: bool
 
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any], height: int, width: int) -> "InstanceAnnotations":
-        """The objects in a record's ``annotations``; ``height`` and ``width`` of its image.
+    def __call__(self, record: Record, size: Size) -> "_Objects":
+        """Read the record's ``annotations``.
 
         Raises:
-            ValueError: the record has no ``annotations``; or a segmentation is missing, of another
-                size than the image, or of no known form; names image and annotation.
+            InputError: the record has no ``annotations``; or a segmentation is missing, of another
+                size than the image, or in an unknown format; names image and annotation.
         """
         if "annotations" not in record:
             raise InputError(
@@ -65,20 +59,49 @@ class InstanceAnnotations:
                 points.extend(chain.from_iterable(rings))
             else:
                 polygons.append(None)
-                masks.append(_decode(segmentation, (height, width), place))
-        stacked = np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)
-        return cls(
+                masks.append(_decode(segmentation, size, place))
+        stacked = np.stack(masks) if masks else np.zeros((0, *size), dtype=np.uint8)
+        vertices = Vertices.of(torch.tensor(points, dtype=torch.float64))
+        return _Objects(
+            size=size,
+            parts=(vertices, torch.from_numpy(stacked).as_subclass(Segments)),
             classes=torch.tensor([a["category_id"] for a in objects], dtype=torch.int64),
             polygons=tuple(polygons),
-            vertices=Vertices.of(torch.tensor(points, dtype=torch.float64)),
-            masks=tv_tensors.Mask(torch.from_numpy(stacked)),
+            drop_empty=self.drop_empty,
         )
 
-    def draw(self, vertices: Tensor, masks: Tensor, size: Sequence[int]) -> Tensor:
-        """bool [n, *size]: every object's mask, from what the geometry made of the two tensors."""
-        height, width = size
+
+@dataclass(frozen=True)
+class _Objects:
+    """``parts`` are the vertices of all polygons, and the masks uint8 [m, h, w] of other objects.
+
+    ``polygons`` holds for each object the number of vertices of each of its polygons, or None if it
+    has a mask.
+    """
+
+    size: Size
+    parts: tuple[Vertices, Segments]
+    classes: Tensor
+    polygons: tuple[tuple[int, ...] | None, ...]
+    drop_empty: bool
+
+    def instances(self, augmented: Augmented) -> tuple[Tensor, Tensor]:
+        masks = self._draw(augmented)
+        # An outline may leave the image a little; the padding must stay free of it.
+        height, width = augmented.content
+        masks[:, height:] = False
+        masks[:, :, width:] = False
+        if not self.drop_empty:
+            return self.classes, masks
+        left = masks.flatten(1).any(dim=1)
+        return self.classes[left], masks[left]
+
+    def _draw(self, augmented: Augmented) -> Tensor:
+        """Masks of all objects, bool [n, h, w]."""
+        vertices, masks = augmented.parts
+        height, width = augmented.image.shape[1:]
         drawn = torch.zeros((len(self.polygons), height, width), dtype=torch.bool)
-        remaining_masks = iter(masks.as_subclass(Tensor))
+        remaining_masks = iter(masks)
         start = 0
         for index, lengths in enumerate(self.polygons):
             if lengths is None:
@@ -88,13 +111,14 @@ class InstanceAnnotations:
             for length in lengths:
                 rings.append(vertices[start : start + length].tolist())
                 start += length
-            drawn[index] = torch.from_numpy(_fill(rings, height, width))
+            filled = torch.from_numpy(_fill(rings, *augmented.canvas))[:height, :width]
+            drawn[index, : filled.shape[0], : filled.shape[1]] = filled
         return drawn
 
 
 def _fill(rings: list[list[Point]], height: int, width: int) -> npt.NDArray[np.bool_]:
-    """bool [height, width]: the union of polygons."""
-    # The published training cuts polygons at the crop, which decides single pixels at its border.
+    """The union of polygons, bool [height, width]."""
+    # The published training clips polygons to the crop, which affects single pixels at its border.
     inside = [_clip(ring, height, width) for ring in rings]
     flat = [list(chain.from_iterable(ring)) for ring in inside if len(ring) >= _POINTS_OF_POLYGON]
     if not flat:
@@ -104,11 +128,11 @@ def _fill(rings: list[list[Point]], height: int, width: int) -> npt.NDArray[np.b
 
 
 def _clip(ring: list[Point], height: int, width: int) -> list[Point]:
-    """The part of a polygon within the image: cut side by side (Sutherland and Hodgman, 1974)."""
+    """A polygon clipped to the image, one side at a time (Sutherland and Hodgman, 1974)."""
     for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
         kept: list[Point] = []
         for first, second in zip(ring, [*ring[1:], *ring[:1]], strict=True):
-            # Signed distances from the side; positive: within.
+            # Signed distances from the side; positive: inside.
             near, far = (sign * (point[axis] - limit) for point in (first, second))
             if near >= 0:
                 kept.append(first)
@@ -129,8 +153,8 @@ def _check_polygons(rings: list[Any], place: str) -> list[Any]:
     return rings
 
 
-def _decode(segmentation: Any, size: tuple[int, int], place: str) -> npt.NDArray[np.uint8]:
-    """uint8 [h, w] of a run-length code, compressed or not, or of an array."""
+def _decode(segmentation: Any, size: Size, place: str) -> npt.NDArray[np.uint8]:
+    """uint8 [h, w] of a run-length code, compressed or not, or of an array [h, w]."""
     if isinstance(segmentation, dict):
         if isinstance(segmentation.get("counts"), list):
             segmentation = mask_codec.frPyObjects(segmentation, *segmentation["size"])
