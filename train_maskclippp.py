@@ -1,77 +1,22 @@
-"""Train or evaluate what a config describes.
+"""Train or evaluate what a config describes, as ``maskclippp train`` and ``maskclippp eval`` do.
 
 python train_maskclippp.py --config-file configs/... [--num-gpus N] [--tag TAG] [KEY VALUE ...]
 python train_maskclippp.py --config-file configs/... --resume
 python train_maskclippp.py --config-file configs/... --eval-only MODEL.WEIGHTS checkpoint.pth
 """
 
-import argparse
-import os
-import sys
-from pathlib import Path
-
-import torch.multiprocessing
-
 import maskclippp  # noqa: F401  (makes detectron2 importable)
 
 # isort: split
-from detectron2.config import CfgNode
-from detectron2.engine import launch
-from detectron2.evaluation import verify_results
-from detectron2.utils import comm
+from maskclippp.engine.launch import evaluate, launch_run, main
+from maskclippp.engine.setup import argument_parser
 
-from maskclippp.engine import Trainer
-from maskclippp.engine.checkpoint import Checkpointer
-from maskclippp.engine.errors import exit_on_bad_input
-from maskclippp.engine.setup import argument_parser, build_config, setup
-
-
-def main(args: argparse.Namespace) -> None:
-    """What every process does."""
-    with exit_on_bad_input():
-        cfg = setup(args)
-    with exit_on_bad_input(Path(cfg.OUTPUT_DIR), comm.get_rank()):
-        if args.eval_only:
-            evaluate(cfg, resume=args.resume)
-        else:
-            trainer = Trainer(cfg)
-            trainer.resume_or_load(resume=args.resume)
-            trainer.train()
-
-
-def evaluate(cfg: CfgNode, *, resume: bool) -> None:
-    """Evaluate MODEL.WEIGHTS, or the last checkpoint of OUTPUT_DIR, on DATASETS.TEST."""
-    model = Trainer.build_model(cfg)
-    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume, may_be_absent=not resume)
-    results = Trainer.test(cfg, model)
-    if cfg.TEST.AUG.ENABLED:
-        results.update(Trainer.test_with_augmentation(cfg, model))
-    if comm.is_main_process():
-        verify_results(cfg, results)
+__all__ = ["command_line", "evaluate", "main"]
 
 
 def command_line() -> None:
-    """Check the configuration once, then start the processes."""
-    args = argument_parser().parse_args()
-    with exit_on_bad_input():
-        device = build_config(args).MODEL.DEVICE
-    if device == "cpu":
-        # The launcher would take NCCL, which cannot train on CPUs, if it saw a CUDA device.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except torch.multiprocessing.ProcessExitedException as error:
-        if error.signal_name:
-            raise
-        sys.exit(error.exit_code)  # the process has said why
+    """Run what ``sys.argv`` asks for."""
+    launch_run(argument_parser().parse_args())
 
 
 if __name__ == "__main__":

@@ -29,9 +29,17 @@ from maskclippp.words.sources import (
 logger = logging.getLogger(__name__)
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """detectron2's arguments, and ``--tag``."""
-    parser: argparse.ArgumentParser = default_argument_parser()
+def argument_parser(
+    program: str | None = None, examples: str | None = None
+) -> argparse.ArgumentParser:
+    """detectron2's arguments, and ``--tag``.
+
+    Args:
+        program: its name in the usage; default: of the script.
+        examples: shown below the options; default: those of detectron2.
+    """
+    parser: argparse.ArgumentParser = default_argument_parser(epilog=examples)
+    parser.prog = program or parser.prog
     parser.add_argument(
         "--tag",
         default="default",

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
+import maskclippp.meta_arch  # noqa: F401  (registers the model)
 from maskclippp.data.loader import build_train_loader
 from maskclippp.data.mappers import EvaluationMapper
 from maskclippp.engine.checkpoint import Checkpointer, unwrapped

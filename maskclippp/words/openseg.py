@@ -1,7 +1,7 @@
 """The OpenSeg class lists, which the published numbers are based on (Ghiasi et al., ECCV 2022).
 
-They are not part of this project: ``tools/download.py vocabularies`` downloads them from their
-origin into the user's cache. ``openseg.tsv`` has their hashes and says which datasets they are for.
+They are not part of this project: ``maskclippp download vocabularies`` downloads them from their
+origin into the user's cache. ``openseg.tsv`` has their hashes and the datasets that they are for.
 """
 
 import csv
@@ -20,7 +20,7 @@ ORIGIN = (
     "https://raw.githubusercontent.com/bytedance/fc-clip/"
     "2b0bbe213070d44da9182530fa2e826fef03f974/fcclip/data/datasets"
 )
-DOWNLOAD_COMMAND = "python tools/download.py vocabularies"
+DOWNLOAD_COMMAND = "maskclippp download vocabularies"
 
 _TABLE = Path(__file__).resolve().parent / "openseg.tsv"
 

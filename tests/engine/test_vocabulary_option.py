@@ -27,7 +27,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 *("DATASETS.TEST", "('openvocab_ade20k_sem_seg_val',)"),
                 *("DATASETS.VOCABULARY", "openseg"),
             ],
-            "run python tools/download.py vocabularies",
+            "run maskclippp download vocabularies",
         ),
     ],
 )

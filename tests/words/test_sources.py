@@ -66,7 +66,7 @@ def test_auto_is_builtin_without_lists_and_says_so_once(caplog: pytest.LogCaptur
             assert evaluation_vocabulary(COCO, "auto") == registered_vocabulary(COCO)
     assert resolved_selection("auto") == "builtin"
     assert len(caplog.records) == 1
-    assert "python tools/download.py vocabularies" in caplog.text
+    assert "maskclippp download vocabularies" in caplog.text
 
 
 @pytest.mark.usefixtures("lists")
@@ -86,7 +86,7 @@ def test_things_are_named_by_their_category_ids() -> None:
 
 
 def test_openseg_words_that_are_absent_say_how_to_get_them(cache: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"tools/download\.py vocabularies") as error:
+    with pytest.raises(FileNotFoundError, match=r"maskclippp download vocabularies") as error:
         evaluation_vocabulary(COCO, "openseg")
     assert str(cache / "coco_panoptic_with_prompt_eng.txt") in str(error.value)
 

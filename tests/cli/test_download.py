@@ -1,4 +1,4 @@
-"""The download tool as users call it, against a local server."""
+"""The command ``download`` as users call it, against a local server."""
 
 import subprocess
 import sys
@@ -11,12 +11,11 @@ from tests.golden_cases import REPOSITORY
 from tests.http_server import Server
 from tests.words.test_sources import published_lists
 
-SCRIPT = str(REPOSITORY / "tools" / "download.py")
-
 
 def run(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, SCRIPT, *arguments],
+        [sys.executable, "-m", "maskclippp", "download", *arguments],
+        cwd=REPOSITORY,
         env={"MASKCLIPPP_CACHE": str(cache), "PATH": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -25,7 +24,7 @@ def run(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_published_lists_are_kept_and_others_refused(tmp_path: Path) -> None:
-    """The server has the real lists where they are at hand, and always one wrong one."""
+    """The server has the real lists where they are available, and always one wrong one."""
     remote, cache = tmp_path / "remote", tmp_path / "cache"
     remote.mkdir()
     folder = published_lists()

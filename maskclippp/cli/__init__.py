@@ -1,0 +1,1 @@
+"""The program ``maskclippp``: one module per command, each with a function ``main``."""

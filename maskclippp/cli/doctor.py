@@ -1,0 +1,182 @@
+"""``maskclippp doctor``."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# Only what decides results or speed, by their names on PyPI.
+_PACKAGES = (
+    *("torch", "torchvision", "open_clip_torch", "timm", "fvcore", "iopath", "yacs", "numpy"),
+    *("pillow", "opencv-python-headless", "pycocotools", "scipy", "scikit-image", "safetensors"),
+    *("faster-coco-eval", "wandb"),
+)
+_EXAMPLES = """examples:
+  maskclippp doctor
+  maskclippp doctor --config-file configs/shapes/linear_psm.yaml    # also the files that it needs
+
+Nothing is downloaded or written. Paste the output into a bug report."""
+# The metadata of a dataset that name files and folders.
+_DATASET_PATHS = ("image_root", "json_file", "panoptic_json", "panoptic_root", "sem_seg_root")
+_TOWERS = ("VISUAL_ENCODER", "TEXT_ENCODER", "VISUAL_ENCODER_F", "TEXT_ENCODER_F")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what a bug report needs."""
+    parser = argparse.ArgumentParser(
+        prog="maskclippp doctor",
+        description="Show versions, engine, devices, caches, free space, datasets and weights.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", metavar="FILE", help="look for the files of this config")
+    args = parser.parse_args(arguments)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # only look; read when huggingface_hub is imported
+    sections = {
+        "versions": _versions(),
+        "devices": _devices(),
+        "caches and space": _folders(),
+        "datasets": _datasets(),
+        "weights": _weights(),
+    }
+    if args.config_file:
+        sections[f"files of {args.config_file}"] = _config_files(args.config_file)
+    from maskclippp.engine.errors import exit_on_bad_input
+
+    with exit_on_bad_input():
+        for title, lines in sections.items():
+            sys.stdout.write(f"{title}\n")
+            for name, value in lines:
+                sys.stdout.write(f"  {name:<42} {value}\n")
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    from maskclippp import __version__
+    from maskclippp.detectron2_engine import engine_description
+
+    yield "Python", f"{platform.python_version()} on {platform.platform()}"
+    yield "maskclippp", f"{__version__} ({Path(__file__).parents[1]})"
+    yield "detectron2", engine_description().removeprefix("detectron2 engine: ")
+    for package in _PACKAGES:
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            yield package, "not installed"
+
+
+def _devices() -> Iterator[tuple[str, str]]:
+    import torch
+
+    yield "CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads for torch"
+    yield "CUDA", f"built for {torch.version.cuda}, {torch.cuda.device_count()} devices"
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        yield f"cuda:{index}", f"{device.name}, {_size(device.total_memory)}"
+    yield "MPS", "available" if torch.backends.mps.is_available() else "not available"
+
+
+def _folders() -> Iterator[tuple[str, str]]:
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from maskclippp.data.layout import datasets_root
+    from maskclippp.files.cache import cache_folder
+    from maskclippp.words.openseg import downloaded
+
+    yield "working directory", _space(Path.cwd())
+    yield "datasets ($DETECTRON2_DATASETS)", _space(Path(datasets_root()))
+    yield "cache ($MASKCLIPPP_CACHE)", _space(cache_folder())
+    yield "Hugging Face hub ($HF_HOME)", _space(Path(HF_HUB_CACHE))
+    yield "torch hub ($TORCH_HOME)", _space(Path(torch.hub.get_dir()))
+    yield "shared memory of loader workers", _space(Path("/dev/shm"))
+    yield "OpenSeg class lists", "{} of {} downloaded".format(*downloaded())
+
+
+def _datasets() -> Iterator[tuple[str, str]]:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    import maskclippp.data  # noqa: F401  (registers)
+
+    incomplete = {}
+    for name in sorted(DatasetCatalog.list()):
+        metadata = MetadataCatalog.get(name)
+        paths = [metadata.get(key, None) for key in _DATASET_PATHS]
+        missing = [path for path in paths if path and not Path(path).exists()]
+        if not any(paths):
+            continue
+        if missing:
+            incomplete[name] = missing[0]
+        else:
+            yield name, "found"
+    for name, path in incomplete.items():
+        yield name, f"missing {path}"
+
+
+def _weights() -> Iterator[tuple[str, str]]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    for folder in (Path("pretrained"), Path("output/ckpts")):  # of the published configs
+        if not folder.is_dir():
+            yield str(folder), "no such folder in the working directory"
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            yield str(file), _size(file.stat().st_size)
+    for folder in sorted(Path(HF_HUB_CACHE).glob("models--*")):
+        yield folder.name.removeprefix("models--").replace("--", "/"), "in the Hugging Face cache"
+
+
+def _config_files(config: str) -> Iterator[tuple[str, str]]:
+    from maskclippp.config.keys import get_cfg
+    from maskclippp.config.merging import merge_config_file
+
+    cfg = get_cfg()
+    merge_config_file(cfg, config)
+    model = cfg.MODEL.MASKCLIPPP
+    for tower in _TOWERS:
+        if model[tower].MODEL_NAME and model[tower].PRETRAINED not in ("", "random"):
+            yield f"{tower}.PRETRAINED", _pretrained(model[tower])
+        if model[tower].LOAD_FROM:
+            yield f"{tower}.LOAD_FROM", _file(model[tower].LOAD_FROM)
+    if cfg.MODEL.WEIGHTS:
+        yield "MODEL.WEIGHTS", _file(cfg.MODEL.WEIGHTS)
+    yield "SEGMENTOR", _generator(cfg)
+
+
+def _pretrained(node: Any) -> str:
+    from maskclippp.clip.pretrained import find_pretrained
+    from maskclippp.errors import InputError
+
+    try:
+        return f"found {find_pretrained(node.MODEL_NAME, node.PRETRAINED).path}"
+    except InputError as error:
+        return f"missing: {error}"
+
+
+def _generator(cfg: Any) -> str:
+    from maskclippp.errors import InputError
+    from maskclippp.generators import check_generator
+
+    try:
+        check_generator(cfg)
+    except InputError as error:
+        return f"{cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME}: {error}"
+    return f"{cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME}: nothing is missing"
+
+
+def _file(path: str) -> str:
+    return f"{'found' if Path(path).expanduser().is_file() else 'missing'} {path}"
+
+
+def _space(folder: Path) -> str:
+    """The folder, and the free space of its disk."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    state = "" if existing == folder else " (does not exist)"
+    return f"{folder}{state}, {_size(shutil.disk_usage(existing).free)} free"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,37 @@
+"""The program ``maskclippp``: finds the command; only that command's imports are paid for."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from maskclippp import __version__
+
+# Command -> what it does; the module of the same name in this folder is imported when it is called.
+COMMANDS = {
+    "train": "fine-tune the model that a config describes",
+    "eval": "evaluate a checkpoint",
+    "download": "fetch class lists and pretrained weights ahead of time",
+    "doctor": "show versions, devices, caches, datasets and weights: what a bug report needs",
+}
+_EXAMPLE = """example:
+  maskclippp train --config-file configs/shapes/linear_psm.yaml --num-gpus 0
+
+Each command has its own help: maskclippp COMMAND --help"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the arguments name (default: those of the process)."""
+    listed = "\n".join(f"  {name:<10}{purpose}" for name, purpose in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="maskclippp",
+        description=f"Open-vocabulary segmentation with MaskCLIP++.\n\ncommands:\n{listed}",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"maskclippp {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see above")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # What follows the command belongs to it, --help included.
+    command = parser.parse_args(given[:1]).command
+    importlib.import_module(f"maskclippp.cli.{command}").main(given[1:])
