@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.ade20k_index import read_image_paths
 from maskclippp.data.layout import SPLIT_FOLDERS
-from maskclippp.data.preparation import Files, Step, run_script
-from maskclippp.data.prepared_files import LabelMap, ShrunkenImage, shrink_labels, stored_size
-from maskclippp.data.renumbering import renumber
 from maskclippp.files.images import check_same_size, read_panoptic_ids
 from maskclippp.words import load_class_list
+from preparation.ade20k_index import read_image_paths
+from preparation.files import LabelMap, ShrunkenImage, shrink_labels, stored_size
+from preparation.labels import renumber
+from preparation.steps import Files, Step, run_script
 
 FOLDER = "ADE20K_2021_17_01"
 SHORT_SIDE = 512

@@ -17,12 +17,12 @@ from pycocotools import mask as coco_mask
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data import ade20k_sources
-from maskclippp.data.ade20k_sources import Instance
-from maskclippp.data.preparation import AnnotationFile, Step, run_script
-from maskclippp.data.renumbering import bounding_box
 from maskclippp.files.images import read_image_size
 from maskclippp.words import load_class_list
+from preparation import ade20k
+from preparation.ade20k import Instance
+from preparation.labels import bounding_box
+from preparation.steps import AnnotationFile, Step, run_script
 
 
 def describe(original: Path) -> dict[str, Any]:
@@ -31,9 +31,7 @@ def describe(original: Path) -> dict[str, Any]:
     name = original.stem
     return {
         "image": {"id": name, "file_name": f"{name}.jpg", "height": height, "width": width},
-        "annotations": [
-            annotation(instance, name) for instance in ade20k_sources.read_instances(original)
-        ],
+        "annotations": [annotation(instance, name) for instance in ade20k.read_instances(original)],
     }
 
 
@@ -59,18 +57,18 @@ def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
         "annotations": [{"id": i, **entry} for i, entry in enumerate(annotations, start=1)],
         "categories": [
             {"id": category, "name": classes.classes[category][0]}
-            for category in ade20k_sources.thing_categories()
+            for category in ade20k.thing_categories()
         ],
     }
 
 
 def plan(root: Path, split: str) -> list[Step]:
     """The JSON of a split, and the images that belong to it."""
-    originals = ade20k_sources.list_instance_maps(root, split)
-    target = root / ade20k_sources.FOLDER / f"ade20k_instance_{split}.json"
+    originals = ade20k.list_instance_maps(root, split)
+    target = root / ade20k.FOLDER / f"ade20k_instance_{split}.json"
     return [
         AnnotationFile(f"{split} annotation", target, originals, describe, assemble),
-        ade20k_sources.given_images(root, split, originals),
+        ade20k.given_images(root, split, originals),
     ]
 
 

@@ -21,12 +21,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data import ade20k_sources
-from maskclippp.data.preparation import AnnotationFile, Files, Step, run_script
-from maskclippp.data.prepared_files import PanopticMap
-from maskclippp.data.renumbering import segment_entry
 from maskclippp.files.images import LabelArray, check_same_size
 from maskclippp.words import load_class_list
+from preparation import ade20k
+from preparation.files import PanopticMap
+from preparation.labels import segment_entry
+from preparation.panoptic import panoptic_content, panoptic_entry
+from preparation.steps import AnnotationFile, Files, Step, run_script
 
 
 class Originals(NamedTuple):
@@ -38,11 +39,11 @@ class Originals(NamedTuple):
 
 def merge(originals: Originals) -> tuple[LabelArray, list[dict[str, Any]]]:
     """Segment ids [h, w] and the JSON's list of segments of one image."""
-    classes = ade20k_sources.read_classes(originals.semantic)
-    instances = ade20k_sources.read_instances(originals.instances)
+    classes = ade20k.read_classes(originals.semantic)
+    instances = ade20k.read_instances(originals.instances)
     ids = np.zeros(classes.shape, np.int32)
     segments = []
-    stuff = set(range(150)) - set(ade20k_sources.thing_categories())
+    stuff = set(range(150)) - set(ade20k.thing_categories())
     for category in sorted(stuff & set(np.unique(classes).tolist())):
         mask = classes == category
         segments.append(segment_entry(mask, 1000 * (category + 1), category))
@@ -62,48 +63,40 @@ def segment_ids(originals: Originals) -> LabelArray:
 def describe(originals: Originals) -> dict[str, Any]:
     """The JSON's entries of one image."""
     ids, segments = merge(originals)
-    (height, width), name = ids.shape, originals.semantic.stem
-    return {
-        "image": {"id": name, "file_name": f"{name}.jpg", "height": height, "width": width},
-        "annotation": {
-            "image_id": name,
-            "file_name": f"{name}.png",
-            "segments_info": segments,
-        },
-    }
+    name = originals.semantic.stem
+    return panoptic_entry(
+        name, ids.shape, segments, image_file=f"{name}.jpg", map_file=f"{name}.png"
+    )
 
 
 def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
     """The content of the JSON."""
     classes = load_class_list("ade20k_150")
-    return {
-        "images": [entry["image"] for entry in described],
-        "annotations": [entry["annotation"] for entry in described],
-        "categories": [
-            {
-                "id": index,
-                "name": synonyms[0],
-                "isthing": int(classes.is_thing[index]),
-                "color": list(classes.colors[index]),
-            }
-            for index, synonyms in enumerate(classes.classes)
-        ],
-    }
+    categories = [
+        {
+            "id": index,
+            "name": synonyms[0],
+            "isthing": int(classes.is_thing[index]),
+            "color": list(classes.colors[index]),
+        }
+        for index, synonyms in enumerate(classes.classes)
+    ]
+    return panoptic_content(described, categories)
 
 
 def plan(root: Path, split: str) -> list[Step]:
     """The PNGs and the JSON of a split, and the images that belong to them."""
-    semantic_maps = ade20k_sources.list_semantic_maps(root, split)
-    instance_folder = ade20k_sources.list_instance_maps(root, split)[0].parent
+    semantic_maps = ade20k.list_semantic_maps(root, split)
+    instance_folder = ade20k.list_instance_maps(root, split)[0].parent
     originals = [Originals(path, instance_folder / path.name) for path in semantic_maps]
-    folder = root / ade20k_sources.FOLDER / f"ade20k_panoptic_{split}"
+    folder = root / ade20k.FOLDER / f"ade20k_panoptic_{split}"
     maps = [PanopticMap(folder / o.semantic.name, partial(segment_ids, o)) for o in originals]
     return [
         Files(f"{split} panoptic maps", maps),
         AnnotationFile(
             f"{split} annotation", folder.with_suffix(".json"), originals, describe, assemble
         ),
-        ade20k_sources.given_images(root, split, semantic_maps),
+        ade20k.given_images(root, split, semantic_maps),
     ]
 
 

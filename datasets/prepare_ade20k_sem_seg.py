@@ -12,24 +12,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data import ade20k_sources
 from maskclippp.data.layout import SPLIT_FOLDERS
-from maskclippp.data.preparation import Files, Step, run_script
-from maskclippp.data.prepared_files import LabelMap
+from preparation import ade20k
+from preparation.files import LabelMap
+from preparation.steps import Files, Step, run_script
 
 
 def plan(root: Path, split: str) -> list[Step]:
     """The label maps of a split, and the images that belong to them."""
-    originals = ade20k_sources.list_semantic_maps(root, split)
-    folder = root / ade20k_sources.FOLDER / "annotations_detectron2"
+    originals = ade20k.list_semantic_maps(root, split)
+    folder = root / ade20k.FOLDER / "annotations_detectron2"
     targets = [folder / SPLIT_FOLDERS[split] / path.name for path in originals]
     maps = [
-        LabelMap(target, partial(ade20k_sources.read_classes, original))
+        LabelMap(target, partial(ade20k.read_classes, original))
         for target, original in zip(targets, originals, strict=True)
     ]
     return [
         Files(f"{split} label maps", maps),
-        ade20k_sources.given_images(root, split, originals),
+        ade20k.given_images(root, split, originals),
     ]
 
 

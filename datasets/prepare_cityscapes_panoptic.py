@@ -19,7 +19,11 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.preparation import (
+from maskclippp.files.images import LabelArray, read_label_map
+from preparation.files import GivenImage, LabelMap, PanopticMap
+from preparation.labels import renumber, segment_entry
+from preparation.panoptic import panoptic_content, panoptic_entry
+from preparation.steps import (
     AnnotationFile,
     Files,
     GivenImages,
@@ -28,9 +32,6 @@ from maskclippp.data.preparation import (
     list_files,
     run_script,
 )
-from maskclippp.data.prepared_files import GivenImage, LabelMap, PanopticMap
-from maskclippp.data.renumbering import renumber, segment_entry
-from maskclippp.files.images import LabelArray, read_label_map
 
 WHERE_TO_GET = (
     "unpack gtFine_trainvaltest.zip and leftImg8bit_trainvaltest.zip from "
@@ -84,38 +85,28 @@ def segment_ids(instance_ids: Path) -> LabelArray:
 def describe(instance_ids: Path) -> dict[str, Any]:
     """The JSON's entries of one image."""
     ids = segment_ids(instance_ids)
-    (height, width), name = ids.shape, instance_ids.name.removesuffix("_instanceIds.png")
-    image_id = name.removesuffix("_gtFine")
+    name = instance_ids.name.removesuffix("_instanceIds.png")
     segments = []
     for segment in np.unique(ids[ids > 0]).tolist():
         label = label_of(segment)
         is_crowd = segment < 1000 and label >= FIRST_THING
         segments.append(segment_entry(ids == segment, segment, label, is_crowd=is_crowd))
-    return {
-        "image": {
-            "id": image_id,
-            "file_name": f"{name}_leftImg8bit.png",  # so named by cityscapesscripts
-            "height": height,
-            "width": width,
-        },
-        "annotation": {
-            "image_id": image_id,
-            "file_name": f"{name}_panoptic.png",
-            "segments_info": segments,
-        },
-    }
+    return panoptic_entry(
+        name.removesuffix("_gtFine"),
+        ids.shape,
+        segments,
+        image_file=f"{name}_leftImg8bit.png",  # as cityscapesscripts names it
+        map_file=f"{name}_panoptic.png",
+    )
 
 
 def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
     """The content of the JSON."""
-    return {
-        "images": [entry["image"] for entry in described],
-        "annotations": [entry["annotation"] for entry in described],
-        "categories": [
-            {"id": label, "name": name, "isthing": int(label >= FIRST_THING)}
-            for label, name in CLASSES.items()
-        ],
-    }
+    categories = [
+        {"id": label, "name": name, "isthing": int(label >= FIRST_THING)}
+        for label, name in CLASSES.items()
+    ]
+    return panoptic_content(described, categories)
 
 
 def plan(root: Path, split: str) -> list[Step]:

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.data.coco_panoptic import coco_panoptic
 from maskclippp.data.panoptic import load_panoptic_records
-from maskclippp.data.preparation import Files, GivenImages, Step, run_script
-from maskclippp.data.prepared_files import GivenImage, LabelMap
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.files.images import read_panoptic_ids
+from preparation.files import GivenImage, LabelMap
+from preparation.steps import Files, GivenImages, Step, run_script
 
 IGNORE_LABEL = 255
 

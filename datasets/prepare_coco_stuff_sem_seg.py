@@ -15,7 +15,10 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.preparation import (
+from maskclippp.files.images import read_label_map
+from preparation.files import GivenImage, LabelMap
+from preparation.labels import renumber
+from preparation.steps import (
     Files,
     GivenImages,
     Step,
@@ -23,9 +26,6 @@ from maskclippp.data.preparation import (
     list_files,
     run_script,
 )
-from maskclippp.data.prepared_files import GivenImage, LabelMap
-from maskclippp.data.renumbering import renumber
-from maskclippp.files.images import read_label_map
 
 WHERE_TO_GET = (
     "unpack stuffthingmaps_trainval2017.zip (https://github.com/nightrome/cocostuff#downloads) "

@@ -19,8 +19,10 @@ from scipy.io.matlab import MatReadError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.data.layout import SPLIT_FOLDERS
-from maskclippp.data.pascal_sources import challenge_folder, label_path
-from maskclippp.data.preparation import (
+from preparation.files import GivenImage, LabelMap
+from preparation.labels import renumber
+from preparation.pascal import challenge_folder, label_path
+from preparation.steps import (
     Files,
     GivenImages,
     Step,
@@ -29,8 +31,6 @@ from maskclippp.data.preparation import (
     require_file,
     run_script,
 )
-from maskclippp.data.prepared_files import GivenImage, LabelMap
-from maskclippp.data.renumbering import renumber
 
 WHERE_TO_GET = (
     "unpack trainval.tar.gz, the annotations of https://cs.stanford.edu/~roozbeh/pascal-context/, "

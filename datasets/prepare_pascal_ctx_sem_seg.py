@@ -24,12 +24,12 @@ from pycocotools import mask as coco_mask
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.pascal_sources import challenge_folder, copied_images, label_path
-from maskclippp.data.preparation import Files, Step, errors_name, require_file, run_script
-from maskclippp.data.prepared_files import LabelMap
-from maskclippp.data.renumbering import renumber
 from maskclippp.files.images import read_json
 from maskclippp.words import load_class_list
+from preparation.files import LabelMap
+from preparation.labels import renumber
+from preparation.pascal import challenge_folder, copied_images, label_path
+from preparation.steps import Files, Step, errors_name, require_file, run_script
 
 WHERE_TO_GET = (
     "unpack VOCtrainval_03-May-2010.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2010/) into the "

@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.pascal_sources import challenge_folder, copied_images, label_path
-from maskclippp.data.preparation import Files, Step, errors_name, require_file, run_script
-from maskclippp.data.prepared_files import LabelMap
-from maskclippp.data.renumbering import renumber
 from maskclippp.files.images import read_label_map
+from preparation.files import LabelMap
+from preparation.labels import renumber
+from preparation.pascal import challenge_folder, copied_images, label_path
+from preparation.steps import Files, Step, errors_name, require_file, run_script
 
 WHERE_TO_GET = (
     "unpack VOCtrainval_11-May-2012.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/) into the "

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskclippp.data.ade20k_index import read_image_paths
-from maskclippp.data.ade20k_sources import read_instances, thing_categories
 from maskclippp.files.images import read_image
 from maskclippp.words import load_class_list
+from preparation.ade20k import read_instances, thing_categories
+from preparation.ade20k_index import read_image_paths
 from tests.data.original_layouts import (
     ADE_FOLDERS,
     FULL_SIZES,

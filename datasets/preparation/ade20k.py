@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskclippp.data.layout import SPLIT_FOLDERS
-from maskclippp.data.preparation import GivenImages, errors_name, list_files
-from maskclippp.data.prepared_files import GivenImage
-from maskclippp.data.renumbering import renumber
+from preparation.steps import GivenImages, errors_name, list_files
+from preparation.files import GivenImage
+from preparation.labels import renumber
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_label_map, read_panoptic_ids
 from maskclippp.words import load_class_list

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from maskclippp.data.layout import SPLIT_FOLDERS
-from maskclippp.data.preparation import Files
-from maskclippp.data.prepared_files import CopiedImage
+from preparation.steps import Files
+from preparation.files import CopiedImage
 
 
 def challenge_folder(root: Path, year: int) -> Path:

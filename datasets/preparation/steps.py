@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 from maskclippp.data.layout import datasets_root
-from maskclippp.data.prepared_files import GivenImage, PreparedFile
+from preparation.files import GivenImage, PreparedFile
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.atomic import atomic_write
 
