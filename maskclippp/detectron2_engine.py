@@ -1,6 +1,6 @@
 """Makes ``import detectron2`` work: the installed package, or else the embedded engine.
 
-detectron2 is on no package index. Where it is not installed, ``maskclippp/embedded`` (our own
+detectron2 is not on PyPI. Where it is not installed, ``maskclippp/embedded`` (our own
 implementation of the names we use) is appended to the end of ``sys.path``, so that a later
 installation takes precedence without any change here.
 """

@@ -91,7 +91,7 @@ class Checkpointer(DetectionCheckpointer):
         """Load the run's newest whole checkpoint (``resume``), else only the model from ``path``.
 
         Returns:
-            What the file holds beside the model and the loaded checkpointables.
+            The rest of the file's content, without model and loaded checkpointables.
 
         Raises:
             FileNotFoundError: there is neither, and it may not be absent.
@@ -115,7 +115,7 @@ class Checkpointer(DetectionCheckpointer):
         An empty path means "no checkpoint". The rest of the file's content is returned.
 
         Raises:
-            FileNotFoundError: no such file.
+            FileNotFoundError: the file does not exist.
             CheckpointError: it cannot be read safely, or nothing in it fits the model.
         """
         if not path:

@@ -1,7 +1,7 @@
 """The optimizer: one group per parameter, and gradient clipping inside the step.
 
 Clipping is part of ``step()`` because a gradient scaler calls that after it has unscaled the
-gradients; so the clip sees gradients of true size, and never those of a skipped step.
+gradients, so that it sees unscaled gradients, and never those of a skipped step.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -28,7 +28,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer that SOLVER.* describes, over all parameters that require gradients.
 
     Raises:
-        ValueError: an unknown OPTIMIZER or CLIP_TYPE, or a model without trained parameters.
+        InputError: an unknown OPTIMIZER or CLIP_TYPE, or a model without trained parameters.
     """
     groups = list(parameter_groups(cfg, model))
     if not groups:
@@ -95,7 +95,7 @@ def _weight_decay(cfg: CfgNode, module_name: str, module: nn.Module, name: str) 
 def _with_clipping(cfg: CfgNode, base: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """``base``, or a subclass of it whose step clips gradients as SOLVER.CLIP_GRADIENTS says."""
     settings = cfg.SOLVER.CLIP_GRADIENTS
-    # The published code takes a full-model limit of 0 for "no clipping".
+    # In the published code, a full-model limit of 0 means "no clipping".
     unlimited = settings.CLIP_TYPE == "full_model" and settings.CLIP_VALUE <= 0
     if not settings.ENABLED or unlimited:
         return base
@@ -122,7 +122,7 @@ def _with_clipping(cfg: CfgNode, base: type[torch.optim.Optimizer]) -> type[torc
 
 
 def _clip_full_model(parameters: list[nn.Parameter], limit: float) -> None:
-    """Scale all gradients so that their joint norm is at most ``limit``.
+    """Scale all gradients so that their total norm is at most ``limit``.
 
     Raises:
         FloatingPointError: the norm is not finite; the step would destroy the weights.

@@ -52,18 +52,18 @@ def argument_parser(
 def build_config(args: argparse.Namespace) -> CfgNode:
     """The frozen configuration that the arguments describe; nothing is written.
 
-    The datasets that it describes are registered: every process of a run comes by here.
+    The datasets that it describes are registered; every process of a run calls this.
 
     Raises:
-        KeyError, ValueError, FileNotFoundError: a file or option is wrong, see
-            :mod:`maskclippp.config.merging`; an unknown dataset; a device that is not there.
+        InputError: a wrong file or option, see :mod:`maskclippp.config.merging`; an unknown
+            dataset; a missing device.
     """
     cfg = get_cfg()
     name = "maskclippp"
     if args.config_file:
         merge_config_file(cfg, args.config_file)
         name = Path(args.config_file).stem
-    # Noted in args, so that all processes of a run agree even around midnight.
+    # Stored in args, so that all processes of a run agree, even around midnight.
     if args.tag == "default":
         args.tag = _default_tag(Path("output") / name, resume=args.resume)
     cfg.OUTPUT_DIR = str(Path("output") / name / args.tag)
@@ -84,15 +84,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """The frozen configuration, with its run directory, logs and random seeds set up.
 
     Raises:
-        OSError: the run directory cannot be made; and what :func:`build_config` raises.
+        InputError: the run directory cannot be created; also the errors of :func:`build_config`.
     """
     cfg = build_config(args)
     try:
         Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UnreadableFileError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be made ({error.strerror}): choose another one by "
-            "OUTPUT_DIR <path> at the end of the command"
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be created ({error.strerror}): choose another one "
+            "with OUTPUT_DIR <path> at the end of the command"
         ) from error
     _check_same_words(cfg)
     rank = comm.get_rank()
@@ -103,7 +103,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def _default_tag(folder: Path, *, resume: bool) -> str:
-    """Month and day; to resume, the newest run in ``folder``, which may be of another day."""
+    """Month and day; with ``resume``, the newest run in ``folder``, possibly of another day."""
     runs = [path.parent for path in folder.glob("*/last_checkpoint")] if resume else []
     if runs:
         return max(runs, key=lambda run: (run / "last_checkpoint").stat().st_mtime).name
@@ -111,7 +111,7 @@ def _default_tag(folder: Path, *, resume: bool) -> str:
 
 
 def _check_device(device: str, num_gpus: int) -> None:
-    """A ValueError if the processes cannot run on ``device``."""
+    """Raise an InputError if the processes cannot run on ``device``."""
     if not device.startswith("cuda"):
         return
     remedy = (
@@ -119,7 +119,8 @@ def _check_device(device: str, num_gpus: int) -> None:
     )
     if not torch.cuda.is_available():
         raise InputError(
-            f"MODEL.DEVICE is {device!r} and --num-gpus {num_gpus}, but there is no CUDA: {remedy}"
+            f"MODEL.DEVICE is {device!r} and --num-gpus {num_gpus}, but CUDA is not available: "
+            f"{remedy}"
         )
     if num_gpus > torch.cuda.device_count():
         raise InputError(
@@ -129,7 +130,7 @@ def _check_device(device: str, num_gpus: int) -> None:
 
 
 def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
-    """A ValueError if a dataset is needed and not named, or named and not registered."""
+    """Raise an InputError if a required dataset is not named, or a named one not registered."""
     key = "TRAIN" if for_training else "TEST"
     if not cfg.DATASETS[key]:
         raise InputError(f"DATASETS.{key} is empty: name at least one dataset")
@@ -147,17 +148,17 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
 
 
 def _check_vocabularies(cfg: CfgNode) -> None:
-    """What :mod:`maskclippp.words.sources` raises if words that were asked for are absent."""
+    """Raise the InputError of :mod:`maskclippp.words.sources` if a vocabulary is missing."""
     selection = cfg.DATASETS.VOCABULARY
     if selection in ("auto", "builtin"):
-        return  # the model says so if there are none
+        return  # the model reports it if there are none
     training_vocabulary(cfg.DATASETS.TRAIN, selection)
     for name in cfg.DATASETS.TEST:
         evaluation_vocabulary(name, selection)
 
 
 def _check_same_words(cfg: CfgNode) -> None:
-    """A ValueError if the processes, perhaps of several machines, would use different words."""
+    """Raise an InputError if processes, perhaps on several machines, have different words."""
     found = sorted(set(comm.all_gather(resolved_selection(cfg.DATASETS.VOCABULARY))))
     if len(found) > 1:
         raise InputError(

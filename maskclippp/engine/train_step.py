@@ -31,10 +31,10 @@ class TrainStep:
         accumulation_steps: batches per optimizer step.
         autocast_dtype: torch.float16 (with gradient scaling, on CUDA), torch.bfloat16, or None
             for full precision.
-        seed: with the iteration number it determines all randomness of a step.
+        seed: determines, with the iteration number, all randomness of a step.
 
     Raises:
-        ValueError: accumulation_steps < 1.
+        InputError: accumulation_steps < 1.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TrainStep:
 
     @property
     def data_loader(self) -> Iterable[Batch]:
-        """The endless source of batches; assigning starts it from its beginning."""
+        """The endless source of batches; assigning it starts from its first batch."""
         return self._data_loader
 
     @data_loader.setter
@@ -70,16 +70,16 @@ class TrainStep:
         self.stop_loading()
 
     def stop_loading(self) -> None:
-        """Let go of the loader's worker processes; the next step would start them again."""
+        """Stop the loader's worker processes; the next step would restart them."""
         self._batches = None
 
     def run(self, iteration: int) -> None:
         """Do the step of this iteration and put its metrics into the event storage.
 
         Raises:
-            NonFiniteError: a loss is not finite on any rank, or the norm of the gradients is
-                not while SOLVER.CLIP_GRADIENTS clips the full model; the weights are those from
-                before the step. All ranks raise it, naming iteration and images.
+            NonFiniteError: a loss is not finite on some rank, or the norm of the gradients is not
+                while SOLVER.CLIP_GRADIENTS clips the full model. The weights are unchanged. All
+                ranks raise it, naming iteration and images.
         """
         self.iter = iteration
         if self._batches is None:
@@ -100,7 +100,7 @@ class TrainStep:
             self._update_weights()
         except FloatingPointError as error:
             names = [name for batch in batches for name in batch]
-            raise self._non_finite_error(f"{error}; no single batch is to blame", names) from error
+            raise self._non_finite_error(f"{error}; no single batch is the cause", names) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, optimizer and, with float16, gradient scaler."""
@@ -113,7 +113,7 @@ class TrainStep:
         """Restore what ``state_dict`` returned.
 
         Raises:
-            ValueError: the optimizer state is of another set of parameters.
+            InputError: the optimizer state belongs to other parameters.
         """
         self.iter = state["iteration"]
         try:
@@ -121,7 +121,7 @@ class TrainStep:
         except ValueError as error:
             raise InputError(
                 f"the checkpoint's optimizer state does not fit this configuration ({error}): "
-                "resume with the configuration of the run, or start anew without --resume"
+                "resume with the configuration of the run, or start a new run without --resume"
             ) from error
         if self._scaler is not None and "grad_scaler" in state:
             self._scaler.load_state_dict(state["grad_scaler"])
@@ -158,7 +158,7 @@ class TrainStep:
     ) -> None:
         """Stop on a non-finite loss; else log the mean of each loss over batches and ranks."""
         names = list(losses[0])
-        # One transfer from the device and one exchange between ranks for everything.
+        # A single transfer from the device and a single exchange between ranks.
         table = torch.stack([torch.stack([step[n] for n in names]).float() for step in losses])
         gathered = _gather(torch.cat([table.flatten(), table.new_tensor([data_time])])).cpu()
         tables = gathered[:, :-1].unflatten(1, table.shape)  # rank, batch, loss

@@ -43,17 +43,17 @@ AUTOCAST_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 class Trainer(DefaultTrainer):
     """Trains, evaluates and checkpoints what a config describes.
 
-    A run of 2N iterations equals, bit for bit on a CPU, N iterations, a kill and ``--resume``:
-    every step and every sample draws its randomness from its own position, and the loader starts
-    again behind the batches that are done.
+    A run of 2N iterations equals, bit for bit on a CPU, one of N iterations, a kill and
+    ``--resume``: the randomness of every step and sample is seeded by its position, and the loader
+    skips the batches that are done.
     """
 
-    # Models with parameters that some batches do not touch need True, which costs time.
+    # True for models in which some batches leave parameters unused; it costs time.
     find_unused_parameters = False
 
     def __init__(self, cfg: CfgNode) -> None:
-        # DefaultTrainer's own constructor starts the loader before it is known where to resume,
-        # and wraps the model in a way that only CUDA models can be trained.
+        # DefaultTrainer's constructor starts the loader before the iteration to resume from is
+        # known, and wraps the model such that only CUDA models can be trained.
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -92,7 +92,7 @@ class Trainer(DefaultTrainer):
         return self.train_step.data_loader
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue the run in OUTPUT_DIR if asked and possible, else load MODEL.WEIGHTS."""
+        """Continue the run in OUTPUT_DIR if possible (``resume``), else load MODEL.WEIGHTS."""
         extra = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = extra["iteration"] + 1
@@ -127,14 +127,14 @@ class Trainer(DefaultTrainer):
         self.train_step.run(self.iter)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything beside the model that a run continues from."""
+        """Everything except the model that a resumed run needs."""
         state = TrainerBase.state_dict(self)
         state["_trainer"] = self.train_step.state_dict()
         state["seed"] = self.train_step.seed
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; the run goes on with the seed it began with."""
+        """Restore what ``state_dict`` returned; the run keeps the seed it started with."""
         TrainerBase.load_state_dict(self, state_dict)
         self.train_step.load_state_dict(state_dict["_trainer"])
         seed = state_dict.get("seed", self.train_step.seed)
@@ -158,7 +158,7 @@ class Trainer(DefaultTrainer):
         return results
 
     def build_writers(self) -> list[EventWriter]:
-        """Terminal, metrics.json and TensorBoard, or W&B in place of TensorBoard."""
+        """Terminal, metrics.json, and TensorBoard or W&B."""
         writers: list[EventWriter] = super().build_writers()
         if self.cfg.WANDB.ENABLED:
             writers[-1] = WandbWriter.from_config(self.cfg)
@@ -166,7 +166,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model of MODEL.META_ARCHITECTURE on MODEL.DEVICE, its initial weights by SEED."""
+        """The model MODEL.META_ARCHITECTURE on MODEL.DEVICE, initialized with SEED."""
         get_part(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
         if cfg.SEED >= 0:
             seed_training_step(cfg.SEED, 0, rank=0)
@@ -201,7 +201,7 @@ class Trainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | Path | None = None
     ) -> DatasetEvaluator:
-        """The evaluators that fit the dataset; their files go to inference/<dataset> by default."""
+        """The evaluators for the dataset; their files go to inference/<dataset> by default."""
         from maskclippp.evaluation import build_evaluator
 
         folder = output_folder or inference_folder(cfg, dataset_name)
@@ -238,11 +238,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test_with_augmentation(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        """Evaluate semantic segmentation on DATASETS.TEST by the views that TEST.AUG describes.
+        """Evaluate semantic segmentation on DATASETS.TEST with the augmentations of TEST.AUG.
 
         Returns:
-            As :meth:`test`, with ``_TTA`` after the name of the task, or of the dataset if there
-            are several; files go to inference_TTA/<dataset>.
+            As :meth:`test`, with ``_TTA`` appended to the name of the task, or of the dataset if
+            there are several; files go to inference_TTA/<dataset>.
         """
         cfg = augmentation_config(cfg)
         augmented = SemanticTestTimeAugmentation.from_config(cfg, unwrapped(model))
@@ -257,7 +257,7 @@ class Trainer(DefaultTrainer):
         return {name + AUGMENTED_SUFFIX: value for name, value in results.items()}
 
     def _distributed(self, model: nn.Module) -> nn.Module:
-        """The model, sharing gradients with the other processes if there are any."""
+        """The model, in DistributedDataParallel if there are several processes."""
         if comm.get_world_size() == 1:
             return model
         device = next(model.parameters()).device
@@ -289,7 +289,7 @@ def _with_seed(cfg: CfgNode, seed: int) -> CfgNode:
 
 
 def _autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """The type that SOLVER.AMP asks for; a ValueError if the device cannot train with it."""
+    """The type that SOLVER.AMP sets; an InputError if the device cannot train with it."""
     if not cfg.SOLVER.AMP.ENABLED:
         return None
     name = cfg.SOLVER.AMP.DTYPE

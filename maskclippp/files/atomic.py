@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and JSON that every reader understands."""
+"""Atomic file writing, and JSON that every parser reads."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to write into; ``path`` gets the content at the end of the block, or not at all.
+    """A file to write to; at the end of the block it becomes ``path``, whole or not at all.
 
-    The content goes to a temporary file of a name of its own in the same folder, which is renamed
-    at the end; of several processes that write one path at a time, the last one wins.
+    The content goes to a uniquely named temporary file in the same folder, which is then renamed.
+    If several processes write one path at the same time, the last one wins.
 
     Args:
-        durable: force the content to the disk first, so that a power cut leaves no empty file
-            under the name. It takes milliseconds: too long for very many small files.
+        durable: flush the content to the disk first, so that a power failure does not leave an
+            empty file. It takes milliseconds, too long for very many small files.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
@@ -38,16 +38,16 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as :func:`json_value` converts it: standard JSON, whole or not at all."""
+    """Write ``content``, converted by :func:`json_value`, atomically as standard JSON."""
     text = json.dumps(json_value(content), indent=1, allow_nan=False)
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def json_value(value: Any) -> Any:
-    """The value in JSON's types: scalars of numpy and torch become numbers, keys become texts.
+    """Convert to JSON types: NumPy and torch scalars become numbers, keys become strings.
 
-    NaN and the infinities, which JSON does not know, become null.
+    NaN and infinities, which JSON does not have, become null.
     """
     if isinstance(value, Mapping):
         return {str(key): json_value(entry) for key, entry in value.items()}
@@ -62,7 +62,7 @@ def json_value(value: Any) -> Any:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the folder's list of names to the disk, so that a rename survives a power cut."""
+    """Flush a folder's entries to the disk, so that a rename survives a power failure."""
     if os.name != "posix":  # only POSIX systems can open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,6 +1,6 @@
-"""Files from the network: checked by their hash, whole or absent, fetched once.
+"""Downloads: verified by hash, atomic, and only once.
 
-``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` are obeyed.
+``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` are respected.
 """
 
 import hashlib
@@ -24,28 +24,28 @@ _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutErro
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file, where it is published and where it belongs on this machine."""
+    """A published file and its place on this machine."""
 
     url: str
     path: Path
     sha256: str
 
     def is_here(self) -> bool:
-        """Whether it is in its place, with the right content."""
+        """Whether the file exists and has the right content."""
         return self.path.is_file() and _sha256(self.path) == self.sha256
 
 
 class DownloadError(InputError, OSError):
-    """Files could not be downloaded; says what to fetch by hand and where to put it."""
+    """Files could not be downloaded; lists what to fetch by hand and where to put it."""
 
 
 def download_all(files: Sequence[RemoteFile]) -> int:
-    """Fetch the files that are not in their places yet; the number of those.
+    """Download the files that are missing or wrong, and return their number.
 
-    An interrupted run continues with the next call.
+    The next call continues an interrupted one.
 
     Raises:
-        DownloadError: some could not be fetched, or have another content than was published.
+        DownloadError: some could not be fetched, or differ from what was published.
     """
     absent = [file for file in files if not file.is_here()]
     failures = []
@@ -60,18 +60,18 @@ def download_all(files: Sequence[RemoteFile]) -> int:
         )
         raise DownloadError(
             f"{len(failures)} of {len(files)} files could not be downloaded. If this machine has "
-            "no network, fetch them on another one and put them where the arrows point; behind a "
+            "no network, download them elsewhere and put them where the arrows point; behind a "
             f"proxy, set HTTPS_PROXY:\n{listed}"
         )
     return len(absent)
 
 
 def _download(file: RemoteFile) -> None:
-    """Fetch one file; ValueError when its content is another one."""
+    """Download one file; InputError if its content differs from what was published."""
     logger.info("Downloading %s", file.url)
     file.path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        # A new opener, because the shared one keeps the proxies of its first use.
+        # A new opener: the shared one keeps the proxies of its first use.
         urllib.request.build_opener().open(file.url, timeout=_TIMEOUT_SECONDS) as response,
         atomic_write(file.path) as target,
     ):

@@ -1,6 +1,6 @@
-"""Reads pickles as data: a file may name only what stands in a table, and gets stand-ins for it.
+"""Reads pickles as data: only the globals of a table are accepted, and replaced by our functions.
 
-Nothing that a pickle names is imported, called or altered. Numpy arrays become tensors.
+Nothing that a pickle names is imported, called or modified. NumPy arrays become tensors.
 """
 
 import pickle
@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 import torch
 
-# numpy's element types that torch has too, as pickles spell them.
+# NumPy element types that torch has too, as pickles spell them.
 _ELEMENT_TYPES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8"})
 
-# What a broken or hostile stream can raise inside the unpickler.
+# What the unpickler can raise on a damaged or malicious stream.
 DAMAGE = (
     pickle.UnpicklingError,
     AttributeError,
@@ -31,11 +31,11 @@ DAMAGE = (
 
 
 class ForbiddenPickleError(pickle.UnpicklingError):
-    """The pickle asks for something that is neither an array nor a plain container."""
+    """The pickle refers to something other than arrays and plain containers."""
 
 
 class Permitted:
-    """What a global of the table becomes in a file: can be called, but not altered."""
+    """A global of the table, as a file sees it: can be called, but not modified."""
 
     __slots__ = ("_function",)
 
@@ -46,19 +46,19 @@ class Permitted:
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> NoReturn:
-        raise ForbiddenPickleError("it alters a function")
+        raise ForbiddenPickleError("it modifies a function")
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Unpickles plain containers and the globals of a table.
+    """Unpickles plain containers and the globals of an allow-list.
 
     Args:
         file: the stream.
-        permitted: the globals, ``module.name``, with the functions that are called instead.
+        permitted: ``module.name`` of each global, and the function that is called instead.
     """
 
     def __init__(self, file: BinaryIO, permitted: Mapping[str, Callable[..., Any]]) -> None:
-        # Python 2 wrote text and bytes alike; latin1 keeps every byte.
+        # Python 2 wrote text and bytes the same way; latin1 preserves every byte.
         super().__init__(file, encoding="latin1")
         self._permitted = permitted
 
@@ -66,7 +66,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         """See ``pickle.Unpickler``.
 
         Raises:
-            ForbiddenPickleError: the global is not in the table.
+            ForbiddenPickleError: the global is not allowed.
         """
         if f"{module}.{name}" not in self._permitted:
             raise ForbiddenPickleError(f"it asks for {module}.{name}")
@@ -77,19 +77,21 @@ def read_numpy_pickle(path: Path) -> Any:
     """The content of a pickle of numpy arrays and plain containers; arrays become tensors.
 
     Raises:
-        ForbiddenPickleError: it holds something else; names it. Nothing of it was executed.
-        Exception: one of ``DAMAGE`` if the stream is broken.
+        ForbiddenPickleError: names what else it contains. None of it was executed.
+        Exception: one of ``DAMAGE`` if the stream is damaged.
     """
     with path.open("rb") as file:
         return _with_tensors(RestrictedUnpickler(file, _NUMPY_GLOBALS).load(), {})
 
 
 class _PickledType:
-    """Stands in for ``numpy.dtype``; its state adds the byte order."""
+    """Replaces ``numpy.dtype``; its state adds the byte order."""
 
-    def __init__(self, code: str, align: object = False, copy: object = False) -> None:
+    def __init__(self, code: str, _align: object = False, _copy: object = False) -> None:
         if code not in _ELEMENT_TYPES:
-            raise ForbiddenPickleError(f"it holds arrays of type {code!r}, which are no numbers")
+            raise ForbiddenPickleError(
+                f"it contains arrays of type {code!r}, which are not numbers"
+            )
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -97,7 +99,7 @@ class _PickledType:
 
 
 class _PickledArray:
-    """Stands in for an array that is still to receive its content."""
+    """Replaces an array whose content follows in the stream."""
 
     array: np.ndarray
 
@@ -112,11 +114,11 @@ def _to_array(
     content: bytes | bytearray, element: _PickledType, shape: tuple[int, ...], order: Any
 ) -> np.ndarray:
     if not isinstance(content, bytes | bytearray) or not isinstance(element, _PickledType):
-        raise ForbiddenPickleError("it holds an array of something else than numbers")
+        raise ForbiddenPickleError("it contains an array of something other than numbers")
     return np.frombuffer(content, element.dtype).reshape(shape, order=order)
 
 
-def _reconstruct(subtype: object, shape: object, element: object) -> _PickledArray:
+def _reconstruct(_subtype: object, _shape: object, _element: object) -> _PickledArray:
     return _PickledArray()
 
 
@@ -141,18 +143,18 @@ def _empty_bytes() -> bytes:
     return b""
 
 
-def _refuse_array_type(*arguments: object) -> NoReturn:
+def _refuse_array_type(*_: object) -> NoReturn:
     raise ForbiddenPickleError("it calls numpy.ndarray")
 
 
 _NUMPY_GLOBALS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": OrderedDict,
-    # Bytes in protocol 2; the empty ones have a spelling of their own.
+    # How protocol 2 writes bytes; empty ones have their own spelling.
     "_codecs.encode": _encode,
     "__builtin__.bytes": _empty_bytes,
     "numpy.ndarray": _refuse_array_type,
     "numpy.dtype": _PickledType,
-    # numpy 2 renamed its modules; the two last come with pickle protocol 5.
+    # NumPy 2 renamed its modules; the last two come with pickle protocol 5.
     "numpy.core.multiarray._reconstruct": _reconstruct,
     "numpy._core.multiarray._reconstruct": _reconstruct,
     "numpy.core.multiarray.scalar": _scalar,
@@ -163,10 +165,10 @@ _NUMPY_GLOBALS: dict[str, Callable[..., Any]] = {
 
 
 def _with_tensors(content: Any, converted: dict[int, Any]) -> Any:
-    """Plain containers with their arrays as tensors that own their memory.
+    """Replace arrays in plain containers by tensors that own their memory.
 
-    ``converted``, by identity, keeps what is shared shared: a few bytes of a pickle can hold a list
-    2^100 times.
+    ``converted``, by identity, preserves sharing: a pickle of a few bytes can contain a list 2^100
+    times.
     """
     if id(content) in converted:
         return converted[id(content)]

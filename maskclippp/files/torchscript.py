@@ -1,8 +1,8 @@
 """Reads TorchScript archives as data: parameters and buffers, without any of their code.
 
-OpenAI published CLIP as such archives: a zip file with a pickle of the module tree, one entry per
-tensor storage, and the source of the modules' classes. ``torch.jit.load`` would compile that
-source; here it is only searched for the names of parameters and buffers.
+OpenAI published CLIP in such archives: zip files with a pickle of the module tree, one entry per
+tensor storage, and the source of the module classes. ``torch.jit.load`` would compile that source;
+here it is only searched for the names of parameters and buffers.
 """
 
 import io
@@ -35,16 +35,16 @@ _STORAGE_TYPES = {
 _TYPED_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 _DEEPEST_MODULE = 100
 
-# What a broken or hostile archive can raise; RuntimeError is raised for unknown kinds of zip files.
+# What a damaged or malicious archive can raise; RuntimeError is for unsupported zip features.
 ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, *DAMAGE)
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive; other zip files of torch hold no constants."""
+    """Whether a file is a TorchScript archive; other zip files of torch contain no constants."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except ARCHIVE_DAMAGE:  # whoever reads it next says what is wrong
+    except ARCHIVE_DAMAGE:  # the next reader reports the reason
         return False
 
 
@@ -52,15 +52,16 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """The state dict of the module in a TorchScript archive, on the CPU.
 
     Raises:
-        ForbiddenPickleError: the module tree holds something else than modules and plain values.
-        Exception: one of ``ARCHIVE_DAMAGE`` if the file is broken.
+        ForbiddenPickleError: the module tree contains something other than modules and plain
+            values.
+        Exception: one of ``ARCHIVE_DAMAGE`` if the file is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         return _Archive(archive).state_dict()
 
 
 class _ScriptObject:
-    """Stands in for a module of a TorchScript class: its attributes, and nothing to call."""
+    """Replaces a module of a TorchScript class: its attributes, nothing callable."""
 
     qualified_name = ""
 
@@ -77,7 +78,7 @@ class _Archive(RestrictedUnpickler):
     def __init__(self, archive: zipfile.ZipFile) -> None:
         pickles = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
         if len(pickles) != 1:
-            raise InputError("it holds no module tree (data.pkl)")
+            raise InputError("it contains no module tree (data.pkl)")
         root = pickles[0].removesuffix("data.pkl")
         if (
             f"{root}byteorder" in archive.namelist()
@@ -99,7 +100,7 @@ class _Archive(RestrictedUnpickler):
         return dict(self._named_tensors(self.load(), "", 0))
 
     def find_class(self, module: str, name: str) -> Any:
-        """See ``pickle.Unpickler``: inert classes for the archive's own."""
+        """See ``pickle.Unpickler``: the archive's own classes become inert ones."""
         if module.split(".")[0] == "__torch__":
             qualified = f"{module}.{name}"
             if qualified not in self._classes:
@@ -119,7 +120,9 @@ class _Archive(RestrictedUnpickler):
 
     def _named_tensors(self, module: Any, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
         if not isinstance(module, _ScriptObject):
-            raise ForbiddenPickleError(f"it holds a {type(module).__name__} in place of a module")
+            raise ForbiddenPickleError(
+                f"it contains a {type(module).__name__} where a module belongs"
+            )
         if depth > _DEEPEST_MODULE:
             raise ForbiddenPickleError("its modules contain each other")
         declared = self._declared_tensors(module.qualified_name)

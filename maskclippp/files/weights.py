@@ -14,7 +14,7 @@ from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, read_numpy_pickle
 from maskclippp.files.torchscript import ARCHIVE_DAMAGE, is_torchscript, read_torchscript
 
-# Entries under which a state dict of other projects may sit, in the order in which they are tried.
+# Where other projects keep the state dict, in the order in which the entries are tried.
 _WRAPPERS = ("state_dict", "model", "module")
 
 
@@ -23,19 +23,19 @@ class CheckpointError(InputError):
 
 
 class UnreadableCheckpointError(CheckpointError):
-    """The file is damaged: cut short, or not a checkpoint at all."""
+    """The file is damaged: truncated, or not a checkpoint."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU, with the model's tensors under ``"model"``.
 
     Accepts torch files (a state dict, or a dictionary with ``model`` and more), TorchScript
-    archives, safetensors, and pickles of numpy arrays (``.pkl``, as of Detectron).
+    archives, safetensors, and pickles of NumPy arrays (``.pkl``, as Detectron wrote them).
 
     Raises:
         FileNotFoundError: no such file.
         UnreadableCheckpointError: the file is damaged.
-        CheckpointError: the file holds pickled code or no state dict, or is of another format.
+        CheckpointError: the file contains pickled code or no state dict, or has another format.
     """
     content = _read_dictionary(path)
     wrapped: dict[str, Any] = (
@@ -46,8 +46,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     )
     if foreign:
         raise CheckpointError(
-            f"checkpoint {path} holds no state dict of tensors, neither at its top nor under "
-            f"'model': entries {foreign[:5]} are something else"
+            f"checkpoint {path} contains no state dict of tensors, neither at the top level nor "
+            f"under 'model': entries {foreign[:5]} are not tensors"
         )
     return wrapped
 
@@ -55,9 +55,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of any project, on the CPU.
 
-    It may sit under ``state_dict``, ``model`` or ``module``, and its keys may have the prefix
-    ``module.`` of data-parallel training; both are removed. Entries that are no tensors are left
-    out. Raises as :func:`read_checkpoint`.
+    It may be nested under ``state_dict``, ``model`` or ``module``, and its keys may have the prefix
+    ``module.`` of data-parallel training; both are removed. Entries that are not tensors are
+    skipped. Raises the errors of :func:`read_checkpoint`.
     """
     content = _read_dictionary(path)
     for wrapper in _WRAPPERS:
@@ -65,7 +65,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
     state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise CheckpointError(f"{path} holds no tensors; its entries are {sorted(content)[:5]}")
+        raise CheckpointError(f"{path} contains no tensors; its entries are {sorted(content)[:5]}")
     return strip_common_prefix(state, "module.")
 
 
@@ -104,7 +104,7 @@ def _read_pickle(path: Path) -> Any:
         return read_numpy_pickle(path)
     except ForbiddenPickleError as error:
         raise CheckpointError(
-            f"checkpoint {path} is a pickle that holds more than numpy arrays and plain "
+            f"checkpoint {path} is a pickle that contains more than NumPy arrays and plain "
             f"containers: {error}. Reading that could execute code, so it is refused: convert it "
             "to .safetensors or to a .pth state dict"
         ) from error
@@ -118,7 +118,7 @@ def _read_torch_file(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch reports forbidden content and broken pickles by the same type.
+        # torch raises the same type for forbidden content and for damaged pickles.
         if zipfile.is_zipfile(path) or "nsupported" in str(error):
             reason = _first_line_about_code(str(error))
             raise CheckpointError(
@@ -131,7 +131,7 @@ def _read_torch_file(path: Path) -> Any:
     except (*ARCHIVE_DAMAGE, AssertionError) as error:
         reason = str(error).strip().split("\n", maxsplit=1)[0] or "it is empty"
         raise UnreadableCheckpointError(
-            f"checkpoint {path} is damaged, probably cut short, or no checkpoint at all: "
+            f"checkpoint {path} is damaged, probably truncated, or not a checkpoint: "
             f"{type(error).__name__}: {reason}"
         ) from error
 
@@ -141,7 +141,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
         return read_torchscript(path)
     except ForbiddenPickleError as error:
         raise CheckpointError(
-            f"checkpoint {path} is a TorchScript archive that holds more than modules and "
+            f"checkpoint {path} is a TorchScript archive that contains more than modules and "
             f"tensors: {error}. It is refused: save a state dict of tensors only"
         ) from error
     except ARCHIVE_DAMAGE as error:

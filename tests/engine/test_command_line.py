@@ -77,7 +77,7 @@ def test_missing_cuda_is_an_error_with_two_remedies(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = failure(monkeypatch, capsys, "--num-gpus", "1", *TRAIN_SET)
-    assert "--num-gpus 1, but there is no CUDA" in error
+    assert "--num-gpus 1, but CUDA is not available" in error
     assert "--num-gpus 0" in error
     assert "--num-gpus N MODEL.DEVICE cpu" in error
 
@@ -122,7 +122,7 @@ def test_output_folder_that_cannot_be_made_is_named(
     args = parse(*VALID, "OUTPUT_DIR", str(tmp_path / "file" / "run"))
     with pytest.raises(SystemExit):
         train_maskclippp.main(args)
-    assert f"OUTPUT_DIR {tmp_path}/file/run cannot be made" in capsys.readouterr().err
+    assert f"OUTPUT_DIR {tmp_path}/file/run cannot be created" in capsys.readouterr().err
 
 
 def test_options_may_change_the_output_folder(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_anything_else_is_refused_by_name_and_never_run(
     ids=lambda array: array.dtype.kind,
 )
 def test_arrays_of_no_numbers_are_refused(array: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(ForbiddenPickleError, match="no numbers"):
+    with pytest.raises(ForbiddenPickleError, match="not numbers"):
         read_numpy_pickle(write(tmp_path / "a.pkl", [array]))
 
 
@@ -149,7 +149,7 @@ def test_permitted_functions_cannot_be_altered_by_a_file(tmp_path: Path) -> None
     """BUILD on a function would set its attributes for all later files."""
     program = b"\x80\x02c_codecs\nencode\n}U\x0c__defaults__)sb."
     (tmp_path / "a.pkl").write_bytes(program)
-    with pytest.raises(ForbiddenPickleError, match="alters a function"):
+    with pytest.raises(ForbiddenPickleError, match="modifies a function"):
         read_numpy_pickle(tmp_path / "a.pkl")
     assert not hasattr(Permitted(len), "__dict__")
 

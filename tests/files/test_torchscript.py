@@ -111,7 +111,9 @@ def test_module_trees_that_run_code_are_refused_unexecuted(
     argument = f"touch {witness}" if function is os.system else f"open({str(witness)!r}, 'w')"
     tree = pickle.dumps(_RunsCode(function, argument), protocol=2)
     rewrite(archive, lambda name, content: tree if name.endswith("/data.pkl") else content)
-    with pytest.raises(CheckpointError, match=rf"holds more than modules and tensors: .*{named}"):
+    with pytest.raises(
+        CheckpointError, match=rf"contains more than modules and tensors: .*{named}"
+    ):
         read_weights(archive)
     assert not witness.exists()
 

@@ -111,7 +111,7 @@ def test_rotten_bytes_are_damage_or_are_not_noticed(
 
 def test_a_text_file_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_text("a page that says: not found")
-    with pytest.raises(CheckpointError, match=r"weights\.pt is damaged, .* or no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"weights\.pt is damaged, .* or not a checkpoint"):
         read_weights(tmp_path / "weights.pt")
 
 

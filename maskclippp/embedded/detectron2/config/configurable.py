@@ -22,7 +22,7 @@ def configurable(
     override its result; one with ``*args`` or ``**kwargs`` takes everything itself.
 
     Raises:
-        TypeError: wrong use of the decorator; ``from_config`` is no class method or its first
+        TypeError: wrong use of the decorator; ``from_config`` is not a class method, or its first
             parameter is not called ``cfg``.
         AttributeError: the class has no ``from_config``.
     """

@@ -242,7 +242,7 @@ class DefaultTrainer(TrainerBase):
         cfg.defrost()
         solver, test = cfg.SOLVER, cfg.TEST
         assert solver.IMS_PER_BATCH % reference == 0, (
-            f"SOLVER.IMS_PER_BATCH ({solver.IMS_PER_BATCH}) is no multiple of "
+            f"SOLVER.IMS_PER_BATCH ({solver.IMS_PER_BATCH}) is not a multiple of "
             f"SOLVER.REFERENCE_WORLD_SIZE ({reference})"
         )
         scale = num_workers / reference

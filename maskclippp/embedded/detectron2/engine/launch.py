@@ -86,7 +86,7 @@ def _run_child(
     if use_gpu:
         present = torch.cuda.device_count()
         assert processes_per_machine <= present, (
-            f"{processes_per_machine} GPUs asked for, this machine has {present}"
+            f"{processes_per_machine} GPUs requested, but this machine has {present}"
         )
         # Before the group exists: NCCL would otherwise put every rank's first buffers on GPU 0.
         torch.cuda.set_device(local_rank)

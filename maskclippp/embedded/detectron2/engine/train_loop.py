@@ -128,7 +128,8 @@ class TrainerBase:
             hook = hooks.get(name)
             if hook is None or not hasattr(hook, "load_state_dict"):
                 logging.getLogger(__name__).warning(
-                    "the state of hook '%s' in the checkpoint is not used: no such hook here", name
+                    "the checkpoint's state of hook '%s' is ignored: no such hook in this trainer",
+                    name,
                 )
             else:
                 hook.load_state_dict(state)

@@ -185,7 +185,7 @@ def _run_batches(
         outputs = model(inputs)
         call("after_inference")
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # else the time goes to whoever waits for the GPU next
+            torch.cuda.synchronize()  # else the time would be attributed to the next GPU wait
         watch.lap("Inference")
         evaluator.process(inputs, outputs)
         watch.lap("Eval")

@@ -52,7 +52,7 @@ def set_layout(processes_per_machine: int, timeout: datetime.timedelta) -> None:
         timeout: of every communication, whatever its group.
 
     Raises:
-        ValueError: the world is no multiple of the machine size.
+        ValueError: the world size is not a multiple of the machine size.
     """
     global _processes_per_machine, _timeout
     if get_world_size() % processes_per_machine:
@@ -85,7 +85,7 @@ def synchronize() -> None:
 
 
 def _cpu_group() -> dist.ProcessGroup | None:
-    """A group that carries CPU objects: a gloo one beside an NCCL world."""
+    """A group for CPU objects: gloo if the default group is NCCL."""
     return _gloo_group() if dist.get_backend() == dist.Backend.NCCL else dist.group.WORLD
 
 

@@ -60,7 +60,7 @@ def setup_logger(
 
     Args:
         output: a directory (``log.txt`` in it), or a file when it ends in ``.txt`` or ``.log``;
-            other ranks than 0 write beside it with ``.rank<r>`` appended. Files are appended to.
+            ranks other than 0 write next to it, with ``.rank<r>`` appended. Files are appended to.
         distributed_rank: only rank 0 writes to standard output.
         color: colors on the terminal.
         abbrev_name: what is shown in place of ``name``; ``d2`` for detectron2.
