@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from maskclippp.data.layout import SPLIT_FOLDERS
-from preparation.steps import GivenImages, errors_name, list_files
-from preparation.files import GivenImage
-from preparation.labels import renumber
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_label_map, read_panoptic_ids
 from maskclippp.words import load_class_list
+from preparation.files import GivenImage
+from preparation.labels import renumber
+from preparation.steps import GivenImages, errors_name, list_files
 
 FOLDER = "ADEChallengeData2016"
 _SCENES = (

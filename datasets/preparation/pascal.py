@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from maskclippp.data.layout import SPLIT_FOLDERS
-from preparation.steps import Files
 from preparation.files import CopiedImage
+from preparation.steps import Files
 
 
 def challenge_folder(root: Path, year: int) -> Path:

@@ -21,9 +21,9 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 from maskclippp.data.layout import datasets_root
-from preparation.files import GivenImage, PreparedFile
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.atomic import atomic_write
+from preparation.files import GivenImage, PreparedFile
 
 LOGGER = logging.getLogger("prepare")
 SPLITS = ("val", "train")  # the small one first: what is wrong shows early
