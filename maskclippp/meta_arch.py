@@ -1,7 +1,7 @@
-"""MaskCLIP++ as a detectron2 meta-architecture: wires the parts, has no mathematics of its own.
+"""MaskCLIP++ as a detectron2 meta-architecture. It wires the parts and computes nothing itself.
 
-Training: CLIP classifies annotated masks into the words of the training set. Inference: any mask
-generator supplies masks, and the words may be any.
+Training: CLIP classifies annotated masks into the classes of the training set. Inference: a mask
+generator supplies masks, which are classified into any requested classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
@@ -40,7 +39,8 @@ from maskclippp.inference.settings import (
 )
 from maskclippp.masks.assignment import label_by_overlap
 from maskclippp.masks.soft_masks import SoftMasks
-from maskclippp.words.sources import evaluation_vocabulary, training_vocabulary
+from maskclippp.words.requested import RequestedWords
+from maskclippp.words.sources import training_vocabulary
 from maskclippp.words.templates import get_templates
 from maskclippp.words.text_classifier import TextClassifier
 from maskclippp.words.vocabulary import Vocabulary
@@ -60,8 +60,8 @@ class MaskCLIPpp(nn.Module):
         make_generator: builds the mask generator; called when it is first needed, because
             training on ground-truth masks needs none.
         train_vocabulary: classes of the training set; None for a model that is only used.
-        test_dataset: registered dataset whose words are asked for at first; may be None.
-        vocabulary: whose words name test classes (:mod:`maskclippp.words.sources`).
+        test_dataset: registered dataset that is requested first; may be None.
+        vocabulary: value of DATASETS.VOCABULARY (:mod:`maskclippp.words.sources`).
         templates: prompts of the text classifier.
         text_chunk_size: sentences per forward pass of the text tower.
         text_cache: keep embeddings of a frozen text tower on disk.
@@ -111,7 +111,7 @@ class MaskCLIPpp(nn.Module):
             text_encoder,
             templates,
             chunk_size=text_chunk_size,
-            # What a tuned tower says is outdated after the next step.
+            # Embeddings of a tuned tower are outdated after the next step.
             cache=text_cache and not self.text_is_trained,
         )
         # Behind a function: as an attribute it would join the module tree, and would be saved,
@@ -119,10 +119,9 @@ class MaskCLIPpp(nn.Module):
         self._get_generator: Callable[[], MaskGenerator] = cache(make_generator)
         self._train_text: Tensor | None = None
         self._test_text: Tensor | None = None
-        self.test_vocabulary: Vocabulary | None = None
-        self.thing_classes: frozenset[int] = frozenset()
+        self.words: RequestedWords | None = None
         if test_dataset is not None:
-            self._choose_dataset(test_dataset)
+            self._request_dataset(test_dataset)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -178,8 +177,14 @@ class MaskCLIPpp(nn.Module):
         return self.visual_encoder.device
 
     def set_test_dataset(self, name: str) -> None:
-        """Ask for a registered dataset's words from now on; raises as ``evaluation_vocabulary``."""
-        self._choose_dataset(name)
+        """Request the classes of a registered dataset from now on.
+
+        In a distributed run all processes must call this together.
+
+        Raises:
+            InputError, MissingFileError: see :meth:`RequestedWords.of_dataset`.
+        """
+        self._request_dataset(name)
         if not self.inference.segmentor_only:
             self._get_test_text()
         self._get_classifying_generator()
@@ -187,41 +192,41 @@ class MaskCLIPpp(nn.Module):
     def set_test_vocabulary(
         self, class_names: Sequence[str], thing_classes: Sequence[int] = ()
     ) -> None:
-        """Ask for any words from now on.
+        """Request any classes from now on.
 
         Args:
             class_names: one string per class, synonyms separated by commas.
-            thing_classes: indices of the classes that have instances.
+            thing_classes: numbers of the classes that have instances.
 
         Raises:
-            ValueError: no or empty names, or an index that no class has.
+            InputError: no or empty names, or a thing class that does not exist.
         """
-        self._choose_words(Vocabulary.from_class_names(class_names), frozenset(thing_classes))
-
-    def _choose_dataset(self, name: str) -> None:
-        metadata = MetadataCatalog.get(name)
-        vocabulary = evaluation_vocabulary(name, self.vocabulary)
-        things = metadata.get("thing_dataset_id_to_contiguous_id", None)
-        if things is None:
-            # Instance sets name things only; semantic sets have none.
-            names_only_things = not metadata.get("stuff_classes", None)
-            things = {i: i for i in range(len(vocabulary) if names_only_things else 0)}
-        self._choose_words(vocabulary, frozenset(things.values()))
-
-    def _choose_words(self, vocabulary: Vocabulary, thing_classes: frozenset[int]) -> None:
-        wrong = sorted(index for index in thing_classes if not 0 <= index < len(vocabulary))
-        if wrong:
-            raise InputError(f"thing classes {wrong} are not in 0..{len(vocabulary) - 1}")
-        self.test_vocabulary = vocabulary
-        self.thing_classes = thing_classes
-        self._test_text = None
-        self._class_of_synonym = vocabulary.class_of_synonym
+        vocabulary = Vocabulary.from_class_names(class_names)
         train = self.train_vocabulary or Vocabulary(())
-        # bool [K]: test classes that share a name with a training class
-        self.seen = vocabulary.seen_in(train)
+        self._request(RequestedWords(vocabulary, frozenset(thing_classes), train))
+
+    @property
+    def test_vocabulary(self) -> Vocabulary | None:
+        """The requested classes; None before any were requested."""
+        return None if self.words is None else self.words.vocabulary
+
+    def _request_dataset(self, name: str) -> None:
+        self._request(RequestedWords.of_dataset(name, self.vocabulary, self.train_vocabulary))
+
+    def _request(self, words: RequestedWords) -> None:
+        self.words = words
+        self._test_text = None
+
+    def requested_words(self) -> RequestedWords:
+        """What this model is asked to find; an InputError if nothing was requested."""
+        if self.words is None:
+            raise InputError(
+                "no classes were requested: set DATASETS.TEST, or call set_test_vocabulary"
+            )
+        return self.words
 
     def train(self, mode: bool = True) -> "MaskCLIPpp":
-        """See ``nn.Module``; embeddings of a tuned text tower are made anew after training."""
+        """See ``nn.Module``; embeddings of a tuned text tower are recomputed after training."""
         if mode and self.text_is_trained:
             self._test_text = None
         super().train(mode)
@@ -229,15 +234,13 @@ class MaskCLIPpp(nn.Module):
 
     def _get_test_text(self) -> Tensor:
         """[Ka, T, D] of the test vocabulary."""
-        if self.test_vocabulary is None:
-            raise InputError("no words to look for: set DATASETS.TEST, or call set_test_vocabulary")
+        vocabulary = self.requested_words().vocabulary
         if self._test_text is None or self._test_text.device != self.device:
-            names = self.test_vocabulary.synonyms
-            self._test_text = self.text_classifier.embed_frozen(names)
+            self._test_text = self.text_classifier.embed_frozen(vocabulary.synonyms)
         return self._test_text
 
     def _sample_train_text(self, vocabulary: Vocabulary) -> Tensor:
-        """[K, T, D] with one synonym per class, drawn anew in every iteration."""
+        """[K, T, D] with one synonym per class, drawn at random in every iteration."""
         rows = vocabulary.sample_synonyms()
         if self.text_is_trained:
             return self.text_classifier.embed([vocabulary.synonyms[row] for row in rows])
@@ -356,37 +359,37 @@ class MaskCLIPpp(nn.Module):
                 {"pred_masks": postprocess.binary_masks(found.masks.to(self.device), size)}
                 for found, size in zip(self._get_generator()(records), sizes, strict=True)
             ]
+        words = self.requested_words()
         results = []
         for image, size in zip(self._classify_masks(records), sizes, strict=True):
-            result = image_results(image, size, self.thing_classes, len(self.seen), self.inference)
-            results.append({**result, "category_overlapping_mask": self.seen})
+            result = image_results(image, size, words.thing_classes, len(words), self.inference)
+            results.append({**result, "category_overlapping_mask": words.seen})
         return results
 
     def _classify_masks(self, records: Records) -> list[ClassifiedMasks]:
-        text = self._get_test_text()
+        words, text = self.requested_words(), self._get_test_text()
         generated: list[ImageMasks] = self._get_classifying_generator()(records)
         masks = [found.masks.to(self.device) for found in generated]
         encoded = self.visual_encoder([record["image"] for record in records], masks)
-        # Half precision cannot tell hundreds of similar words apart.
+        # In half precision the similarities of hundreds of words are not distinct.
         with torch.autocast(self.device.type, enabled=False):
             name_logits = self._align(encoded.float(), text)
-        self._class_of_synonym = self._class_of_synonym.to(self.device)  # once, and kept
-        class_logits = max_over_synonyms(name_logits, self._class_of_synonym, len(self.seen))
-        per_image = class_logits.split(encoded.batch.masks_per_image)
+        class_of_synonym = words.class_of_synonym(self.device)
+        class_logits = max_over_synonyms(name_logits, class_of_synonym, len(words))
+        per_image = torch.split(class_logits, encoded.batch.masks_per_image)
         return [
-            ClassifiedMasks(image_masks, self._combine(logits, found))
+            ClassifiedMasks(image_masks, self._combine(logits, found, words))
             for image_masks, logits, found in zip(masks, per_image, generated, strict=True)
         ]
 
-    def _combine(self, logits: Tensor, found: ImageMasks) -> Tensor:
+    def _combine(self, logits: Tensor, found: ImageMasks, words: RequestedWords) -> Tensor:
         """Logits [Q, K] combined with those of the generator, if it classifies its masks."""
         if found.logits is None:
             return logits
-        table = None
-        if found.own_classes is not None and self.test_vocabulary is not None:
-            table = self.test_vocabulary.class_of_train_class(found.own_classes)
+        own = found.own_classes
+        table = None if own is None else words.class_of_own_class(own)
         theirs = found.logits.to(self.device)
-        return combine_with_generator(logits, theirs, self.seen, table, self.inference)
+        return combine_with_generator(logits, theirs, words.seen, table, self.inference)
 
 
 def _output_size(record: dict[str, Any]) -> tuple[int, int]:

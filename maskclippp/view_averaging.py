@@ -134,12 +134,12 @@ class SemanticTestTimeAugmentation(nn.Module):
 
     @property
     def test_vocabulary(self) -> Vocabulary | None:
-        """The words that are asked for."""
+        """See :class:`MaskCLIPpp`."""
         return self.model.test_vocabulary
 
     @property
     def train_vocabulary(self) -> Vocabulary | None:
-        """The words of the training set."""
+        """See :class:`MaskCLIPpp`."""
         return self.model.train_vocabulary
 
     def set_test_dataset(self, name: str) -> None:
@@ -154,15 +154,16 @@ class SemanticTestTimeAugmentation(nn.Module):
             batched_inputs: records as of ``MaskCLIPpp.forward``, with images of the original
                 size: views are made from them.
         """
+        words = self.model.requested_words()
         return [
             {
-                "sem_seg_labels": best_mean_scores(list(self._views(record))),
-                "category_overlapping_mask": self.model.seen,
+                "sem_seg_labels": best_mean_scores(list(self._views(record, len(words)))),
+                "category_overlapping_mask": words.seen,
             }
             for record in batched_inputs
         ]
 
-    def _views(self, record: dict[str, Any]) -> Iterator[ViewScores]:
+    def _views(self, record: dict[str, Any], num_classes: int) -> Iterator[ViewScores]:
         image = F.to_pil_image(record["image"])
         size = (record.get("height", image.height), record.get("width", image.width))
         for min_size in self.min_sizes:
@@ -171,9 +172,7 @@ class SemanticTestTimeAugmentation(nn.Module):
             view = {**record, "image": image_to_tensor(resized)}
             for mirrored in (False, True) if self.flip else (False,):
                 (found,) = self.model.classify_masks([_mirror(view) if mirrored else view])
-                yield ViewScores.of(
-                    found.masks, found.logits, len(self.model.seen), size, mirrored=mirrored
-                )
+                yield ViewScores.of(found.masks, found.logits, num_classes, size, mirrored=mirrored)
 
 
 def check_augmentation(cfg: CfgNode) -> None:

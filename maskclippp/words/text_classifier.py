@@ -1,8 +1,8 @@
-"""Words -> text embeddings [Ka, T, D]: every synonym in every template, L2-normalized.
+"""Synonyms -> text embeddings [Ka, T, D]: every synonym in every template, L2-normalized.
 
-Two exact savings. A causal text tower is run only up to the longest sentence of a chunk, and
-sentences are grouped by length so that few chunks are long. And what a frozen tower says about a
-vocabulary is computed once per (weights, templates, words) and kept on disk.
+Two exact savings. A causal text tower runs only up to the longest sentence of a chunk, and
+sentences are grouped by length so that few chunks are long. Embeddings from a frozen tower are
+computed once per (weights, templates, synonyms) and cached on disk.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 class TextClassifier:
-    """Makes text classifiers with one tower and one set of templates.
+    """Embeds synonyms with one text tower and one set of templates.
 
     Args:
         tower: the text tower.
-        templates: sentences with one ``{}`` for the name; T of them.
-        chunk_size: most sentences per forward pass.
-        cache: keep embeddings of a frozen tower on disk.
+        templates: T sentences with one ``{}`` for the synonym.
+        chunk_size: maximum number of sentences per forward pass.
+        cache: cache embeddings from a frozen tower on disk.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class TextClassifier:
         self._tokens_of_name: dict[str, Tensor] = {}
 
     def sentences(self, names: Sequence[str]) -> list[str]:
-        """Every name in every template, templates fastest: len(names) x T sentences."""
+        """Every name in every template: len(names) x T sentences, templates varying fastest."""
         return [template.format(name) for name in names for template in self.templates]
 
     def embed(self, names: Sequence[str]) -> Tensor:
-        """Embed names with gradients, on this process alone -> [len(names), T, D]."""
+        """Embed names with gradients, in this process only -> [len(names), T, D]."""
         embeddings = self._embed_tokens(self._tokens(names))
         return embeddings.view(len(names), len(self.templates), -1)
 
@@ -65,14 +65,14 @@ class TextClassifier:
     def embed_frozen(self, names: Sequence[str]) -> Tensor:
         """Embed names without gradients -> float32 [len(names), T, D].
 
-        In a distributed run every process embeds its share; all must call this together.
+        In a distributed run all processes must call this together; each embeds a share.
         """
         tokens = self._tokens(names)
         path = None
         if self.cache:
             path = cache_folder() / "text" / f"{self._fingerprint(tokens)}.safetensors"
         embeddings = _read_cache(path)
-        # The processes may see different disks: only when all have the file, none computes.
+        # Processes may see different disks: computation is skipped only if all have the file.
         if not all(comm.all_gather(embeddings is not None)):
             embeddings = self._embed_shared(tokens)
             if path is not None and comm.is_main_process():
@@ -81,11 +81,11 @@ class TextClassifier:
         return embeddings.to(self.tower.device).view(len(names), len(self.templates), -1)
 
     def _tokens(self, names: Sequence[str]) -> Tensor:
-        """Token ids [len(names) x T, L]; names are tokenized once, a tuned tower asks each step."""
+        """Token ids [len(names) x T, L]; each name is tokenized only once."""
         new = [name for name in dict.fromkeys(names) if name not in self._tokens_of_name]
         if new:
             tokens = self.tower.tokenize(self.sentences(new))
-            self._tokens_of_name |= zip(new, tokens.split(len(self.templates)), strict=True)
+            self._tokens_of_name |= zip(new, torch.split(tokens, len(self.templates)), strict=True)
         return torch.cat([self._tokens_of_name[name] for name in names])
 
     def _embed_shared(self, tokens: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class TextClassifier:
         lengths = text_lengths(tokens)
         order = lengths.argsort(stable=True)
         chunks = []
-        for rows in order.split(self.chunk_size):
+        for rows in torch.split(order, self.chunk_size):
             chunk = tokens[rows, : int(lengths[rows[-1]])]
             chunks.append(self.tower.encode_tokens(chunk.to(self.tower.device)))
         back = order.argsort().to(self.tower.device)
@@ -131,12 +131,12 @@ def _read_cache(path: Path | None) -> Tensor | None:
     try:
         return safetensors.torch.load_file(path)["embeddings"]
     except (SafetensorError, KeyError, OSError) as error:
-        logger.warning("Text embeddings in %s are unreadable (%s): computing anew", path, error)
+        logger.warning("Text embeddings in %s are unreadable (%s): recomputing them", path, error)
         return None
 
 
 def _write_cache(path: Path, embeddings: Tensor) -> None:
-    """Write whole or not at all; a cache that cannot be written is only reported."""
+    """Write completely or not at all; if it fails, only log a warning."""
     content = safetensors.torch.save({"embeddings": embeddings.cpu().contiguous()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,7 @@ class Vocabulary:
         return rows
 
     def seen_in(self, train: "Vocabulary") -> Tensor:
-        """bool [K]: whether the class shares a synonym with any class of ``train``."""
+        """Whether each class shares a synonym with any class of ``train``, bool [K]."""
         known = set(train.synonyms)
         return torch.tensor([not known.isdisjoint(synonyms) for synonyms in self.classes])
 

@@ -1,0 +1,88 @@
+"""The requested words: what a model is asked to find, and how that relates to its training."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from detectron2.data import MetadataCatalog
+from torch import Tensor
+
+from maskclippp.errors import InputError
+from maskclippp.words.sources import evaluation_vocabulary
+from maskclippp.words.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class RequestedWords:
+    """A test vocabulary of K classes and Ka synonyms.
+
+    Attributes:
+        vocabulary: the classes.
+        thing_classes: numbers of the classes that have instances.
+        train_vocabulary: the classes of the training set; empty if there is none.
+
+    Raises:
+        InputError: a thing class that does not exist.
+    """
+
+    vocabulary: Vocabulary
+    thing_classes: frozenset[int] = frozenset()
+    train_vocabulary: Vocabulary = field(default=Vocabulary(()))
+
+    def __post_init__(self) -> None:
+        wrong = sorted(index for index in self.thing_classes if not 0 <= index < len(self))
+        if wrong:
+            raise InputError(f"thing classes {wrong} are not in 0..{len(self) - 1}")
+
+    @classmethod
+    def of_dataset(
+        cls, name: str, selection: str, train_vocabulary: Vocabulary | None = None
+    ) -> "RequestedWords":
+        """The classes of a registered dataset, with synonyms as DATASETS.VOCABULARY selects them.
+
+        Things are those of the metadata. Without that entry, a dataset with ``thing_classes`` only
+        (instances) has nothing but things, and one with ``stuff_classes`` (semantic) has none.
+
+        Raises:
+            InputError, MissingFileError: see :func:`evaluation_vocabulary`.
+        """
+        metadata = MetadataCatalog.get(name)
+        vocabulary = evaluation_vocabulary(name, selection)
+        positions = metadata.get("thing_dataset_id_to_contiguous_id", None)
+        things: Iterable[int] = () if positions is None else positions.values()
+        if positions is None and not metadata.get("stuff_classes", None):
+            things = range(len(vocabulary))
+        return cls(vocabulary, frozenset(things), train_vocabulary or Vocabulary(()))
+
+    def __len__(self) -> int:
+        """K."""
+        return len(self.vocabulary)
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """Whether each class shares a synonym with a training class, bool [K]."""
+        return self.vocabulary.seen_in(self.train_vocabulary)
+
+    def class_of_synonym(self, device: torch.device) -> Tensor:
+        """int64 [Ka] on ``device``, where it is copied to only once."""
+        if device not in self._tables:
+            self._tables[device] = self.vocabulary.class_of_synonym.to(device)
+        return self._tables[device]
+
+    def class_of_own_class(self, own_classes: Vocabulary) -> Tensor:
+        """int64 [K' + 1]: the class for each of a closed generator's own classes, computed once.
+
+        See :meth:`Vocabulary.class_of_train_class`.
+        """
+        if own_classes not in self._own_tables:
+            self._own_tables[own_classes] = self.vocabulary.class_of_train_class(own_classes)
+        return self._own_tables[own_classes]
+
+    @cached_property
+    def _tables(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    @cached_property
+    def _own_tables(self) -> dict[Vocabulary, Tensor]:
+        return {}
