@@ -1,4 +1,4 @@
-# Two commands matter: `make quickstart` and `make test`. Both install what they need into $(VENV).
+# `make quickstart`, `make check` and `make test` install what they need into $(VENV).
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -8,17 +8,18 @@ ENGINE ?= embedded
 WORKERS ?= 2
 
 RUN := $(VENV)/bin/python
-# A changed list of requirements makes another stamp, and so another installation.
+# Changed requirements change the name of the stamp, and so cause a new installation.
 STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml | cksum | cut -d' ' -f1)
 
 # A checkout runs its own code, also with an environment that several checkouts share.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help install quickstart test lint format types engine clean
+.PHONY: help install quickstart check test lint format types engine clean
 
 help:
 	@echo "make quickstart   train and evaluate on the built-in world; writes output/quickstart/report.html"
-	@echo "make test         ruff, type check and tests (ENGINE=detectron2: on an installed detectron2)"
+	@echo "make check        lint, types, and the unit tests that start no process: about 2 minutes"
+	@echo "make test         lint, types and all tests (ENGINE=detectron2: on an installed detectron2)"
 	@echo "make lint | format | types | install | clean"
 	@echo "VENV=path uses another virtual environment, PYTHON=path another interpreter"
 
@@ -39,12 +40,16 @@ endif
 quickstart: install
 	$(RUN) -m shapes.quickstart
 
+check: install lint types
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) -m "not processes" --durations 10 $(TESTS)
+
 test: install lint types engine
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) $(TESTS)
 
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 
 format: install
 	$(RUN) -m ruff check --fix .
@@ -61,4 +66,4 @@ endif
 	@$(RUN) -c 'import maskclippp; from maskclippp.detectron2_engine import engine_description as d; print(d())'
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

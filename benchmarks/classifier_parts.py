@@ -1,4 +1,4 @@
-"""Text classifier, post-processing and training step, as ``benchmark.py`` measures them."""
+"""Text classifier, post-processing and training step, as ``benchmarks.run`` measures them."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Image towers, as ``benchmark.py`` measures them: whole, and their blocks with mask tokens."""
+"""Image towers, as ``benchmarks.run`` measures them: whole, and their blocks with mask tokens."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence

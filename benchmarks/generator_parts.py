@@ -1,4 +1,4 @@
-"""The decoders of mask generators, as ``benchmark.py`` measures them: on maps of any image size."""
+"""``benchmarks.run`` on the decoders of mask generators, on feature maps of any image size."""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""A whole model in evaluation, as ``benchmark.py`` measures it: images in, results out, and where
+"""A whole model in evaluation, as ``benchmarks.run`` measures it: images in, results out, and where
 the time goes between.
 
 The model is the real one and so are its calls: hooks on its modules note when each ends. Two things

@@ -4,20 +4,20 @@
         [--against plain] [--output benchmark.json] [sizes] [KEY VALUE ...]
 
 Weights are random, nothing is downloaded. Without a config file, the published ConvNeXt-B mask
-classifier is taken. With ``--against plain`` each part is compared, in the same run and taking
-turns, with the straightforward formulation in ``benchmarks/plain``; both must first give the same
-result. ``--variants`` runs the encoder in other ways, too. Further parts:
+classifier is taken. With ``--against plain`` each part is compared, in interleaved runs, with
+the straightforward formulation in ``benchmarks/plain``; both must first give the same result.
+``--variants`` also runs the encoder in other ways. Further parts:
 
 - masktokens: the blocks of vision transformers that have mask tokens;
 - pixeldecoder, decoder: those of the config's mask generator, on images of ``--generator-size``;
 - inference: an image of ``--image-size``, brought to the test size of the config, through the whole
   model, and how its time is divided: see model_stages.py for what is made up.
 
-For these of a generator, FC-CLIP-L's published config is the default. Tables of all encoders and of
-all generators: ``benchmarks.encoders``, ``benchmarks.generators``.
+For the parts of a generator, FC-CLIP-L's published config is the default. Tables of all encoders
+and of all generators: ``benchmarks.tables``.
 
-Time is the median of ``--repeats`` runs. Memory is the growth of the peak while the part
-runs once: of CUDA's tensors, or of the process's resident memory on a CPU.
+Time is the median of ``--repeats`` runs. Memory is how much the peak grows while the part runs
+once: of tensors on CUDA, or of the process's resident memory on a CPU.
 """
 
 import argparse
@@ -56,6 +56,20 @@ GENERATOR_CONFIG = (
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIB = 2**20
+# Options that are fields of the workload: positive numbers, and pairs of them.
+NUMBERS = {
+    "classes": "in the vocabulary",
+    "batch_size": "images",
+    "masks": "per image",
+    "mask_stride": "pixels per mask pixel",
+    "train_masks": "per image, for train",
+    "repeats": "timed runs",
+}
+SIZES = {
+    "image_size": "pixels",
+    "grid": "cells of the feature grid, for masktokens",
+    "generator_size": "pixels, for pixeldecoder and decoder",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,18 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    workload = Workload(
-        classes=args.classes,
-        image_size=(args.image_size[0], args.image_size[1]),
-        batch_size=args.batch_size,
-        masks=args.masks,
-        grid=(args.grid[0], args.grid[1]),
-        mask_stride=args.mask_stride,
-        generator_size=(args.generator_size[0], args.generator_size[1]),
-        train_masks=args.train_masks,
-        dtype=DTYPES[args.dtype],
-        repeats=args.repeats,
-    )
+    sizes = {name: getattr(args, name) for name in NUMBERS}
+    sizes |= {name: tuple(getattr(args, name)) for name in SIZES}
+    workload = Workload(**sizes, dtype=DTYPES[args.dtype])
     cfg = build_config(args, workload.classes)
     plain = importlib.import_module("benchmarks.plain.model") if args.against else None
     bench = Bench(workload, torch.device(cfg.MODEL.DEVICE), plain)
@@ -162,33 +167,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="other ways to run the encoder: bfloat16, channels_last, a backend of torch.compile",
     )
     parser.add_argument("--output", type=Path, help="JSON file")
-    parser.add_argument("--classes", type=_positive, default=default.classes)
-    parser.add_argument(
-        "--image-size", type=_positive, nargs=2, default=default.image_size, metavar=("H", "W")
-    )
-    parser.add_argument("--batch-size", type=_positive, default=default.batch_size)
-    parser.add_argument("--masks", type=_positive, default=default.masks)
-    parser.add_argument(
-        "--grid",
-        type=_positive,
-        nargs=2,
-        default=default.grid,
-        metavar=("h", "w"),
-        help="cells of the feature grid for masktokens",
-    )
-    parser.add_argument(
-        "--mask-stride", type=_positive, default=default.mask_stride, help="pixels per mask pixel"
-    )
-    parser.add_argument(
-        "--generator-size",
-        type=_positive,
-        nargs=2,
-        default=default.generator_size,
-        metavar=("H", "W"),
-        help="image for pixeldecoder and decoder",
-    )
-    parser.add_argument("--train-masks", type=_positive, default=default.train_masks)
-    parser.add_argument("--repeats", type=_positive, default=default.repeats)
+    for name, meaning in (NUMBERS | SIZES).items():
+        pair: dict[str, Any] = {"nargs": 2, "metavar": ("H", "W")} if name in SIZES else {}
+        option, value = f"--{name.replace('_', '-')}", getattr(default, name)
+        parser.add_argument(option, type=_positive, default=value, help=meaning, **pair)
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: PyTorch's choice")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of autocast")

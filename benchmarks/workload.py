@@ -1,4 +1,4 @@
-"""What the parts of ``benchmark.py`` share: sizes, made-up inputs, and comparison with others."""
+"""What the parts of ``benchmarks.run`` share: sizes, made-up inputs, and comparison with others."""
 
 import contextlib
 from collections.abc import Callable, Sequence

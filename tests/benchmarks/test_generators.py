@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import tests.tiny_eva  # noqa: F401  (registers models)
-from benchmarks import generators, run
+from benchmarks import run, tables
 from benchmarks.model_stages import STAGES, StageTimer
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
@@ -36,9 +36,7 @@ SMALL = (
     *("MODEL.SEM_SEG_HEAD.CONVS_DIM", "32", "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", "2"),
     *("MODEL.MASK_FORMER.DEC_LAYERS", "4"),
 )
-CONFIGS = {
-    path.stem.removeprefix("maskclippp_"): path for path in generators.published_generators()
-}
+CONFIGS = {path.stem.removeprefix("maskclippp_"): path for path in tables.PUBLISHED["generators"]}
 FCCLIP = "coco-pan_clip-convnext-large_fcclip-l"
 MASK2FORMER = "coco-pan_clip-convnext-base_m2f-swin-t"
 GENERATORS = {"open": FCCLIP, "closed": MASK2FORMER}
@@ -169,9 +167,8 @@ def test_time_belongs_to_the_stage_that_ends_next() -> None:
 
 def test_the_table_has_a_row_per_config(tmp_path: Path) -> None:
     config, table = CONFIGS[FCCLIP], tmp_path / "table.md"
-    generators.main(
-        ["--config-files", str(config), "--output", str(table), *TINY, *options_of(config)]
-    )
+    files = ("--config-files", str(config), "--output", str(table))
+    tables.main(["generators", *files, *TINY, *options_of(config)])
     (row,) = table.read_text().splitlines()[2:]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:3] == [FCCLIP, "64 x 96", "9"]
@@ -179,5 +176,5 @@ def test_the_table_has_a_row_per_config(tmp_path: Path) -> None:
 
 
 def test_the_table_knows_all_published_generators() -> None:
-    folders = {path.parent.name for path in generators.published_generators()}
+    folders = {path.parent.name for path in tables.PUBLISHED["generators"]}
     assert {"fcclip-b", "fcclip-l", "m2f-swin-t", "maft-b", "maft-l", "maft-l-pan"} <= folders

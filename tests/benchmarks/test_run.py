@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tests.tiny_eva  # noqa: F401  (registers models)
-from benchmarks import encoders, measure, run
+from benchmarks import measure, run, tables
 from tests.tiny_models import MODEL_NAME, tiny_model
 
 STRIDE = 32  # of MODEL_NAME
@@ -169,8 +169,9 @@ def test_the_table_of_encoders_has_a_row_per_config(
         f"      TEST_IMAGE_SIZE: 64, MODEL_NAME: {MODEL_NAME}}}\n"
         f"    TEXT_ENCODER: {{NAME: CLIPTextEncoder, MODEL_NAME: {MODEL_NAME}}}\n"
     )
-    encoders.main(
+    tables.main(
         [
+            "encoders",
             *("--config-files", str(config), "--output", str(tmp_path / "table.md")),
             *("--masks", "5", "--repeats", "1", "--device", "cpu", "--against", "plain"),
         ]
@@ -184,7 +185,7 @@ def test_the_table_of_encoders_has_a_row_per_config(
 
 
 def test_the_table_of_encoders_knows_all_published_ones() -> None:
-    names = [path.parent.name for path in encoders.published_classifiers()]
+    names = [path.parent.name for path in tables.PUBLISHED["encoders"]]
     assert len(names) == len(set(names))
     assert {"clip-convnext-base", "clip-rn50x16", "eva-clip-vit-g-14-plus"} <= set(names)
 

@@ -1,0 +1,113 @@
+"""Markdown tables of all published encoders, or of whole models with a mask generator.
+
+    python -m benchmarks.tables encoders [--config-files configs/...yaml ...] [--output encoders.md]
+    python -m benchmarks.tables generators [options of benchmarks.run, KEY VALUE ...]
+
+Every model runs in its own process, with random weights. Encoders get 2:3 images whose short side
+is TEST_IMAGE_SIZE, and 100 masks unless --masks says otherwise; whole models get one image at the
+test size of their config. All other options go to ``benchmarks.run``: --device, --dtype, --repeats,
+--threads, MODEL.MASKCLIPPP.VISUAL_ENCODER.COMPILE inductor, and so on.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.model_stages import STAGES
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# A mask classifier lies one folder below its dataset, a config with a generator two.
+PUBLISHED = {
+    "encoders": sorted(CONFIGS.glob("coco-pan/*/*.yaml")),
+    "generators": sorted(CONFIGS.glob("coco-*/*/*/*.yaml")),
+}
+SPEED = ("s / image", "images / s", "peak without weights")
+HEADERS = {
+    "encoders": ("model", "parameters of image / text tower", "input", "grid", *SPEED),
+    "generators": ("config", "input", "masks", *(f"{stage}, s" for stage in STAGES), *SPEED),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what the command line asks for; print the table, and write it to --output."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=PUBLISHED)
+    parser.add_argument("--config-files", type=Path, nargs="+", help="default: all published ones")
+    parser.add_argument("--output", type=Path, help="Markdown file")
+    args, options = parser.parse_known_args(arguments)
+    row = encoder_row if args.table == "encoders" else generator_row
+    rows = [row(path, options) for path in args.config_files or PUBLISHED[args.table]]
+    table = tabulate(rows, HEADERS[args.table], tablefmt="github", disable_numparse=True) + "\n"
+    sys.stdout.write(table)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(table)
+
+
+def encoder_row(path: Path, options: Sequence[str]) -> list[str]:
+    """One encoder at the test size of its config."""
+    cfg = get_cfg()
+    merge_config_file(cfg, path)
+    side = cfg.MODEL.MASKCLIPPP.VISUAL_ENCODER.TEST_IMAGE_SIZE
+    size = ("--image-size", side, side * 3 // 2)
+    (result,) = run_benchmark(path, "encoder", *size, "--masks", 100, *options)
+    parameters = result["parameters_millions"]
+    return [
+        path.parent.name,
+        f"{parameters['image']:.0f} M / {parameters['text']:.0f} M",
+        " x ".join(map(str, result["input_size"])),
+        " x ".join(map(str, result["grid"])),
+        *speed_cells(result),
+    ]
+
+
+def generator_row(path: Path, options: Sequence[str]) -> list[str]:
+    """A whole model, stage by stage; times are per image."""
+    whole, *stages = run_benchmark(path, "inference", *options)
+    seconds = {stage["what"]: f"{1 / stage['ours']['per_second']:.3g}" for stage in stages}
+    return [
+        path.stem.removeprefix("maskclippp_"),
+        " x ".join(map(str, whole["input_size"])),
+        str(whole["masks"]),
+        *(seconds.get(stage, "-") for stage in STAGES),
+        *speed_cells(whole),
+    ]
+
+
+def speed_cells(result: dict[str, Any]) -> list[str]:
+    """The columns ``SPEED``."""
+    speed, peak = result["ours"]["per_second"], result["ours"]["peak_memory_mib"]
+    return [f"{1 / speed:.3g}", f"{speed:.3g}", "-" if peak is None else f"{peak:.0f} MiB"]
+
+
+def run_benchmark(config: Path, part: str, *options: Any) -> list[dict[str, Any]]:
+    """The results of one part of a config, measured in its own process.
+
+    Raises:
+        subprocess.CalledProcessError: the measurement failed; its message is on standard error.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        module = [sys.executable, "-m", "benchmarks.run"]
+        command = [*module, "--config-file", config, "--parts", part, "--output", report, *options]
+        done = subprocess.run(
+            [str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True
+        )
+        sys.stderr.write(done.stdout)  # progress
+        results: list[dict[str, Any]] = json.loads(report.read_text())["results"]
+        return results
+
+
+if __name__ == "__main__":
+    main()
