@@ -85,6 +85,7 @@ def results(config: str, tag: str, dataset: str, file: str = "results.json") -> 
     return content
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("data")
 def test_the_commands_train_and_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(COMMANDS) == 4
@@ -108,6 +109,7 @@ def test_the_commands_train_and_evaluate(monkeypatch: pytest.MonkeyPatch) -> Non
     assert detailed["test_vocabulary"] == words["test_vocabulary"]
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("data")
 def test_test_sets_of_one_run_may_have_different_words(monkeypatch: pytest.MonkeyPatch) -> None:
     customs = [

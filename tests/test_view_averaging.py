@@ -173,6 +173,7 @@ OPTIONS = (
 )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", [("--eval-only",), ()], ids=["evaluation", "training"])
 def test_the_command_evaluates_again_in_a_folder_of_its_own(
     arguments: tuple[str, ...], cache: Path, tmp_path: Path

@@ -245,6 +245,7 @@ def test_batch_norms_that_are_not_trained_keep_their_statistics(finetune_type: s
     assert_close(statistics(made), before, rtol=0, atol=0)
 
 
+@pytest.mark.processes
 def test_compiled_layers_can_be_checkpointed() -> None:
     plain = encoder("FINETUNE_TYPE", "all").train()
     both = encoder("FINETUNE_TYPE", "all", "GRADIENT_CHECKPOINTING", True, "COMPILE", "eager")

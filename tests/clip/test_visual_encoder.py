@@ -41,6 +41,7 @@ def test_channels_last_gives_the_same_numbers() -> None:
     assert_close(embed(made.eval()), embed(encoder().eval()))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compiled_blocks_give_the_same_numbers_and_gradients(backend: str) -> None:
     made = encoder(".VISUAL_ENCODER.COMPILE", backend)

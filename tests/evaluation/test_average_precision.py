@@ -77,6 +77,7 @@ def test_annotations_of_unlisted_images_count_nowhere(engine: str) -> None:
     assert (table.precision == expected.precision).all()
 
 
+@pytest.mark.processes
 def test_several_processes_equal_one() -> None:
     truth, detections = truth_and_detections(CASES[-1], "segm")
     alone = accumulate(match(truth, detections, "segm"))

@@ -23,6 +23,9 @@ from tests.golden_cases import COMPACT_COPY, REPOSITORY, golden_root
 Shapes = dict[str, list[int]]
 
 
+pytestmark = pytest.mark.processes  # whole models of gigabytes
+
+
 def inventories(kind: str) -> dict[str, Path]:
     """Inventories of a kind by the name of what they list; the compact copy completes them.
 

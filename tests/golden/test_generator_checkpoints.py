@@ -23,6 +23,8 @@ from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from tests.golden.test_checkpoint_keys import Shapes, inventories, read_inventory, shapes
 from tests.golden_cases import REPOSITORY
 
+pytestmark = pytest.mark.processes  # whole models of gigabytes
+
 INVENTORIES = inventories("maskgenerator")
 PARTS = ("segmentor", "visual_encoder_f", "text_encoder_f")
 # Larger encoders, by the channels of their last map, take seconds and gigabytes.

@@ -84,6 +84,7 @@ def test_scores_are_read_from_the_results_of_a_run(tmp_path: Path) -> None:
     assert scores == {"mask accuracy": {"all": 30.0, "seen": 40.0, "unseen": 20.0}}
 
 
+@pytest.mark.processes
 def test_a_failed_run_shows_the_end_of_its_output(tmp_path: Path) -> None:
     lines: list[str] = []
     with pytest.raises(RuntimeError, match=r"(?s)terminal\.txt.*unrecognized arguments"):

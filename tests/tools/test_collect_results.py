@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from collect_results import Benchmarks, comparison, markdown, read_evaluations, table_rows
 from detectron2.data import DatasetCatalog
 
 from tests.golden_cases import REPOSITORY
 from tools import collect_results
+from tools.collect_results import Benchmarks, comparison, markdown, read_evaluations, table_rows
 
 CONFIG = "maskclippp_coco-stuff_clip-convnext-base_maft-b_ens"
 ADE = "openvocab_ade20k_panoptic_val"
