@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.files.images import read_image_size
@@ -23,6 +20,7 @@ from preparation import ade20k
 from preparation.ade20k import Instance
 from preparation.labels import bounding_box
 from preparation.steps import AnnotationFile, Step, run_script
+from maskclippp.masks.run_length import encode_mask
 
 
 def describe(original: Path) -> dict[str, Any]:
@@ -37,13 +35,12 @@ def describe(original: Path) -> dict[str, Any]:
 
 def annotation(instance: Instance, image_id: str) -> dict[str, Any]:
     """COCO's annotation of an instance, its mask run-length encoded."""
-    encoded = coco_mask.encode(np.asfortranarray(instance.mask, np.uint8))
     return {
         "image_id": image_id,
         "category_id": instance.category_id,
         "bbox": bounding_box(instance.mask),
         "area": int(instance.mask.sum()),
-        "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")},
+        "segmentation": encode_mask(instance.mask),
         "iscrowd": 0,
     }
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,6 +29,7 @@ from preparation.files import LabelMap
 from preparation.labels import renumber
 from preparation.pascal import challenge_folder, copied_images, label_path
 from preparation.steps import Files, Step, errors_name, require_file, run_script
+from maskclippp.masks import run_length
 
 WHERE_TO_GET = (
     "unpack VOCtrainval_03-May-2010.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2010/) into the "
@@ -52,7 +52,7 @@ def class_ids(
         for category, encoded in segments:
             if tuple(encoded["size"]) != size:
                 raise ValueError(f"its mask has the size {encoded['size']}, expected {size}")
-            labels[coco_mask.decode(encoded) > 0] = category
+            labels[run_length.decode(encoded) > 0] = category
         return renumber(labels, values, ignored_values=[0], ignore_label=255)
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
-from pycocotools import mask as mask_codec
 
 from maskclippp.data.layout import Layout
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_json
 from maskclippp.words import Vocabulary, load_class_list
+from maskclippp.masks import run_length
 
 _LOGGER = logging.getLogger(__name__)
 _REQUIRED_KEYS = {
@@ -171,9 +171,7 @@ def _annotations_by_image(
 def _usable_segmentation(segmentation: Any) -> Any:
     """Polygons of at least 3 points, or compressed run-length code; None: nothing is left."""
     if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            return mask_codec.frPyObjects(segmentation, *segmentation["size"])
-        return segmentation
+        return run_length.compress(segmentation)
     polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
     return polygons or None
 

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
 from detectron2.utils import comm
-from pycocotools import mask as mask_codec
 
 from maskclippp.errors import InputError
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.files.images import read_json
+from maskclippp.masks import run_length
 
 SWITCH = "MODEL.MASK_FORMER.TEST.INSTANCE_ON"
 _IMAGE_KEYS = ("id", "height", "width")
@@ -135,14 +134,14 @@ class PanopticThings:
         for segment in self._truth.segments_info(image["file_name"]):
             category = self._dataset_ids.get(int(segment["category_id"]))
             if category is not None:
-                code = mask_codec.encode(np.asfortranarray(ids == segment["id"], np.uint8))
+                code = run_length.encode_mask(ids == segment["id"])
                 self._annotations.append(
                     {
                         "image_id": image["image_id"],
                         "category_id": category,
-                        "segmentation": {**code, "counts": code["counts"].decode("ascii")},
-                        "bbox": mask_codec.toBbox(code).tolist(),
-                        "area": int(mask_codec.area(code)),
+                        "segmentation": code,
+                        "bbox": run_length.box(code),
+                        "area": run_length.area(code),
                         "iscrowd": int(segment.get("iscrowd", 0)),
                     }
                 )

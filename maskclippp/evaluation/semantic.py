@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from pycocotools import mask as mask_codec
 
 from maskclippp.errors import InputError
 from maskclippp.evaluation.confusion import (
@@ -39,6 +38,7 @@ from maskclippp.evaluation.seen_classes import (
 from maskclippp.evaluation.workers import ImageWork
 from maskclippp.files.atomic import write_json
 from maskclippp.files.images import check_same_size
+from maskclippp.masks.run_length import encode_mask
 
 CONVENTION = (
     "Means over the classes that occur in the ground truth; the IoU of a class that is merely "
@@ -222,18 +222,15 @@ class SemanticEvaluator(DatasetEvaluator):
 
     def _encode(self, prediction: npt.NDArray[np.int32], file_name: str) -> list[dict[str, Any]]:
         columns = np.asfortranarray(prediction)
-        encoded = []
         # One label at a time: all masks of an image together can fill the memory.
-        for label in np.flatnonzero(np.bincount(prediction.ravel())):
-            code = mask_codec.encode((columns == label).view(np.uint8))
-            encoded.append(
-                {
-                    "file_name": file_name,
-                    "category_id": self._dataset_id(int(label)),
-                    "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
-                }
-            )
-        return encoded
+        return [
+            {
+                "file_name": file_name,
+                "category_id": self._dataset_id(int(label)),
+                "segmentation": encode_mask(columns == label),
+            }
+            for label in np.flatnonzero(np.bincount(prediction.ravel()))
+        ]
 
     def _dataset_id(self, label: int) -> int:
         if self._dataset_ids is None:

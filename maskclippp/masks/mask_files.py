@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as rle
 from torch import Tensor
 
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.files.images import read_label_map
+from maskclippp.masks.run_length import decode_checked, encode_mask
 
 FORMATS = (".json", ".npy", ".npz", ".png")
 
@@ -92,9 +92,7 @@ def _write(file: BinaryIO, ending: str, array: NDArray[Any]) -> None:
     elif ending == ".png":
         Image.fromarray(array).save(file, format="PNG")
     else:
-        codes = [rle.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in array]
-        content = [{"size": code["size"], "counts": code["counts"].decode()} for code in codes]
-        file.write(json.dumps(content).encode())
+        file.write(json.dumps([encode_mask(mask) for mask in array]).encode())
 
 
 def _read_numpy(path: Path) -> NDArray[Any]:
@@ -180,39 +178,10 @@ def _decode(entry: Any, size: tuple[int, int], where: str) -> BoolArray:
             "must be converted with pycocotools first"
         )
     _check_size(code["size"], size, where)
-    counts = code["counts"]
     try:
-        if not isinstance(counts, list | str):
-            raise TypeError(f"its counts are {counts!r}")
-        runs = _runs(counts) if isinstance(counts, str) else counts
-        # Pixels behind the last run would be whatever lies in memory.
-        if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
-            raise InputError(f"its runs add up to {sum(runs)} pixels")
-        if isinstance(counts, list):
-            code = rle.frPyObjects(code, *size)
-        mask: BoolArray = rle.decode(code).astype(np.bool_)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{where} is no valid run-length encoding: {error}") from error
-    return mask
-
-
-def _runs(counts: str) -> list[int]:
-    """The runs that COCO's compressed form stands for.
-
-    Digits of five bits, the lowest first, each with a sixth that tells whether more follow; the
-    last digit has a sign. From the fourth number on the second last run is subtracted.
-    """
-    digits = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - ord("0")
-    if not len(digits) or digits[-1] & 32:
-        raise InputError("it ends within a number")
-    last = np.flatnonzero(digits & 32 == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
-    numbers = np.add.reduceat((digits & 31) << (5 * place), first)
-    numbers -= np.where(digits[last] & 16, 1 << (5 * (last - first + 1)), 0)
-    numbers[2::2], numbers[1::2] = numbers[2::2].cumsum(), numbers[1::2].cumsum()
-    runs: list[int] = numbers.tolist()
-    return runs
+        return decode_checked(code)
+    except InputError as error:
+        raise InputError(f"{where} is not a valid run-length encoding: {error}") from error
 
 
 def _check_size(found: Any, expected: tuple[int, int], where: str) -> None:

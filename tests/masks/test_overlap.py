@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskclippp.masks import overlap as mask_iou
+from maskclippp.masks.overlap import mask_iou
 from tests.golden_cases import GoldenCase, cases
 
 

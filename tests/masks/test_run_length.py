@@ -5,6 +5,7 @@ import pytest
 import torch
 from pycocotools import mask as mask_codec
 
+from maskclippp.masks import run_length
 from maskclippp.masks.run_length import encode_masks
 
 
@@ -37,3 +38,30 @@ def test_codes_equal_those_of_pycocotools(masks: torch.Tensor) -> None:
 
 def test_no_masks_give_no_codes() -> None:
     assert encode_masks(torch.zeros(0, 6, 5, dtype=torch.bool)) == []
+
+
+@pytest.mark.parametrize("counts", [[4, 3, 23], [0, 30], [30]])
+def test_lists_and_strings_of_counts_are_decoded(counts: list[int]) -> None:
+    code = {"size": [6, 5], "counts": counts}
+    expected = np.repeat(np.arange(len(counts)) % 2, counts).reshape(5, 6).T
+    (text,) = encode_masks(torch.from_numpy(expected.copy())[None])
+    for form in (code, run_length.compress(code), text):
+        assert (run_length.decode(form) == expected).all()
+    assert (run_length.decode_checked(code) == expected).all()
+    assert (run_length.decode_checked(text) == expected).all()
+
+
+def test_area_and_box_of_a_code() -> None:
+    mask = np.zeros((6, 5), dtype=np.bool_)
+    mask[2:5, 1:3] = True
+    code = run_length.encode_mask(mask)
+    assert run_length.area(code) == 6
+    assert run_length.box(code) == [1, 2, 2, 3]
+
+
+def test_polygons_are_united() -> None:
+    squares = [[0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0], [3.0, 3.0, 5.0, 3.0, 5.0, 5.0, 3.0, 5.0]]
+    expected = np.zeros((6, 5), dtype=np.bool_)
+    expected[:2, :2], expected[3:5, 3:5] = True, True
+    assert (run_length.fill_polygons(squares, (6, 5)) == expected).all()
+    assert not run_length.fill_polygons([], (6, 5)).any()

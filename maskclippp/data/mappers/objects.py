@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pycocotools import mask as mask_codec
 from torch import Tensor
 
 from maskclippp.data.mappers.augmentation import Augmented
@@ -15,6 +14,7 @@ from maskclippp.data.mappers.targets import Size
 from maskclippp.data.mappers.transforms import Segments, Vertices
 from maskclippp.errors import InputError
 from maskclippp.records import Record
+from maskclippp.masks import run_length
 
 Point = list[float]  # x, y
 
@@ -121,10 +121,7 @@ def _fill(rings: list[list[Point]], height: int, width: int) -> npt.NDArray[np.b
     # The published training clips polygons to the crop, which affects single pixels at its border.
     inside = [_clip(ring, height, width) for ring in rings]
     flat = [list(chain.from_iterable(ring)) for ring in inside if len(ring) >= _POINTS_OF_POLYGON]
-    if not flat:
-        return np.zeros((height, width), dtype=np.bool_)
-    code = mask_codec.merge(mask_codec.frPyObjects(flat, height, width))
-    return np.asarray(mask_codec.decode(code), dtype=np.bool_)
+    return run_length.fill_polygons(flat, (height, width))
 
 
 def _clip(ring: list[Point], height: int, width: int) -> list[Point]:
@@ -156,9 +153,7 @@ def _check_polygons(rings: list[Any], place: str) -> list[Any]:
 def _decode(segmentation: Any, size: Size, place: str) -> npt.NDArray[np.uint8]:
     """uint8 [h, w] of a run-length code, compressed or not, or of an array [h, w]."""
     if isinstance(segmentation, dict):
-        if isinstance(segmentation.get("counts"), list):
-            segmentation = mask_codec.frPyObjects(segmentation, *segmentation["size"])
-        mask = mask_codec.decode(segmentation)
+        mask = run_length.decode(segmentation)
     elif isinstance(segmentation, np.ndarray) and segmentation.ndim == 2:
         mask = (segmentation != 0).astype(np.uint8)
     else:

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 from iopath.common.file_io import file_lock
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 from tqdm import tqdm
 
 from maskclippp.data.panoptic import PanopticDataset, register_panoptic
@@ -25,6 +24,7 @@ from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, TINTS, ShapesClas
 from maskclippp.errors import UnreadableFileError
 from maskclippp.files.cache import cache_folder
 from maskclippp.words import Vocabulary
+from maskclippp.masks.run_length import encode_mask
 
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
 SPLIT_SIZES = {"train": 1200, "val": 130}
@@ -164,15 +164,12 @@ def _instances(
     annotations: list[dict[str, Any]] = []
     for segment in segments:
         if segment["category_id"] in thing_ids:
-            mask = np.asfortranarray(scene.segment_ids == segment["id"], dtype=np.uint8)
-            encoded = rle.encode(mask)
-            encoded["counts"] = encoded["counts"].decode("ascii")
             annotations.append(
                 {
                     **segment,
                     "id": first_id + len(annotations),
                     "image_id": index,
-                    "segmentation": encoded,
+                    "segmentation": encode_mask(scene.segment_ids == segment["id"]),
                 }
             )
     return annotations
