@@ -24,6 +24,7 @@ from benchmarks.workload import (
 )
 from maskclippp.inference import postprocess as processing
 from maskclippp.inference.class_logits import max_over_synonyms
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.words.text_classifier import TextClassifier
 
@@ -72,6 +73,7 @@ def postprocess(bench: Bench) -> Iterator[Row]:
     panoptic = processing.PanopticSettings(0.0, 0.8, things)
     instance = processing.InstanceSettings(100)
     arguments = (masks, logits, work.classes, work.image_size)
+    given = (SoftMasks(masks), *arguments[1:])
     plain: Any = bench.plain
     classes, pixels = f"{work.classes} classes", times(work.image_size)
     # Without loops, but still with a score map of every class at the output size.
@@ -89,20 +91,20 @@ def postprocess(bench: Bench) -> Iterator[Row]:
     )
     yield row(
         f"semantic, {classes}, {pixels}",
-        lambda: processing.semantic_labels(*arguments),
+        lambda: processing.semantic_labels(*given),
         lambda: plain.semantic_labels(*arguments),
         _maps_agree,
         **(vectorized if plain else {}),
     )
     yield row(
         f"panoptic, {work.masks} masks, {pixels}",
-        lambda: processing.panoptic_segmentation(*arguments, panoptic),
+        lambda: processing.panoptic_segmentation(*given, panoptic),
         lambda: plain.panoptic_segmentation(*arguments, 0.0, 0.8, things),
         _panoptic_agrees,
     )
     yield row(
         f"instances, {work.masks} masks, {pixels}",
-        lambda: processing.instance_segmentation(*arguments, instance),
+        lambda: processing.instance_segmentation(*given, instance),
         lambda: plain.instance_segmentation(*arguments, instance.max_instances),
         _instances_agree,
     )

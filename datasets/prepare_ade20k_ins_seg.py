@@ -15,12 +15,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.files.images import read_image_size
+from maskclippp.masks.run_length import encode_mask
 from maskclippp.words import load_class_list
 from preparation import ade20k
 from preparation.ade20k import Instance
 from preparation.labels import bounding_box
 from preparation.steps import AnnotationFile, Step, run_script
-from maskclippp.masks.run_length import encode_mask
 
 
 def describe(original: Path) -> dict[str, Any]:

@@ -24,12 +24,12 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.files.images import read_json
+from maskclippp.masks import run_length
 from maskclippp.words import load_class_list
 from preparation.files import LabelMap
 from preparation.labels import renumber
 from preparation.pascal import challenge_folder, copied_images, label_path
 from preparation.steps import Files, Step, errors_name, require_file, run_script
-from maskclippp.masks import run_length
 
 WHERE_TO_GET = (
     "unpack VOCtrainval_03-May-2010.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2010/) into the "

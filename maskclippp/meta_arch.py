@@ -37,7 +37,7 @@ from maskclippp.inference.settings import (
     combine_with_generator,
     image_results,
 )
-from maskclippp.masks.assignment import label_by_overlap
+from maskclippp.masks.overlap import label_by_overlap
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.words.requested import RequestedWords
 from maskclippp.words.sources import training_vocabulary
@@ -299,8 +299,8 @@ class MaskCLIPpp(nn.Module):
 
     def _training_masks(
         self, records: Records, num_classes: int
-    ) -> tuple[Sequence[Tensor | SoftMasks], list[Tensor]]:
-        """Per image: masks [n, h, w] and their labels [n]."""
+    ) -> tuple[list[SoftMasks], list[Tensor]]:
+        """Per image: n masks and their labels [n]."""
         masks, labels = [], []
         for record in records:
             instances = record["instances"]
@@ -315,7 +315,7 @@ class MaskCLIPpp(nn.Module):
             masks.append(gt_masks)
             labels.append(gt_classes)
         if self.train_masks == "ground_truth":
-            return masks, labels
+            return [SoftMasks(image_masks) for image_masks in masks], labels
         generated = [found.masks for found in self._get_generator()(records)]
         labeled = [
             label_by_overlap(found, truth, classes, self.ignore_index)

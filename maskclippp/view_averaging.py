@@ -21,7 +21,8 @@ from maskclippp.data.mappers.images import image_to_tensor
 from maskclippp.data.mappers.transforms import shortest_edge_size
 from maskclippp.errors import InputError
 from maskclippp.inference.postprocess import class_probabilities
-from maskclippp.masks.soft_masks import SoftMasks, apply_matrices
+from maskclippp.masks.resampling import Taps, resample
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.upsampling import reduce_masks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.words.vocabulary import Vocabulary
@@ -44,13 +45,13 @@ class ViewScores:
     Attributes:
         probabilities: [Q, K] of the masks.
         masks: [Q, h, w], no larger than the output.
-        rows, columns: float64 [H, h] and [W, w], which bring masks to the output.
+        rows, columns: bring masks to the output.
     """
 
     probabilities: Tensor
     masks: Tensor
-    rows: Tensor
-    columns: Tensor
+    rows: Taps
+    columns: Taps
 
     @classmethod
     def of(
@@ -66,18 +67,16 @@ class ViewScores:
 
         ``mirrored``: the view shows the image from right to left; the scores do not.
         """
-        values, (rows, columns) = reduce_masks(masks, size)
-        columns = columns.flip(0) if mirrored else columns
+        values, rows, columns = reduce_masks(masks, size)
+        columns = columns.flipped() if mirrored else columns
         return cls(class_probabilities(logits, num_classes), values, rows, columns)
 
     def band(self, first: int, last: int) -> Tensor:
         """float32 [K, last - first, W]: the scores of some rows of the output."""
-        rows = self.rows[first:last]
-        used = (rows != 0).any(dim=0).nonzero()
-        begin, end = int(used.min()), int(used.max()) + 1
-        masks = self.masks[:, begin:end].float()
+        read, rows = self.rows[first:last].cropped()
+        masks = self.masks[:, read].float()
         scores = torch.einsum("qk,qhw->khw", self.probabilities, masks)
-        return apply_matrices(scores, rows[:, begin:end], self.columns)
+        return resample(scores, rows, self.columns)
 
 
 def best_mean_scores(views: Sequence[ViewScores]) -> Tensor:

@@ -15,6 +15,7 @@ from tests.tiny_models import (
     TEST_CLASSES,
     labeled_record,
     random_image,
+    soft,
     striped_record,
     tiny_config,
     tiny_model,
@@ -251,7 +252,7 @@ class TestEvaluation:
         torch.manual_seed(0)
         model = tiny_model(".TEST.DTYPE", "bfloat16", ".PSM.NAME", "DummyPSM").eval()
         model.set_test_vocabulary([f"word number {number}" for number in range(300)])
-        encoded = model.visual_encoder([random_image(64, 64)], [torch.ones(1, 64, 64)])
+        encoded = model.visual_encoder([random_image(64, 64)], soft([torch.ones(1, 64, 64)]))
         exact = model._align(encoded, model._get_test_text())
         logits = []
         model.psm.register_forward_hook(lambda module, inputs, found: logits.append(found))

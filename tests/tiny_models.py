@@ -1,6 +1,6 @@
 """Complete models of a few hundred thousand random parameters, and inputs for them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskclippp.clip import CLIPTextEncoder, VisualEncoder, build_text_tower, build_visual_encoder
 from maskclippp.config.keys import get_cfg
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.meta_arch import MaskCLIPpp
 
 MODEL_NAME = "shapes_convnext"
@@ -96,3 +97,8 @@ def labeled_record(size: tuple[int, int], *labels: int) -> dict[str, Any]:
         "width": size[1],
         "file_name": "some/image.jpg",
     }
+
+
+def soft(masks: Iterable[Tensor]) -> list[SoftMasks]:
+    """Masks that span their images, per image."""
+    return [SoftMasks(image_masks) for image_masks in masks]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maskclippp.alignment import LinearPSM
 from maskclippp.clip import TextTower
 from maskclippp.clip.mask_tokens import MaskTokenEncoder
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.words.vocabulary import Vocabulary
 
@@ -271,7 +272,7 @@ def reweighted_cross_entropy(
 
 def training_loss(model: MaskCLIPpp, records: Sequence[dict[str, Any]], text: Tensor) -> Tensor:
     """The loss of a batch of annotated masks, from text embeddings [K, T, D]."""
-    masks = [record["instances"].gt_masks for record in records]
+    masks = [SoftMasks(record["instances"].gt_masks) for record in records]
     labels = torch.cat([record["instances"].gt_classes for record in records]).to(text.device)
     encoded = model.visual_encoder([record["image"] for record in records], masks)
     assert encoded.mask_embeddings is not None

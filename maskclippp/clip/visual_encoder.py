@@ -113,9 +113,9 @@ class VisualEncoder(nn.Module, ABC):
         return self
 
     def forward(
-        self, images: Sequence[Tensor], masks: Sequence[Tensor | SoftMasks] | None = None
+        self, images: Sequence[Tensor], masks: Sequence[SoftMasks] | None = None
     ) -> EncodedImages:
-        """Encode images [3, h, w] (0..255) and, per image, masks [Q, h, w] (Q may be 0)."""
+        """Encode images [3, h, w] (0..255) and, per image, its masks (there may be none)."""
         fmt = self.input_format
         resize = fmt.train_resize if self.training and not self.frozen else fmt.test_resize
         batch = pad_batch(images, masks, fmt, resize, self.device)

@@ -18,8 +18,8 @@ from maskclippp.data.layout import Layout
 from maskclippp.data.lazy_metadata import register_metadata
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_json
-from maskclippp.words import Vocabulary, load_class_list
 from maskclippp.masks import run_length
+from maskclippp.words import Vocabulary, load_class_list
 
 _LOGGER = logging.getLogger(__name__)
 _REQUIRED_KEYS = {

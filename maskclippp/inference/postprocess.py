@@ -15,7 +15,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from maskclippp.masks.soft_masks import SoftMasks, apply_matrices
+from maskclippp.masks.resampling import resample
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.upsampling import best_rows, reduce_masks, solid_parts
 
 
@@ -30,18 +31,18 @@ def class_probabilities(logits: Tensor, num_classes: int) -> Tensor:
 
 
 def semantic_scores(
-    masks: Tensor | SoftMasks, logits: Tensor, num_classes: int, size: tuple[int, int]
+    masks: SoftMasks, logits: Tensor, num_classes: int, size: tuple[int, int]
 ) -> Tensor:
     """float32 [K, H, W]: sum over masks of class probability x mask."""
     probabilities = class_probabilities(logits, num_classes)
     # Resizing is linear: the sums are formed at the smaller of the two sizes.
-    values, matrices = reduce_masks(SoftMasks.of(masks), size)
+    values, rows, columns = reduce_masks(masks, size)
     scores = torch.einsum("qk,qhw->khw", probabilities, values.float())
-    return apply_matrices(scores, *matrices)
+    return resample(scores, rows, columns)
 
 
 def semantic_labels(
-    masks: Tensor | SoftMasks, logits: Tensor, num_classes: int, size: tuple[int, int]
+    masks: SoftMasks, logits: Tensor, num_classes: int, size: tuple[int, int]
 ) -> Tensor:
     """int64 [H, W]: the class with the greatest score at every pixel."""
     probabilities = class_probabilities(logits, num_classes)
@@ -58,7 +59,7 @@ class PanopticSettings:
 
 
 def panoptic_segmentation(
-    masks: Tensor | SoftMasks,
+    masks: SoftMasks,
     logits: Tensor,
     num_classes: int,
     size: tuple[int, int],
@@ -124,7 +125,7 @@ class InstanceSettings:
 
 
 def instance_segmentation(
-    masks: Tensor | SoftMasks,
+    masks: SoftMasks,
     logits: Tensor,
     num_classes: int,
     size: tuple[int, int],
@@ -163,7 +164,7 @@ def instance_segmentation(
     return instances
 
 
-def binary_masks(masks: Tensor | SoftMasks, size: tuple[int, int]) -> Tensor:
+def binary_masks(masks: SoftMasks, size: tuple[int, int]) -> Tensor:
     """bool [Q, H, W]: masks > 0.5 at the output size."""
     return solid_parts(masks, size, lambda values: values > 0.5).binary
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskclippp.errors import InputError
-from maskclippp.masks.soft_masks import SoftMasks, apply_matrices, bilinear_matrix
+from maskclippp.masks.resampling import Taps, resample
+from maskclippp.masks.soft_masks import SoftMasks
 
 RESIZE_TYPES = ("none", "short", "square", "rel")
 DOWNSAMPLE_METHODS = ("bilinear", "nearest", "bicubic", "avg", "max")
@@ -69,13 +70,12 @@ class PaddedBatch:
     Attributes:
         images: normalized [B, 3, H, W], 0 in the padding.
         image_sizes: (height, width) of every image inside the padded one.
-        masks: per image [Q, h, w] at the size of its image; bool, integer or float in [0, 1]; or
-            masks of a padded batch, still at their own resolution.
+        masks: per image, at their own resolution.
     """
 
     images: Tensor
     image_sizes: list[tuple[int, int]]
-    masks: list[Tensor | SoftMasks]
+    masks: list[SoftMasks]
 
     @property
     def masks_per_image(self) -> list[int]:
@@ -90,30 +90,27 @@ class PaddedBatch:
     def padded_masks(self) -> Tensor:
         """float [N, H, W]: all masks at the padded size, 0 in the padding."""
         height, width = self.images.shape[-2:]
-        resized = [
-            _resize_soft(masks, size, size) if isinstance(masks, SoftMasks) else masks.float()
-            for masks, size in zip(self.masks, self.image_sizes, strict=True)
-        ]
-        return torch.cat([_pad(masks, height, width) for masks in resized])
+        pairs = zip(self.masks, self.image_sizes, strict=True)
+        return torch.cat([_pad(masks.resized(size), height, width) for masks, size in pairs])
 
     def downsampled_masks(self, size: tuple[int, int], method: str = "bilinear") -> Tensor:
         """float [N, h, w]: all masks resized from the padded size to the feature grid ``size``."""
         if method != "bilinear":
             return downsample_masks(self.padded_masks(), size, method)
-        padded = (self.images.shape[-2], self.images.shape[-1])
-        return torch.cat(
-            [
-                _resize_soft(masks, image_size, padded, size)
-                if isinstance(masks, SoftMasks)
-                else _sample_bilinear(masks, padded, size)
-                for masks, image_size in zip(self.masks, self.image_sizes, strict=True)
-            ]
-        )
+        height, width = self.images.shape[-2:]
+        shrink_rows, shrink_columns = Taps.bilinear(height, size[0]), Taps.bilinear(width, size[1])
+        resized = []
+        for masks, image_size in zip(self.masks, self.image_sizes, strict=True):
+            rows, columns = masks.taps(image_size)
+            # The padding is 0: the second map reads it as sources beyond those of the first.
+            taps = shrink_rows.after(rows), shrink_columns.after(columns)
+            resized.append(resample(masks.values, *taps))
+        return torch.cat(resized)
 
 
 def pad_batch(
     images: Sequence[Tensor],
-    masks: Sequence[Tensor | SoftMasks] | None,
+    masks: Sequence[SoftMasks] | None,
     input_format: InputFormat,
     resize: Resize,
     device: torch.device,
@@ -122,34 +119,27 @@ def pad_batch(
 
     Args:
         images: one tensor per image; any dtype.
-        masks: per image [Q, h, w] that span the image, at any resolution, or masks with a frame
-            of their own; None: no masks.
+        masks: per image, at any resolution; None: no masks.
         input_format: channel statistics and divisibility of the padded size.
         resize: what is done to every image.
         device: where the batch goes. Integer and boolean tensors travel as they are.
 
     Raises:
-        ValueError: an image that is not [3, h, w], or masks that are not [Q, h, w].
+        InputError: an image that is not [3, h, w], or masks that are not [Q, h, w].
     """
     mean = torch.tensor(input_format.pixel_mean, device=device).view(3, 1, 1)
     std = torch.tensor(input_format.pixel_std, device=device).view(3, 1, 1)
     if masks is None:
-        masks = [image.new_zeros((0, *image.shape[-2:]), dtype=torch.bool) for image in images]
+        masks = [SoftMasks(torch.zeros(0, 1, 1, dtype=torch.bool)) for _ in images]
     resized_images: list[Tensor] = []
-    resized_masks: list[Tensor | SoftMasks] = []
     for index, (image, image_masks) in enumerate(zip(images, masks, strict=True)):
-        _check_shapes(index, image, image_masks)
+        _check_shapes(index, image, image_masks.values)
         image = image.to(device, non_blocking=True).float()
         resized_images.append(resize((image - mean) / std))
-        if isinstance(image_masks, SoftMasks):
-            resized_masks.append(image_masks.to(device))
-        else:
-            image_masks = image_masks.to(device, non_blocking=True)
-            resized_masks.append(_resize_masks(image_masks, resized_images[-1]))
     image_sizes = [(image.shape[-2], image.shape[-1]) for image in resized_images]
     height, width = padded_size(image_sizes, input_format.size_divisibility)
     padded = torch.stack([_pad(image, height, width) for image in resized_images])
-    return PaddedBatch(padded, image_sizes, resized_masks)
+    return PaddedBatch(padded, image_sizes, [image_masks.to(device) for image_masks in masks])
 
 
 def padded_size(sizes: Sequence[tuple[int, int]], divisibility: int) -> tuple[int, int]:
@@ -201,66 +191,7 @@ def _pad(maps: Tensor, height: int, width: int) -> Tensor:
     return F.pad(maps, (0, width - maps.shape[-1], 0, height - maps.shape[-2]))
 
 
-def _sample_bilinear(masks: Tensor, padded_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Resize masks [Q, h, w], thought of as padded with 0 to ``padded_size``, to float ``size``.
-
-    Bilinear shrinking without antialiasing reads 2 x 2 pixels per cell. Reading only these
-    spares the padded float copy of every mask: Q x H x W floats of memory traffic.
-    """
-    rows = _bilinear_taps(padded_size[0], size[0], masks.shape[-2], masks.device)
-    columns = _bilinear_taps(padded_size[1], size[1], masks.shape[-1], masks.device)
-    result = masks.new_zeros((), dtype=torch.float32)
-    for row_index, row_weight in rows:
-        for column_index, column_weight in columns:
-            corner = masks[:, row_index[:, None], column_index].float()
-            result = result + corner * (row_weight[:, None] * column_weight)
-    return result
-
-
-def _bilinear_taps(
-    padded: int, cells: int, length: int, device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
-    """The two pixels under every cell center, as (index, weight); weight 0 in the padding."""
-    center = (torch.arange(cells, device=device) + 0.5) * (padded / cells) - 0.5
-    center = center.clamp(min=0)
-    low = center.long()
-    fraction = center - low
-    high = (low + 1).clamp(max=padded - 1)
-    return [
-        (index.clamp(max=length - 1), torch.where(index < length, weight, 0.0))
-        for index, weight in ((low, 1 - fraction), (high, fraction))
-    ]
-
-
-def _resize_masks(masks: Tensor, image: Tensor) -> Tensor:
-    """Masks [Q, h, w] at the size of ``image``; of unchanged dtype when they have it."""
-    if masks.shape[-2:] == image.shape[-2:]:
-        return masks
-    own_size = (masks.shape[-2], masks.shape[-1])
-    return _sample_bilinear(masks, own_size, (image.shape[-2], image.shape[-1]))
-
-
-def _resize_soft(
-    masks: SoftMasks,
-    image_size: tuple[int, int],
-    padded_size: tuple[int, int],
-    size: tuple[int, int] | None = None,
-) -> Tensor:
-    """Masks resized to ``image_size``, padded with 0 to ``padded_size``, resized to ``size``.
-
-    All in one step; ``size`` None: not resized again.
-    """
-    matrices = []
-    for dim in (0, 1):
-        matrix = masks.axis_matrix(dim, image_size[dim])
-        if size is not None:
-            matrix = bilinear_matrix(padded_size[dim], size[dim])[:, : image_size[dim]] @ matrix
-        matrices.append(matrix)
-    return apply_matrices(masks.values, *matrices)
-
-
-def _check_shapes(index: int, image: Tensor, masks: Tensor | SoftMasks) -> None:
-    masks = SoftMasks.of(masks).values
+def _check_shapes(index: int, image: Tensor, masks: Tensor) -> None:
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
         raise InputError(f"image {index}: expected a [3, H, W] tensor, found {list(image.shape)}")
     if masks.ndim != 3 or 0 in masks.shape[-2:]:

@@ -1,10 +1,14 @@
-"""Overlap of binary masks."""
+"""Overlap of masks: pairwise IoU, and the labels that annotated masks give to generated ones."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.masks.upsampling import solid_parts
+
 _EPSILON = 1e-6
+_AT_A_TIME = 16
 
 
 def mask_iou(first: Tensor, second: Tensor, scale: float = 1.0) -> Tensor:
@@ -25,3 +29,38 @@ def _shrink(masks: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return masks.float()
     return F.interpolate(masks[None].float(), scale_factor=scale, mode="nearest")[0]
+
+
+def label_by_overlap(
+    masks: SoftMasks,
+    truth: Tensor,
+    classes: Tensor,
+    ignore_index: int,
+    min_share: float = 0.5,
+) -> Tensor:
+    """Label every generated mask by the annotated mask that covers the largest share of it.
+
+    Pixels are counted in float32, also within autocast, for a few masks at a time.
+
+    Args:
+        masks: Q generated masks.
+        truth: bool [n, H, W] annotated masks; generated masks are resized to their size.
+        classes: int64 [n] of the annotated masks.
+        ignore_index: the label of masks that no annotated mask covers enough.
+        min_share: the share of a mask's area that the annotated mask must exceed.
+
+    Returns:
+        int64 [Q].
+    """
+    labels = torch.full((len(masks),), ignore_index, dtype=torch.int64)
+    if len(masks) == 0 or len(truth) == 0:
+        return labels
+    size = (truth.shape[-2], truth.shape[-1])
+    found = solid_parts(masks, size, lambda values: values > 0.5)
+    annotated = truth.to(found.binary.device).flatten(1).float().t()
+    with torch.autocast(annotated.device.type, enabled=False):
+        portions = found.binary.flatten(1).split(_AT_A_TIME)
+        inside = torch.cat([portion.float() @ annotated for portion in portions])  # [Q, n]
+    share, best = (inside / found.area[:, None].clamp(min=1)).max(dim=1)
+    chosen = classes[best.cpu()]
+    return torch.where(share.cpu() > min_share, chosen, labels)

@@ -1,23 +1,27 @@
-"""Exact answers about enlarged masks, without enlarging them.
+"""Argmax and thresholds of upsampled masks, computed exactly without materializing them.
 
-A pixel of the enlarged image is a convex combination of few neighboring source pixels. When these
-agree which of several linear scores is greatest, or on which side of a threshold they lie, so does
-the pixel. The output is therefore cut into *cells*, rectangles whose pixels combine the same source
-pixels (2 x 2 for bilinear resizing; 3 x 3 for masks that are resized twice). Cells whose corners
-agree settle all their pixels; only the others, along the borders of regions, are interpolated.
+A pixel of the upsampled image is a convex combination of a few neighboring source pixels. Where
+these agree which of several linear scores is greatest, or on which side of a threshold they lie, so
+does the pixel. The output is therefore cut into *cells*, rectangles whose pixels combine the same
+source pixels (2 x 2 for bilinear resizing; 3 x 3 for masks that are resized twice). Cells whose
+corners agree settle all their pixels; only the others, along the borders of regions, are
+interpolated.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from maskclippp.masks.batching import resize_bilinear
-from maskclippp.masks.soft_masks import SoftMasks, Taps, apply_matrices, bilinear_matrix
+from maskclippp.masks.resampling import Taps, resample
+from maskclippp.masks.soft_masks import SoftMasks
 
-# Numbers held at a time by what grows with the output: 64 MiB as float32.
+# Numbers held at a time by whatever grows with the output: 64 MiB as float32.
 _BUDGET = 16 * 2**20
+# Relative cost per pixel and mask, measured on one CPU core: gathering one tap of an unsettled
+# pixel, interpolating a pixel within a band of rows, and the share of one score.
+_GATHER, _INTERPOLATE, _SCORE = 3, 8, 0.02
 
 
 @dataclass(frozen=True)
@@ -25,42 +29,50 @@ class _Axis:
     """Rows or columns: the cells, and the output positions in them.
 
     Attributes:
-        taps: int64 [cells, T] the source positions that a cell combines; shorter cells repeat
-            their last one.
+        low: int64 [cells] the first of the T source positions that a cell combines.
         first, count: int64 [cells] a cell's output positions; at least one each.
         most: the largest count.
         cell: int64 [output] the cell of every output position.
-        weights: float32 [output, T] of the taps; 0 for repeated ones.
+        weights: float32 [output, T] of the source positions.
+        begin: ``low`` of the first cell, if every cell begins one position after the one before;
+            else None.
     """
 
-    taps: Tensor
+    low: Tensor
     first: Tensor
     count: Tensor
     most: int
     cell: Tensor
     weights: Tensor
+    begin: int | None
 
     @classmethod
-    def of_matrix(cls, matrix: Tensor, device: torch.device) -> "_Axis":
-        """From the linear map [output, source] of one axis; rows of neighboring weights."""
-        taps = Taps.of_matrix(matrix)
-        begins = torch.ones(len(matrix), dtype=torch.bool)
-        begins[1:] = (taps.low[1:] != taps.low[:-1]) | (taps.high[1:] != taps.high[:-1])
-        cell = begins.cumsum(0) - 1
-        count = torch.bincount(cell)
+    def of(cls, taps: Taps, device: torch.device) -> "_Axis":
+        """From the linear map of one axis."""
+        low, cell, count = taps.low.unique_consecutive(return_inverse=True, return_counts=True)
+        contiguous = bool((low.diff() == 1).all())
         return cls(
-            taps=taps.index[begins].to(device),
+            low=low.to(device),
             first=(count.cumsum(0) - count).to(device),
             count=count.to(device),
             most=int(count.max()),
             cell=cell.to(device),
-            weights=taps.weights.to(device),
+            weights=taps.weights.float().to(device),
+            begin=int(low[0]) if contiguous else None,
         )
+
+    def corners(self, maps: Tensor, dim: int) -> Iterator[Tensor]:
+        """What the cells take from maps along ``dim``, one tap after another; views if possible."""
+        for tap in range(self.weights.shape[1]):
+            if self.begin is None:
+                yield maps.index_select(dim, self.low + tap)
+            else:
+                yield maps.narrow(dim, self.begin + tap, len(self.low))
 
     def positions(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Output positions in ``cells`` [n]: number and validity [n, most], weights [n, most, T].
 
-        Shorter cells repeat their last position; the repetitions are not valid.
+        Smaller cells repeat their last position; the repetitions are not valid.
         """
         step = torch.arange(self.most, device=cells.device)
         last = self.count[cells, None] - 1
@@ -69,7 +81,7 @@ class _Axis:
 
     def tap_sums(self) -> Tensor:
         """float32 [cells, T]: the weights of every tap, summed over the positions of a cell."""
-        sums = self.weights.new_zeros(self.taps.shape)
+        sums = self.weights.new_zeros(len(self.low), self.weights.shape[1])
         return sums.index_add_(0, self.cell, self.weights)
 
 
@@ -96,15 +108,15 @@ class CellPixels:
 
 
 class Upsampling:
-    """Enlargement of maps [..., h, w] to [..., H, W], a linear map of each axis.
+    """The cells of maps [..., h, w] that are upsampled to [..., H, W].
 
     Args:
-        matrices: float64 [H, h] for rows and [W, w] for columns.
+        rows, columns: the linear maps of the two axes.
         device: where the maps are.
     """
 
-    def __init__(self, matrices: Sequence[Tensor], device: torch.device) -> None:
-        self.rows, self.columns = (_Axis.of_matrix(matrix, device) for matrix in matrices)
+    def __init__(self, rows: Taps, columns: Taps, device: torch.device) -> None:
+        self.rows, self.columns = _Axis.of(rows, device), _Axis.of(columns, device)
 
     @property
     def num_cells(self) -> tuple[int, int]:
@@ -113,10 +125,8 @@ class Upsampling:
 
     def corners(self, maps: Tensor) -> Iterator[Tensor]:
         """What all cells take from maps [..., h, w], one tap [..., cells, cells] after another."""
-        for row_taps in self.rows.taps.T:
-            chosen = maps.index_select(-2, row_taps)
-            for column_taps in self.columns.taps.T:
-                yield chosen.index_select(-1, column_taps)
+        for chosen in self.rows.corners(maps, -2):
+            yield from self.columns.corners(chosen, -1)
 
     def spread(self, cells: Tensor) -> Tensor:
         """Give all pixels the value of their cell: [..., cells, cells] -> [..., H, W]."""
@@ -175,47 +185,39 @@ class Upsampling:
         self, take: Callable[[Tensor], Tensor], pixels: CellPixels, width: int
     ) -> Tensor:
         """Values at the pixels [..., n, a, b] from those at flat source positions [n]."""
-        rows, columns = self.rows.taps[pixels.row], self.columns.taps[pixels.column]
+        place = self.rows.low[pixels.row] * width + self.columns.low[pixels.column]
         result = pixels.down.new_zeros(())
-        for column_taps, across in zip(columns.T, pixels.across.unbind(-1), strict=True):
+        for right, across in enumerate(pixels.across.unbind(-1)):
             at_column = pixels.down.new_zeros(())
-            for row_taps, down in zip(rows.T, pixels.down.unbind(-1), strict=True):
-                corner = take(row_taps * width + column_taps).float()
+            for below, down in enumerate(pixels.down.unbind(-1)):
+                corner = take(place + (below * width + right)).float()
                 at_column = at_column + corner[..., None] * down
             result = result + at_column[..., None] * across[:, None]
         return result
 
 
-def reduce_masks(masks: SoftMasks, size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
-    """Masks brought to ``size`` where they are larger; what remains is to enlarge them.
+def reduce_masks(masks: SoftMasks, size: tuple[int, int]) -> tuple[Tensor, Taps, Taps]:
+    """Bring masks to ``size`` along the axes where they are larger.
 
     Returns:
-        values [Q, h, w], no larger than ``size``, and the matrices float64 [H, h] and [W, w] that
-        bring their rows and columns to it.
+        values [Q, h, w], no larger than ``size``, and the maps that bring their rows and columns
+        to it.
     """
-    smaller = min(masks.shape[0], size[0]), min(masks.shape[1], size[1])
-    if masks.frame is None:
-        values = masks.values
-        # Rows and columns are resized independently of each other.
-        if smaller != masks.shape:
-            values = resize_bilinear(values.float(), smaller)
-        return values, [bilinear_matrix(smaller[dim], size[dim]) for dim in (0, 1)]
     now, later = [], []
-    for dim in (0, 1):
-        matrix = masks.axis_matrix(dim, size[dim])
-        identity = torch.eye(smaller[dim], dtype=torch.float64)
-        shrinks = size[dim] < masks.shape[dim]
-        now.append(matrix if shrinks else identity)
-        later.append(identity if shrinks else matrix)
-    if smaller == masks.shape:
-        return masks.values, later
-    return apply_matrices(masks.values, *now), later
+    for source, target, taps in zip(masks.shape, size, masks.taps(size), strict=True):
+        shrinks = target < source
+        now.append(taps if shrinks else Taps.bilinear(source, source))
+        later.append(Taps.bilinear(target, target) if shrinks else taps)
+    values = masks.values
+    if not all(taps.is_identity for taps in now):
+        values = resample(values, *now)
+    return values, later[0], later[1]
 
 
 def best_rows(
     score: Callable[[Tensor], Tensor],
     num_rows: int,
-    masks: Tensor | SoftMasks,
+    masks: SoftMasks,
     size: tuple[int, int],
 ) -> Tensor:
     """int64 [H, W]: at every pixel the row with the greatest score, for masks resized to ``size``.
@@ -223,24 +225,44 @@ def best_rows(
     Args:
         score: a linear map of mask values [n, Q] to scores [n, ``num_rows``].
         num_rows: number of scores, at least one.
-        masks: [Q, h, w]; bool or float.
+        masks: Q masks.
         size: output height and width.
     """
-    values, matrices = reduce_masks(SoftMasks.of(masks), size)
-    grid = Upsampling(matrices, values.device)
+    values, rows, columns = reduce_masks(masks, size)
+    grid = Upsampling(rows, columns, values.device)
     cost = len(values) + num_rows
-    portions = values.flatten(1).split(max(1, _BUDGET // cost), dim=1)
-    best = torch.cat([score(portion.t().float()).argmax(dim=1) for portion in portions])
-    first, *others = grid.corners(best.view(values.shape[-2:]))
-    result = grid.spread(first)
+    best = torch.empty(values.shape[-2:], dtype=torch.int64, device=values.device)
+    flat = best.view(-1)
+    for portion in torch.arange(flat.numel()).split(max(1, _BUDGET // cost)):
+        span = slice(int(portion[0]), int(portion[-1]) + 1)
+        flat[span] = score(values.flatten(1)[:, span].t().float()).argmax(dim=1)
+    first, *others = grid.corners(best)
     unsettled = torch.zeros_like(first, dtype=torch.bool)
     for corner in others:
         unsettled |= corner != first
+    share = int(grid.count_pixels(unsettled[None])) / (size[0] * size[1])
+    by_pixels = _GATHER * (len(others) + 1) + _SCORE * num_rows
+    if share * by_pixels > _INTERPOLATE + _SCORE * num_rows:
+        return _best_rows_densely(score, cost, values, rows, columns)
+    result = grid.spread(first)
     for pixels in grid.pixels(unsettled[None], cost):
         at_pixels = grid.all_values(values, pixels).flatten(1)
-        best = score(at_pixels.t()).argmax(dim=1)
-        result[pixels.y, pixels.x] = best.view(pixels.valid.shape)
+        result[pixels.y, pixels.x] = score(at_pixels.t()).argmax(dim=1).view(pixels.valid.shape)
     return result
+
+
+def _best_rows_densely(
+    score: Callable[[Tensor], Tensor], cost: int, values: Tensor, rows: Taps, columns: Taps
+) -> Tensor:
+    """The same by upsampling, a band of rows at a time."""
+    step = max(1, _BUDGET // (cost * len(columns)))
+    bands = []
+    for first in range(0, len(rows), step):
+        read, band_rows = rows[first : first + step].cropped()
+        band = resample(values[:, read], band_rows, columns)
+        best = score(band.flatten(1).t()).argmax(dim=1)
+        bands.append(best.view(band.shape[-2:]))
+    return torch.cat(bands)
 
 
 @dataclass(frozen=True)
@@ -259,18 +281,17 @@ class SolidParts:
 
 
 def solid_parts(
-    masks: Tensor | SoftMasks, size: tuple[int, int], is_solid: Callable[[Tensor], Tensor]
+    masks: SoftMasks, size: tuple[int, int], is_solid: Callable[[Tensor], Tensor]
 ) -> SolidParts:
     """The pixels where masks resized to ``size`` pass a threshold.
 
     They are counted in float32, also within autocast.
 
     Args:
-        masks: [Q, h, w]; bool or float.
+        masks: Q masks.
         size: output height and width.
         is_solid: comparison of mask values with a threshold.
     """
-    masks = SoftMasks.of(masks)
     # A few masks at a time: floats of all of them could fill the memory.
     portions = masks.values.split(max(1, _BUDGET // (masks.shape[0] * masks.shape[1])))
     with torch.autocast(masks.values.device.type, enabled=False):
@@ -285,9 +306,9 @@ def solid_parts(
 def _solid_parts(
     masks: SoftMasks, size: tuple[int, int], is_solid: Callable[[Tensor], Tensor]
 ) -> SolidParts:
-    values, matrices = reduce_masks(masks, size)
+    values, rows, columns = reduce_masks(masks, size)
     values = values.float()
-    grid = Upsampling(matrices, values.device)
+    grid = Upsampling(rows, columns, values.device)
     one, *others = grid.corners(is_solid(values))
     settled, unsettled = one.clone(), one.clone()
     for other in others:

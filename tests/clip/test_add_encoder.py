@@ -14,7 +14,7 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.golden_cases import REPOSITORY
-from tests.tiny_models import labeled_record, striped_record
+from tests.tiny_models import labeled_record, soft, striped_record
 
 DOCUMENT = REPOSITORY / "docs" / "encoders.md"
 # A code block whose file is named at the end of the line above it.
@@ -102,7 +102,7 @@ def test_a_mask_of_one_cell_embeds_as_its_patch(model: MaskCLIPpp) -> None:
     mask = torch.zeros(1, 64, 96)
     mask[:, 32:, 64:] = 1
     image = torch.randint(0, 256, (3, 64, 96))
-    encoded = model.eval().visual_encoder([image], [mask])
+    encoded = model.eval().visual_encoder([image], soft([mask]))
     assert encoded.mask_embeddings is not None
     patch = encoded.maps["p_embs"][0, :, 1, 2]
     torch.testing.assert_close(encoded.mask_embeddings[0], patch, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from maskclippp.clip import VisualEncoder
-from tests.tiny_models import random_image, tiny_visual_encoder
+from tests.tiny_models import random_image, soft, tiny_visual_encoder
 
 
 def encoder(*options: object) -> VisualEncoder:
@@ -36,7 +36,7 @@ def test_finetune_types_train_exactly_what_they_say(
     finetune_type: str, trained_stages: set[int]
 ) -> None:
     made = tiny_visual_encoder(".VISUAL_ENCODER.FINETUNE_TYPE", finetune_type).train()
-    embeddings = made([random_image(64, 64)], [torch.ones(1, 64, 64)]).mask_embeddings
+    embeddings = made([random_image(64, 64)], soft([torch.ones(1, 64, 64)])).mask_embeddings
     assert embeddings is not None
     if trained_stages:
         embeddings.sum().backward()
@@ -92,7 +92,7 @@ def test_a_mask_of_one_cell_embeds_as_its_patch() -> None:
     made = encoder(".VISUAL_ENCODER.DOWNSAMPLE_METHOD", "nearest")
     mask = torch.zeros(1, 64, 96, dtype=torch.bool)
     mask[:, 32:, 64:] = True
-    encoded = made([random_image(64, 96)], [mask])
+    encoded = made([random_image(64, 96)], soft([mask]))
     assert encoded.mask_areas is not None
     assert encoded.mask_areas.tolist() == [1]
     assert encoded.mask_embeddings is not None
@@ -103,7 +103,7 @@ def test_masks_that_vanish_on_the_grid_stay_finite() -> None:
     made = encoder()
     masks = torch.zeros(2, 64, 64, dtype=torch.bool)
     masks[0, 0, 0] = True  # bilinear shrinking does not see this pixel
-    encoded = made([random_image(64, 64)], [masks])
+    encoded = made([random_image(64, 64)], soft([masks]))
     assert encoded.mask_areas is not None
     assert encoded.mask_areas.tolist() == [0, 0]
     assert encoded.mask_embeddings is not None
@@ -118,11 +118,11 @@ def test_masks_that_vanish_on_the_grid_stay_finite() -> None:
 def test_images_without_masks_among_others() -> None:
     made, images = encoder(), [random_image(64, 64) for _ in range(3)]
     counts = [0, 2, 0]
-    encoded = made(images, [torch.rand(count, 64, 64) > 0.5 for count in counts])
+    encoded = made(images, soft([torch.rand(count, 64, 64) > 0.5 for count in counts]))
     assert encoded.mask_embeddings is not None
     assert encoded.mask_embeddings.shape == (2, 64)
     assert encoded.batch.image_of_mask.tolist() == [1, 1]
-    assert made(images, [torch.ones(0, 64, 64)] * 3).mask_embeddings.shape == (0, 64)
+    assert made(images, soft([torch.ones(0, 64, 64)] * 3)).mask_embeddings.shape == (0, 64)
 
 
 @torch.no_grad()
@@ -136,8 +136,10 @@ def test_no_masks_asked_for_gives_maps_alone() -> None:
 def test_a_batch_equals_its_images_one_by_one() -> None:
     made, images = encoder(), [random_image(64, 96) for _ in range(3)]
     masks = [torch.rand(count, 64, 96) > 0.5 for count in (2, 1, 4)]
-    together = made(images, masks).mask_embeddings
-    alone = [made([image], [own]).mask_embeddings for image, own in zip(images, masks, strict=True)]
+    together = made(images, soft(masks)).mask_embeddings
+    alone = [
+        made([image], soft([own])).mask_embeddings for image, own in zip(images, masks, strict=True)
+    ]
     assert_close(together, torch.cat(alone))
 
 
@@ -145,7 +147,7 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
 def test_images_of_different_sizes_share_a_padded_batch() -> None:
     made = encoder(".VISUAL_ENCODER.SIZE_DIVISIBILITY", 32)
     sizes = [(50, 90), (77, 40)]
-    encoded = made([random_image(*size) for size in sizes], [torch.ones(2, *s) for s in sizes])
+    encoded = made([random_image(*size) for size in sizes], soft(torch.ones(2, *s) for s in sizes))
     assert encoded.batch.images.shape == (2, 3, 96, 96)
     assert encoded.batch.image_sizes == sizes
     assert encoded.mask_areas is not None
@@ -165,15 +167,15 @@ def test_resizing_is_the_training_kind_only_while_training() -> None:
 @torch.no_grad()
 def test_bfloat16_autocast_stays_close() -> None:
     made, image, masks = encoder(), random_image(96, 96), torch.rand(3, 96, 96) > 0.5
-    exact = made([image], [masks]).mask_embeddings
+    exact = made([image], soft([masks])).mask_embeddings
     with torch.autocast("cpu", torch.bfloat16):
-        rough = made([image], [masks]).mask_embeddings
+        rough = made([image], soft([masks])).mask_embeddings
     assert (torch.cosine_similarity(rough.float(), exact, dim=-1) > 0.99).all()
 
 
 @torch.no_grad()
 def test_channels_last_gives_the_same_numbers() -> None:
     made, image, masks = encoder(), random_image(96, 96), torch.rand(3, 96, 96) > 0.5
-    exact = made([image], [masks]).mask_embeddings
+    exact = made([image], soft([masks])).mask_embeddings
     made.to(memory_format=torch.channels_last)
-    assert_close(made([image], [masks]).mask_embeddings, exact)
+    assert_close(made([image], soft([masks])).mask_embeddings, exact)

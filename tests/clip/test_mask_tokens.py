@@ -16,7 +16,7 @@ from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.masks.batching import InputFormat
 from tests.clip.weight_files import node
-from tests.tiny_models import random_image
+from tests.tiny_models import random_image, soft
 
 KINDS = ["eva02", "eva01", "vit"]
 DEPTH, WIDTH, HEADS, PATCH, EMBEDDING = 4, 24, 3, 8, 10
@@ -72,7 +72,8 @@ def inputs(*counts: int) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def embed(encoder: MaskTokenEncoder, *counts: int) -> Tensor:
-    embeddings = encoder(*inputs(*counts)).mask_embeddings
+    images, masks = inputs(*counts)
+    embeddings = encoder(images, soft(masks)).mask_embeddings
     assert embeddings is not None
     return embeddings
 
@@ -90,9 +91,9 @@ def test_masks_of_a_ragged_batch_are_embedded_as_alone(kind: str) -> None:
         images, masks, canvas, padded_masks, sizes, strict=True
     ):
         big[:, :height, :width], big_mask[:, :height, :width] = image, mask
-    together = encoder(canvas, padded_masks).mask_embeddings
+    together = encoder(canvas, soft(padded_masks)).mask_embeddings
     alone = [
-        encoder([image], [mask]).mask_embeddings
+        encoder([image], soft([mask])).mask_embeddings
         for image, mask in zip(canvas, padded_masks, strict=True)
     ]
     assert_close(together, torch.cat(alone))
@@ -104,7 +105,7 @@ def test_nothing_looks_at_mask_tokens(kind: str) -> None:
     names = ("p_embs", "i_embs", *(f"block{number}" for number in range(1, DEPTH + 1)))
     encoder = make(kind, names)
     images, masks = inputs(3, 2)
-    with_masks, without = encoder(images, masks).maps, encoder(images).maps
+    with_masks, without = encoder(images, soft(masks)).maps, encoder(images).maps
     assert set(with_masks) == set(names)
     for name in names:
         assert_close(with_masks[name], without[name])
@@ -131,7 +132,7 @@ def test_a_mask_that_is_empty_on_the_grid_is_embedded_as_the_whole_image(kind: s
     whole[1] = 1
     canvas = torch.zeros(3, 40, 56)
     canvas[:, :height, :width] = images[0]
-    encoded = encoder([canvas], [whole])
+    encoded = encoder([canvas], soft([whole]))
     assert encoded.mask_areas.tolist() == [0, 35]
     assert_close(encoded.mask_embeddings[0], encoded.mask_embeddings[1])
 
@@ -141,7 +142,8 @@ def test_a_mask_that_is_empty_on_the_grid_is_embedded_as_the_whole_image(kind: s
 def test_mask_tokens_before_the_end(kind: str) -> None:
     """m_embs-k are raw tokens, one row per mask; after the last block they are m_embs."""
     encoder = make(kind, ("m_embs-1",))
-    encoded = encoder(*inputs(3, 2))
+    images, masks = inputs(3, 2)
+    encoded = encoder(images, soft(masks))
     assert encoded.maps["m_embs-1"].shape == (5, WIDTH)
     assert not torch.equal(encoder._embed(encoded.maps["m_embs-1"]), encoded.mask_embeddings)
 
@@ -277,7 +279,7 @@ def test_disagreements_are_reported_by_published_names(kind: str) -> None:
 def test_grids_may_change_from_batch_to_batch(kind: str) -> None:
     encoder = make(kind)
     first = embed(encoder, 3, 2)
-    encoder([random_image(64, 16)], [torch.ones(1, 64, 16)])
+    encoder([random_image(64, 16)], soft([torch.ones(1, 64, 16)]))
     assert_close(embed(encoder, 3, 2), first)
 
 

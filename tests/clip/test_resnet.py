@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from maskclippp.clip import CLIPResNet, build_visual_encoder
 from tests.golden_models import register_open_clip
-from tests.tiny_models import random_image, tiny_config
+from tests.tiny_models import random_image, soft, tiny_config
 
 MODEL_NAME = "tiny_resnet"
 MODEL = {
@@ -48,7 +48,7 @@ def encoder(*options: object) -> CLIPResNet:
 
 
 def embed(made: CLIPResNet, images: list[Tensor], masks: list[Tensor]) -> Tensor:
-    embeddings = made(images, masks).mask_embeddings
+    embeddings = made(images, soft(masks)).mask_embeddings
     assert embeddings is not None
     return embeddings
 
@@ -185,7 +185,7 @@ def test_a_mask_that_is_empty_on_the_grid_looks_at_every_cell_alike() -> None:
     made = encoder("FINETUNE_TYPE", "all")
     masks = torch.zeros(2, 64, 96)
     masks[0, 0, 0] = 1  # bilinear shrinking does not see this pixel
-    encoded = made([random_image(64, 96)], [torch.cat([masks, torch.ones(1, 64, 96)])])
+    encoded = made([random_image(64, 96)], soft([torch.cat([masks, torch.ones(1, 64, 96)])]))
     assert encoded.mask_areas is not None
     assert encoded.mask_areas.tolist() == [0, 0, 6]
     assert encoded.mask_embeddings is not None
@@ -270,7 +270,7 @@ def autocast_embeddings() -> Iterator[Tensor]:
     image, masks = random_image(96, 96), random_masks(3, 96, 96)
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            encoded = made([image], [masks]).float()
+            encoded = made([image], soft([masks])).float()
         assert encoded.mask_embeddings is not None
         rows = [feature_map.flatten(2)[0].T for feature_map in encoded.maps.values()]
         yield torch.cat([encoded.mask_embeddings, *rows])

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from maskclippp.clip.swin import D2SwinTransformer
 from maskclippp.config.keys import get_cfg
-from tests.tiny_models import random_image
+from tests.tiny_models import random_image, soft
 
 STRIDES = {"res2_f": 4, "res3_f": 8, "res4_f": 16, "res5_f": 32}
 
@@ -143,7 +143,7 @@ def test_a_file_without_backbone_is_refused(tmp_path: Path) -> None:
 
 def test_it_embeds_no_masks() -> None:
     with pytest.raises(ValueError, match=r"VISUAL_ENCODER_F\.NAME\), not the mask classifier"):
-        tiny_swin()([random_image(32, 32)], [torch.ones(1, 32, 32)])
+        tiny_swin()([random_image(32, 32)], soft([torch.ones(1, 32, 32)]))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.clip import VisualEncoder
-from tests.tiny_models import random_image, tiny_visual_encoder
+from tests.tiny_models import random_image, soft, tiny_visual_encoder
 
 # The default backend needs a C++ compiler on CPUs.
 BACKENDS = ["aot_eager", *(["inductor"] if shutil.which("g++") else [])]
@@ -23,7 +23,7 @@ def embed(made: VisualEncoder) -> Tensor:
     torch.manual_seed(1)
     images = [random_image(64, 96), random_image(80, 50)]
     masks = [torch.rand(3, 64, 96) > 0.5, torch.rand(1, 80, 50) > 0.5]
-    embeddings = made(images, masks).mask_embeddings
+    embeddings = made(images, soft(masks)).mask_embeddings
     assert embeddings is not None
     return embeddings
 

@@ -22,6 +22,7 @@ from tests.golden_models import (
     open_clip_tower,
     register_convnext,
 )
+from tests.tiny_models import soft
 
 CONVNEXT = cases("convnext_encoder")
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def test_convnext_encoder(case: GoldenCase, variant: str) -> None:
     inputs, expected = case.tensors("inputs"), case.outputs_of(variant)
     encoder = build_convnext(case, variant)
     with torch.no_grad():
-        encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
+        encoded = encoder(indexed(inputs, "image_"), soft(indexed(inputs, "masks_")))
     check = case.tolerance
     check_sizes(case, variant, encoded.batch)
     # The compact copy tests the padding by `encoder_input_resize` alone.
@@ -76,7 +77,7 @@ def test_input_resize(case: GoldenCase) -> None:
         kind = run["TEST_RESIZE_TYPE"]
         resize = Resize(kind, size if kind in ("short", "square") else 0, size)
         fmt = InputFormat(case.info["PIXEL_MEAN"], case.info["PIXEL_STD"], run["SIZE_DIVISIBILITY"])
-        batch = pad_batch(images, masks, fmt, resize, CPU)
+        batch = pad_batch(images, soft(masks), fmt, resize, CPU)
         assert batch.image_sizes == [tuple(size) for size in run["image_sizes"]]
         assert list(batch.images.shape[-2:]) == run["padded"]
         assert_close(batch.images, outputs[f"{name}/images"], **case.tolerance)
@@ -90,9 +91,13 @@ def test_masks_of_another_resolution(case: GoldenCase) -> None:
     run = list(case.info["runs"].values())[-1]
     scale = run["TEST_IMAGE_SIZE or TEST_IMAGE_SCALE"]
     fmt = InputFormat(case.info["PIXEL_MEAN"], case.info["PIXEL_STD"], run["SIZE_DIVISIBILITY"])
-    late = indexed(inputs, "late_unpadded_")
+    late = soft(indexed(inputs, "late_unpadded_"))
     batch = pad_batch(
-        indexed(inputs, "image_"), late, fmt, Resize(run["TEST_RESIZE_TYPE"], scale, scale), CPU
+        indexed(inputs, "image_"),
+        late,
+        fmt,
+        Resize(run["TEST_RESIZE_TYPE"], scale, scale),
+        CPU,
     )
     expected = torch.cat(indexed(outputs, "set_unpadded/masks_"))
     assert_close(batch.padded_masks(), expected, **case.tolerance)
@@ -123,7 +128,7 @@ def test_direct_sampling_equals_resizing_the_padded_masks(case: GoldenCase) -> N
     height, width = masks.shape[-2:]
     image = torch.zeros(3, height, width)
     fmt = InputFormat([0.0] * 3, [1.0] * 3, size_divisibility=32)
-    batch = pad_batch([image], [masks], fmt, Resize(), CPU)
+    batch = pad_batch([image], soft([masks]), fmt, Resize(), CPU)
     for target in case.info["config"]["targets"]:
         direct = batch.downsampled_masks(tuple(target))
         assert_close(direct, resize_bilinear(batch.padded_masks(), tuple(target)))

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from maskclippp.inference import postprocess
 from maskclippp.inference.postprocess import InstanceSettings, PanopticSettings
+from maskclippp.masks.soft_masks import SoftMasks
 from tests.golden_cases import GoldenCase, cases
 
 
@@ -30,9 +31,9 @@ def test_semantic(case: GoldenCase, name: str) -> None:
     inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
     masks, logits = inputs["masks"], inputs["logits_with_void" if name == "void" else "logits"]
     num_classes, size = case.info["config"]["K"], size_of(inputs["masks"])
-    scores = postprocess.semantic_scores(masks, logits, num_classes, size)
+    scores = postprocess.semantic_scores(SoftMasks(masks), logits, num_classes, size)
     assert_close(scores, outputs[name], **case.tolerance)
-    labels = postprocess.semantic_labels(masks, logits, num_classes, size)
+    labels = postprocess.semantic_labels(SoftMasks(masks), logits, num_classes, size)
     best = outputs[name].gather(0, labels[None])[0]
     assert_close(best, outputs[name].max(dim=0).values, **case.tolerance)
     classes = postprocess.mask_classes(logits, num_classes)
@@ -48,7 +49,11 @@ def test_panoptic(case: GoldenCase, variant: dict[str, Any]) -> None:
         frozenset(config["thing_classes"]),
     )
     ids, segments = postprocess.panoptic_segmentation(
-        inputs["masks"], inputs[variant["logits"]], config["K"], size_of(inputs["masks"]), settings
+        SoftMasks(inputs["masks"]),
+        inputs[variant["logits"]],
+        config["K"],
+        size_of(inputs["masks"]),
+        settings,
     )
     expected = next(v for k, v in outputs.items() if k.split("/")[0] == variant["name"])
     assert torch.equal(ids, expected.int())
@@ -64,7 +69,11 @@ def test_instance(case: GoldenCase, variant: dict[str, Any]) -> None:
         things[config["thing_classes"]] = True
     settings = InstanceSettings(variant["topk"], variant["instance_box_on"], things)
     instances = postprocess.instance_segmentation(
-        inputs["masks"], inputs[variant["logits"]], config["K"], size_of(inputs["masks"]), settings
+        SoftMasks(inputs["masks"]),
+        inputs[variant["logits"]],
+        config["K"],
+        size_of(inputs["masks"]),
+        settings,
     )
     assert len(instances) == variant["num_instances"]
     shared = variant["name"].replace("box1", "box0")

@@ -9,6 +9,7 @@ from maskclippp.clip.position_embedding import resize_position_embedding
 from maskclippp.masks.batching import PaddedBatch
 from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
 from tests.golden_models import check_sizes, encoder_arguments, map_names, open_clip_tower
+from tests.tiny_models import soft
 
 RESNET = cases("rn_encoder")
 
@@ -37,7 +38,7 @@ def test_images_with_masks(case: GoldenCase, variant: str) -> None:
     inputs, expected, check = case.tensors("inputs"), case.outputs_of(variant), case.tolerance
     encoder = build(case, variant)
     with torch.no_grad():
-        encoded = encoder(indexed(inputs, "image_"), indexed(inputs, "masks_"))
+        encoded = encoder(indexed(inputs, "image_"), soft(indexed(inputs, "masks_")))
     check_sizes(case, variant, encoded.batch)
     # The compact copy tests the padding by `encoder_input_resize` alone.
     if "input.images" in expected:

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from benchmarks.plain import model as plain
 from maskclippp.inference import postprocess
 from maskclippp.inference.postprocess import InstanceSettings, PanopticSettings
+from maskclippp.masks.soft_masks import SoftMasks
 
 # Source and output sizes: equal, enlarged by whole and by odd factors, shrunk, and mixed. None
 # has a pixel halfway between two source pixels, where a binary mask is 0.5 up to rounding.
@@ -63,7 +64,7 @@ def test_semantic_labels_equal_argmax_of_resized_score_maps(
     void: str,
 ) -> None:
     masks, logits = make_masks(kind, num_masks, source), make_logits(num_masks, num_classes, void)
-    labels = postprocess.semantic_labels(masks, logits, num_classes, output)
+    labels = postprocess.semantic_labels(SoftMasks(masks), logits, num_classes, output)
     scores = plain.semantic_scores(masks, logits, num_classes, output)
     assert labels.shape == output
     # Equal scores (no mask at a pixel) may go to any class: the score decides.
@@ -80,7 +81,7 @@ def test_semantic_scores_equal_resized_score_maps(
     void: str,
 ) -> None:
     masks, logits = make_masks(kind, num_masks, source), make_logits(num_masks, num_classes, void)
-    scores = postprocess.semantic_scores(masks, logits, num_classes, output)
+    scores = postprocess.semantic_scores(SoftMasks(masks), logits, num_classes, output)
     assert_close(scores, plain.semantic_scores(masks, logits, num_classes, output))
 
 
@@ -97,7 +98,9 @@ def test_panoptic_equals_loop_over_masks(
     masks, logits = smooth_masks(num_masks, source), make_logits(num_masks, num_classes, void)
     things = frozenset(range(num_classes // 2))
     settings = PanopticSettings(*thresholds, things)
-    ids, segments = postprocess.panoptic_segmentation(masks, logits, num_classes, output, settings)
+    ids, segments = postprocess.panoptic_segmentation(
+        SoftMasks(masks), logits, num_classes, output, settings
+    )
     expected_ids, expected_segments = plain.panoptic_segmentation(
         masks, logits, num_classes, output, *thresholds, things
     )
@@ -121,7 +124,9 @@ def test_instances_equal_loop_over_best_pairs(
     things = frozenset(range(0, num_classes, 2))
     chosen = torch.tensor([index in things for index in range(num_classes)])
     settings = InstanceSettings(10, with_boxes=True, classes=chosen if only_things else None)
-    found = postprocess.instance_segmentation(masks, logits, num_classes, output, settings)
+    found = postprocess.instance_segmentation(
+        SoftMasks(masks), logits, num_classes, output, settings
+    )
     expected = plain.instance_segmentation(
         masks, logits, num_classes, output, 10, things if only_things else None
     )
@@ -144,17 +149,17 @@ def test_no_masks(output: tuple[int, int]) -> None:
     """An image without masks: nothing is found, and nothing fails."""
     masks, logits = torch.zeros(0, 8, 8), torch.zeros(0, 4)
     assert torch.equal(
-        postprocess.semantic_labels(masks, logits, 3, output), torch.zeros(output).long()
+        postprocess.semantic_labels(SoftMasks(masks), logits, 3, output), torch.zeros(output).long()
     )
     assert torch.equal(
-        postprocess.semantic_scores(masks, logits, 3, output), torch.zeros(3, *output)
+        postprocess.semantic_scores(SoftMasks(masks), logits, 3, output), torch.zeros(3, *output)
     )
     settings = PanopticSettings(0.0, 0.8, frozenset())
-    ids, segments = postprocess.panoptic_segmentation(masks, logits, 3, output, settings)
+    ids, segments = postprocess.panoptic_segmentation(SoftMasks(masks), logits, 3, output, settings)
     assert segments == []
     assert torch.equal(ids, torch.zeros(output, dtype=torch.int32))
     instances = postprocess.instance_segmentation(
-        masks, logits, 3, output, InstanceSettings(10, with_boxes=True)
+        SoftMasks(masks), logits, 3, output, InstanceSettings(10, with_boxes=True)
     )
     assert len(instances) == 0
     assert instances.pred_masks.shape == (0, *output)
@@ -164,7 +169,7 @@ def test_no_masks(output: tuple[int, int]) -> None:
 def test_all_masks_void_gives_no_segment() -> None:
     masks, logits = torch.ones(2, 4, 4), torch.tensor([[0.0, 0.0, 9.0]] * 2)
     settings = PanopticSettings(0.0, 0.0, frozenset())
-    ids, segments = postprocess.panoptic_segmentation(masks, logits, 2, (8, 8), settings)
+    ids, segments = postprocess.panoptic_segmentation(SoftMasks(masks), logits, 2, (8, 8), settings)
     assert segments == []
     assert not ids.any()
 
@@ -175,11 +180,11 @@ def test_equal_stuff_classes_are_merged_and_things_are_not() -> None:
     masks = torch.stack([left, 1 - left])
     logits = torch.tensor([[9.0, 0.0], [9.0, 0.0]])
     stuff = PanopticSettings(0.0, 0.5, frozenset())
-    ids, segments = postprocess.panoptic_segmentation(masks, logits, 2, (4, 8), stuff)
+    ids, segments = postprocess.panoptic_segmentation(SoftMasks(masks), logits, 2, (4, 8), stuff)
     assert segments == [{"id": 1, "isthing": False, "category_id": 0}]
     assert (ids == 1).all()
     things = PanopticSettings(0.0, 0.5, frozenset({0}))
-    ids, segments = postprocess.panoptic_segmentation(masks, logits, 2, (4, 8), things)
+    ids, segments = postprocess.panoptic_segmentation(SoftMasks(masks), logits, 2, (4, 8), things)
     assert [segment["id"] for segment in segments] == [1, 2]
     assert ids[0].tolist() == [1] * 4 + [2] * 4
 
@@ -188,13 +193,15 @@ def test_void_lowers_all_classes_but_is_never_predicted() -> None:
     logits = torch.tensor([[1.0, 2.0, 50.0]])
     assert postprocess.mask_classes(logits, 2).tolist() == [1]
     assert postprocess.class_probabilities(logits, 2).sum() < 1e-6
-    labels = postprocess.semantic_labels(torch.ones(1, 2, 2), logits, 2, (4, 4))
+    labels = postprocess.semantic_labels(SoftMasks(torch.ones(1, 2, 2)), logits, 2, (4, 4))
     assert (labels == 1).all()
 
 
 def test_half_precision_masks_give_float_scores() -> None:
     masks, logits = smooth_masks(3, (6, 6)), torch.randn(3, 4)
-    scores = postprocess.semantic_scores(masks.bfloat16(), logits.bfloat16(), 4, (12, 12))
+    scores = postprocess.semantic_scores(
+        SoftMasks(masks.bfloat16()), logits.bfloat16(), 4, (12, 12)
+    )
     assert scores.dtype == torch.float32
     expected = plain.semantic_scores(
         masks.bfloat16().float(), logits.bfloat16().float(), 4, (12, 12)
@@ -206,7 +213,7 @@ def test_half_precision_masks_give_float_scores() -> None:
 def test_binary_masks_are_resized_masks_above_one_half(kind: str, output: tuple[int, int]) -> None:
     masks = make_masks(kind, 4, (10, 12))
     expected = plain.resize(masks, output) > 0.5
-    assert torch.equal(postprocess.binary_masks(masks, output), expected)
+    assert torch.equal(postprocess.binary_masks(SoftMasks(masks), output), expected)
 
 
 def test_boxes_are_exclusive_and_zero_for_empty_masks() -> None:

@@ -18,6 +18,7 @@ from maskclippp.masks.batching import (
     resize_bilinear,
     unpad_ragged,
 )
+from maskclippp.masks.soft_masks import SoftMasks
 
 CPU = torch.device("cpu")
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -27,7 +28,8 @@ def make_batch(
     sizes: list[tuple[int, int]], counts: list[int], resize: Resize | None = None, divisor: int = 0
 ) -> PaddedBatch:
     images = [torch.rand(3, *size) * 255 for size in sizes]
-    masks = [torch.rand(count, *size) > 0.5 for count, size in zip(counts, sizes, strict=True)]
+    pairs = zip(counts, sizes, strict=True)
+    masks = [SoftMasks(torch.rand(count, *size) > 0.5) for count, size in pairs]
     return pad_batch(images, masks, InputFormat(MEAN, STD, divisor), resize or Resize(), CPU)
 
 
@@ -82,7 +84,7 @@ def test_masks_are_padded_in_step_with_their_image() -> None:
     batch = make_batch([(20, 40), (33, 9)], [2, 3], divisor=8)
     masks = batch.padded_masks()
     assert masks.shape == (5, 40, 40)
-    assert_close(masks[0, :20, :40], batch.masks[0][0].float())
+    assert_close(masks[0, :20, :40], batch.masks[0].values[0].float())
     assert not masks[:2, 20:].any()
     assert not masks[2:, :, 9:].any()
     assert batch.image_of_mask.tolist() == [0, 0, 1, 1, 1]
@@ -90,19 +92,21 @@ def test_masks_are_padded_in_step_with_their_image() -> None:
 
 def test_masks_are_resized_with_their_image() -> None:
     batch = make_batch([(20, 40)], [2], Resize("short", 10))
-    assert [masks.shape for masks in batch.masks] == [(2, 10, 20)]
+    assert batch.image_sizes == [(10, 20)]
+    assert batch.padded_masks().shape == (2, 10, 20)
 
 
 def test_masks_of_another_resolution_span_the_image() -> None:
     image, mask = torch.rand(3, 20, 40), torch.zeros(1, 5, 10)
     mask[:, :, 5:] = 1
-    batch = pad_batch([image], [mask], InputFormat(MEAN, STD), Resize(), CPU)
-    assert batch.masks[0][0, :, 19].max() < 0.5 < batch.masks[0][0, :, 20].min()
+    batch = pad_batch([image], [SoftMasks(mask)], InputFormat(MEAN, STD), Resize(), CPU)
+    masks = batch.padded_masks()
+    assert masks[0, :, 19].max() < 0.5 < masks[0, :, 20].min()
 
 
 def test_masks_that_fit_keep_their_dtype() -> None:
     """A boolean mask takes a quarter of the memory of floats, also in transfer."""
-    assert make_batch([(20, 40)], [2]).masks[0].dtype == torch.bool
+    assert make_batch([(20, 40)], [2]).masks[0].values.dtype == torch.bool
 
 
 @pytest.mark.parametrize("counts", [[0, 0], [0, 3], [2, 0]])
@@ -132,7 +136,13 @@ def test_a_bad_image_is_named_by_its_position() -> None:
 
 def test_bad_masks_are_named_by_their_position() -> None:
     with pytest.raises(ValueError, match=r"image 0: expected \[Q, h, w\] masks, found \[4, 4\]"):
-        pad_batch([torch.rand(3, 4, 4)], [torch.ones(4, 4)], InputFormat(MEAN, STD), Resize(), CPU)
+        pad_batch(
+            [torch.rand(3, 4, 4)],
+            [SoftMasks(torch.ones(4, 4))],
+            InputFormat(MEAN, STD),
+            Resize(),
+            CPU,
+        )
 
 
 def test_unknown_downsampling_is_refused() -> None:

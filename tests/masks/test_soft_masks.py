@@ -1,5 +1,8 @@
 """Masks that stay at their own resolution give what enlarging, cropping and resizing them gives."""
 
+import inspect
+import textwrap
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +17,7 @@ from maskclippp.masks.batching import (
     downsample_masks,
     pad_batch,
 )
-from maskclippp.masks.soft_masks import Frame, SoftMasks, Taps, bilinear_matrix
+from maskclippp.masks.soft_masks import Frame, SoftMasks
 from maskclippp.masks.upsampling import best_rows, solid_parts
 
 Size = tuple[int, int]
@@ -57,23 +60,19 @@ def test_resized(frame: tuple[Size, Size, Size], output: Size) -> None:
 def test_masks_without_a_frame_span_the_image(size: Size, output: Size) -> None:
     values = torch.rand(NUM_MASKS, *size) > 0.5
     assert_close(SoftMasks(values).resized(output), plain.resize(values, output))
-    assert SoftMasks.of(values).frame is None
 
 
-@pytest.mark.parametrize("source", [1, 2, 5, 16])
-@pytest.mark.parametrize("target", [1, 3, 16, 33])
-def test_the_matrix_of_an_axis_is_that_of_interpolation(source: int, target: int) -> None:
-    columns = torch.eye(source)[None, :, :]
-    expected = torch.nn.functional.interpolate(columns, size=target, mode="linear")[0].T
-    assert_close(bilinear_matrix(source, target).float(), expected)
-
-
-def test_taps_rebuild_their_matrix() -> None:
-    matrix = bilinear_matrix(20, 7) @ bilinear_matrix(6, 20)
-    matrix[3] = 0  # a row in the padding
-    taps = Taps.of_matrix(matrix)
-    rebuilt = torch.zeros(matrix.shape).scatter_add_(1, taps.index, taps.weights)
-    assert_close(rebuilt, matrix.float())
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_resized_equals_the_definition(frame: tuple[Size, Size, Size], output: Size) -> None:
+    """The function that the docstring of SoftMasks gives."""
+    lines = inspect.getdoc(SoftMasks) or ""
+    code = lines[lines.index("def resized") : lines.index("All of it is linear")]
+    namespace = {"F": torch.nn.functional}
+    exec(textwrap.dedent("    " + code), namespace)
+    masks = framed(*frame)
+    expected = namespace["resized"](masks.values, masks.frame, output)  # type: ignore[operator]
+    assert_close(masks.resized(output), expected)
 
 
 @pytest.mark.parametrize("frame", FRAMES)

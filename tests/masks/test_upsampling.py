@@ -7,15 +7,16 @@ from torch.testing import assert_close
 
 from benchmarks.plain import model as plain
 from maskclippp.masks import upsampling
-from maskclippp.masks.soft_masks import bilinear_matrix
+from maskclippp.masks.resampling import Taps
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.upsampling import Upsampling, best_rows, solid_parts
 
 SIZES = [((4, 5), (16, 20)), ((7, 3), (20, 11)), ((1, 6), (9, 6)), ((5, 5), (5, 5))]
 
 
 def grid(source: tuple[int, int], output: tuple[int, int]) -> Upsampling:
-    matrices = [bilinear_matrix(*ends) for ends in zip(source, output, strict=True)]
-    return Upsampling(matrices, torch.device("cpu"))
+    rows, columns = (Taps.bilinear(*ends) for ends in zip(source, output, strict=True))
+    return Upsampling(rows, columns, torch.device("cpu"))
 
 
 def all_cells(of: Upsampling, num_maps: int) -> Tensor:
@@ -67,13 +68,13 @@ def test_a_class_that_wins_only_between_source_pixels_is_found() -> None:
     """The second best of two disagreeing corners may be the best halfway."""
     masks = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
     weights = torch.tensor([[1.0, 0.0, 0.7], [0.0, 1.0, 0.7]])
-    best = best_rows(lambda values: values @ weights, 3, masks, (1, 8))
+    best = best_rows(lambda values: values @ weights, 3, SoftMasks(masks), (1, 8))
     assert best.tolist() == [[0, 0, 0, 2, 2, 1, 1, 1]]
 
 
 def test_scores_may_be_negative() -> None:
     masks, weights = torch.rand(4, 6, 6), torch.randn(4, 7)
-    best = best_rows(lambda values: values @ weights, 7, masks, (17, 25))
+    best = best_rows(lambda values: values @ weights, 7, SoftMasks(masks), (17, 25))
     scores = torch.einsum("qk,qhw->khw", weights, plain.resize(masks, (17, 25)))
     assert torch.equal(best, scores.argmax(dim=0))
 
@@ -83,8 +84,8 @@ def test_portions_do_not_change_the_result(budget: int, monkeypatch: pytest.Monk
     masks, weights = torch.rand(4, 6, 6), torch.randn(4, 7)
 
     def results() -> list[Tensor]:
-        solid = solid_parts(masks, (17, 25), lambda values: values > 0.5)
-        best = best_rows(lambda values: values @ weights, 7, masks, (17, 25))
+        solid = solid_parts(SoftMasks(masks), (17, 25), lambda values: values > 0.5)
+        best = best_rows(lambda values: values @ weights, 7, SoftMasks(masks), (17, 25))
         return [best, solid.binary, solid.area, solid.mass]
 
     at_once = results()
@@ -96,9 +97,9 @@ def test_portions_do_not_change_the_result(budget: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_does_not_change_what_is_counted(dtype: torch.dtype) -> None:
     masks, size = torch.rand(2, 30, 40), (511, 4321)
-    expected = solid_parts(masks, size, lambda values: values > 0.3)
+    expected = solid_parts(SoftMasks(masks), size, lambda values: values > 0.3)
     with torch.autocast("cpu", dtype=dtype):
-        found = solid_parts(masks, size, lambda values: values > 0.3)
+        found = solid_parts(SoftMasks(masks), size, lambda values: values > 0.3)
     assert torch.equal(found.area, expected.area)
     assert_close(found.mass, expected.mass)
 
@@ -117,5 +118,5 @@ def test_memory_of_labels_does_not_grow_with_classes_times_pixels() -> None:
 
     masks, weights = torch.rand(2, 8, 8), torch.rand(2, 1000)
     with Watch():
-        best_rows(lambda values: values @ weights, 1000, masks, (320, 320))
+        best_rows(lambda values: values @ weights, 1000, SoftMasks(masks), (320, 320))
     assert largest <= 4 * upsampling._BUDGET

@@ -13,8 +13,8 @@ from maskclippp.data.mappers.augmentation import Augmented
 from maskclippp.data.mappers.targets import Size
 from maskclippp.data.mappers.transforms import Segments, Vertices
 from maskclippp.errors import InputError
-from maskclippp.records import Record
 from maskclippp.masks import run_length
+from maskclippp.records import Record
 
 Point = list[float]  # x, y
 

@@ -23,8 +23,8 @@ from maskclippp.data.shapes.scenes import Scene, draw_scene
 from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, TINTS, ShapesClass
 from maskclippp.errors import UnreadableFileError
 from maskclippp.files.cache import cache_folder
-from maskclippp.words import Vocabulary
 from maskclippp.masks.run_length import encode_mask
+from maskclippp.words import Vocabulary
 
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
 SPLIT_SIZES = {"train": 1200, "val": 130}
