@@ -32,3 +32,7 @@ class UnreadableFileError(InputError, OSError):
 
 class MissingPackageError(InputError, ImportError):
     """A feature needs a Python package that is not installed."""
+
+
+class UnsupportedError(InputError, NotImplementedError):
+    """A combination of settings that this project does not implement."""

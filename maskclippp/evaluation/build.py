@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
+from maskclippp.errors import UnsupportedError
 from maskclippp.evaluation.assigned_masks import AssignedMasksEvaluator
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
@@ -65,12 +66,12 @@ def build_evaluator(
     tasks = _TASKS.get(kind, {})
     wanted = [task for task, switch in tasks.items() if switch is None or switches[switch]]
     if kind == "cityscapes_panoptic_seg" and switches.INSTANCE_ON:
-        raise NotImplementedError(
+        raise UnsupportedError(
             f"dataset {dataset_name}: instances of Cityscapes are judged by its own scripts, which "
             f"are no part of this package: set {_SWITCHES}.INSTANCE_ON False"
         )
     if not wanted:
-        raise NotImplementedError(
+        raise UnsupportedError(
             f"no evaluator for dataset {dataset_name} (evaluator_type {kind!r}) with "
             f"SEMANTIC_ON {switches.SEMANTIC_ON}, PANOPTIC_ON {switches.PANOPTIC_ON}, "
             f"INSTANCE_ON {switches.INSTANCE_ON}; known types: " + ", ".join(_TASKS)
