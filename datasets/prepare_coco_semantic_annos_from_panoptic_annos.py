@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.files.images import read_panoptic_ids

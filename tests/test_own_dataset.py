@@ -13,7 +13,7 @@ from PIL import Image
 
 import train_maskclippp
 from maskclippp.config.yaml_files import read_yaml
-from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import read_semantic_labels
 from tests.data.panoptic_scene import make_coco_panoptic

@@ -12,8 +12,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from maskclippp.data.panoptic import PanopticDataset, register_panoptic
-from maskclippp.data.semantic import SemanticDataset, register_semantic
+from maskclippp.data.panoptic import PanopticDataset
+from maskclippp.data.semantic import SemanticDataset
 from maskclippp.data.semantic_maps import LabelValues
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.images import read_json
@@ -115,7 +115,7 @@ def _register_index_png(settings: Mapping[str, Any], place: str) -> None:
         ignore_label=ignore_label,
         values=None if values == plain_values else values,
     )
-    register_semantic(dataset, Path.cwd())
+    dataset.register(Path.cwd())
 
 
 def _register_panoptic(settings: Mapping[str, Any], place: str) -> None:
@@ -149,7 +149,7 @@ def _register_panoptic(settings: Mapping[str, Any], place: str) -> None:
         preparation=f"check its paths in {KEY}",
         image_of=functools.partial(_image_name, image_names),
     )
-    register_panoptic(dataset, Path.cwd())
+    dataset.register(Path.cwd())
 
 
 def _read_outline(json_file: Path, place: str) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -3,7 +3,6 @@
 Metadata hold our words for the classes, whatever names the JSON has: categories are matched by id.
 """
 
-import functools
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
-from maskclippp.data.layout import Layout
-from maskclippp.data.lazy_metadata import register_metadata
+from maskclippp.data.dataset import Dataset
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_json
 from maskclippp.masks import run_length
-from maskclippp.words import Vocabulary, load_class_list
+from maskclippp.words import Vocabulary
 
 _LOGGER = logging.getLogger(__name__)
 _REQUIRED_KEYS = {
@@ -29,57 +26,47 @@ _REQUIRED_KEYS = {
 _LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
-@dataclass(frozen=True)
-class InstanceDataset:
-    """Where an instance dataset lies; paths are relative to the root of all datasets.
+@dataclass(frozen=True, kw_only=True)
+class InstanceDataset(Dataset):
+    """A dataset in the instance format of COCO or LVIS. Its classes are the things of the list.
 
-    Its classes are the things of ``class_list``, which names a shipped list
-    (:mod:`maskclippp.words.class_files`) or is one. ``evaluator_type`` is "coco" or "lvis"; LVIS
-    names images by their URL, whose last folder is that of the split.
+    ``evaluator_type`` is "coco" or "lvis"; LVIS names images by their URL, whose last folder is
+    that of the split.
     """
 
-    name: str
-    images: str
     instances_json: str
-    class_list: str | Vocabulary
-    preparation: str
     evaluator_type: str = "coco"
 
     @property
     def classes(self) -> Vocabulary:
         """The things in contiguous order."""
-        chosen = self.class_list
-        return (load_class_list(chosen) if isinstance(chosen, str) else chosen).things()
+        return super().classes.things()
 
     @property
     def positions(self) -> dict[int, int]:
         """Contiguous class by category id."""
         return dict(self.classes.positions)
 
-    def layout(self, root: Path) -> Layout:
-        """The parts below ``root``, for messages."""
-        parts = {"images": self.images, "instances JSON": self.instances_json}
-        return Layout(self.name, root, parts, self.preparation)
+    @property
+    def parts(self) -> dict[str, str]:
+        """See :class:`Dataset`."""
+        return {"images": self.images, "instances JSON": self.instances_json}
 
+    def load(self, root: Path) -> list[dict[str, Any]]:
+        """See :func:`load_instance_records`; all images must exist."""
+        return load_instance_records(self, root, check_files=True)
 
-def register_instances(dataset: InstanceDataset, root: Path) -> None:
-    """Register records and metadata under ``dataset.name``; no file is read."""
-    DatasetCatalog.register(
-        dataset.name, functools.partial(load_instance_records, dataset, root, check_files=True)
-    )
-    register_metadata(dataset.name, functools.partial(_metadata, dataset, root))
-
-
-def _metadata(dataset: InstanceDataset, root: Path) -> dict[str, Any]:
-    classes = dataset.classes
-    return {
-        "thing_classes": list(classes.names),
-        "thing_colors": [list(color) for color in classes.colors],
-        "thing_dataset_id_to_contiguous_id": dataset.positions,
-        "image_root": str(root / dataset.images),
-        "json_file": str(root / dataset.instances_json),
-        "evaluator_type": dataset.evaluator_type,
-    }
+    def metadata(self, root: Path) -> dict[str, Any]:
+        """See :class:`Dataset`."""
+        classes = self.classes
+        return {
+            "thing_classes": list(classes.names),
+            "thing_colors": [list(color) for color in classes.colors],
+            "thing_dataset_id_to_contiguous_id": self.positions,
+            "image_root": str(root / self.images),
+            "json_file": str(root / self.instances_json),
+            "evaluator_type": self.evaluator_type,
+        }
 
 
 def load_instance_records(

@@ -1,18 +1,14 @@
 """Registration of datasets in COCO's panoptic format: a JSON, a folder of PNGs, one of images."""
 
-import functools
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
-from maskclippp.data.layout import Layout
-from maskclippp.data.lazy_metadata import register_metadata
+from maskclippp.data.dataset import Dataset
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_json
-from maskclippp.words import Vocabulary, load_class_list
+from maskclippp.words import Vocabulary
 
 _REQUIRED_KEYS = {
     "images": ("id",),
@@ -21,24 +17,19 @@ _REQUIRED_KEYS = {
 }
 
 
-@dataclass(frozen=True)
-class PanopticDataset:
-    """Where a panoptic dataset lies; all paths are relative to the root of all datasets.
+@dataclass(frozen=True, kw_only=True)
+class PanopticDataset(Dataset):
+    """A dataset in COCO's panoptic format.
 
-    ``class_list`` names a shipped class list (:mod:`maskclippp.words.class_files`) or is one;
-    ``preparation`` is what a user who lacks the data is told to do; ``make_files`` is called before
-    the records are read, by a dataset that can make its own files. ``image_of`` and ``semantic_of``
-    give the path of a file below ``images`` and ``semantic_maps`` by the stem of the panoptic PNG;
-    without them the files have that stem and the suffixes ``image_suffix`` and .png.
+    ``make_files`` is called before the records are read, by a dataset that can make its own files.
+    ``image_of`` and ``semantic_of`` give the path of a file below ``images`` and ``semantic_maps``
+    by the stem of the panoptic PNG; by default the files have that stem and the suffixes
+    ``image_suffix`` and .png.
     """
 
-    name: str
-    images: str
     panoptic_json: str
     panoptic_maps: str
     semantic_maps: str
-    class_list: str | Vocabulary
-    preparation: str
     make_files: Callable[[], object] | None = None
     instances_json: str | None = None
     evaluator_type: str = "coco_panoptic_seg"
@@ -48,19 +39,13 @@ class PanopticDataset:
     semantic_of: Callable[[str], str] | None = None
 
     @property
-    def classes(self) -> Vocabulary:
-        """The classes in contiguous order."""
-        chosen = self.class_list
-        return load_class_list(chosen) if isinstance(chosen, str) else chosen
-
-    def layout(self, root: Path) -> Layout:
-        """The parts below ``root``, for messages."""
-        parts = {
+    def parts(self) -> dict[str, str]:
+        """See :class:`Dataset`."""
+        return {
             "images": self.images,
             "panoptic JSON": self.panoptic_json,
             "panoptic PNGs": self.panoptic_maps,
         }
-        return Layout(self.name, root, parts, self.preparation)
 
     def image_file(self, root: Path, stem: str) -> str:
         """The image that belongs to the panoptic PNG of this stem."""
@@ -72,38 +57,34 @@ class PanopticDataset:
         name = f"{stem}.png" if self.semantic_of is None else self.semantic_of(stem)
         return str(root / self.semantic_maps / name)
 
+    def load(self, root: Path) -> list[dict[str, Any]]:
+        """See :func:`load_panoptic_records`; all images and panoptic PNGs must exist."""
+        return load_panoptic_records(self, root, check_files=True)
 
-def register_panoptic(dataset: PanopticDataset, root: Path) -> None:
-    """Register records and metadata under ``dataset.name``; no file is read."""
-    DatasetCatalog.register(
-        dataset.name, functools.partial(load_panoptic_records, dataset, root, check_files=True)
-    )
-    register_metadata(dataset.name, functools.partial(_metadata, dataset, root))
-
-
-def _metadata(dataset: PanopticDataset, root: Path) -> dict[str, Any]:
-    classes = dataset.classes
-    things = classes.things()
-    instances = dataset.instances_json
-    return {
-        "thing_classes": list(things.names),
-        "thing_colors": [list(color) for color in things.colors],
-        "thing_dataset_id_to_contiguous_id": {
-            category: classes.positions[category] for category in things.ids
-        },
-        # As published, "stuff" holds all classes: it is what semantic outputs are numbered by.
-        "stuff_classes": list(classes.names),
-        "stuff_colors": [list(color) for color in classes.colors],
-        "stuff_dataset_id_to_contiguous_id": dict(classes.positions),
-        "image_root": str(root / dataset.images),
-        "panoptic_json": str(root / dataset.panoptic_json),
-        "panoptic_root": str(root / dataset.panoptic_maps),
-        "sem_seg_root": str(root / dataset.semantic_maps),
-        "json_file": None if instances is None else str(root / instances),
-        "evaluator_type": dataset.evaluator_type,
-        "ignore_label": dataset.ignore_label,
-        "label_divisor": 1000,
-    }
+    def metadata(self, root: Path) -> dict[str, Any]:
+        """See :class:`Dataset`."""
+        classes = self.classes
+        things = classes.things()
+        instances = self.instances_json
+        return {
+            "thing_classes": list(things.names),
+            "thing_colors": [list(color) for color in things.colors],
+            "thing_dataset_id_to_contiguous_id": {
+                category: classes.positions[category] for category in things.ids
+            },
+            # As published, "stuff" holds all classes: it is what semantic outputs are numbered by.
+            "stuff_classes": list(classes.names),
+            "stuff_colors": [list(color) for color in classes.colors],
+            "stuff_dataset_id_to_contiguous_id": dict(classes.positions),
+            "image_root": str(root / self.images),
+            "panoptic_json": str(root / self.panoptic_json),
+            "panoptic_root": str(root / self.panoptic_maps),
+            "sem_seg_root": str(root / self.semantic_maps),
+            "json_file": None if instances is None else str(root / instances),
+            "evaluator_type": self.evaluator_type,
+            "ignore_label": self.ignore_label,
+            "label_divisor": 1000,
+        }
 
 
 def load_panoptic_records(

@@ -1,36 +1,27 @@
 """Registration of semantic datasets: a folder of images and one of label maps, paired by name."""
 
-import functools
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog
-
-from maskclippp.data.layout import SHOWN_FILES, Layout
-from maskclippp.data.lazy_metadata import register_metadata
+from maskclippp.data.dataset import Dataset
+from maskclippp.data.layout import SHOWN_FILES
 from maskclippp.data.semantic_maps import LabelValues
-from maskclippp.words import Vocabulary, load_class_list
 
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SemanticDataset:
-    """Where a semantic dataset lies; paths are relative to the root of all datasets.
+@dataclass(frozen=True, kw_only=True)
+class SemanticDataset(Dataset):
+    """A folder of images and one of label maps.
 
-    The label maps hold contiguous class ids, or ``values`` says what they hold. ``class_list``
-    names a shipped class list (:mod:`maskclippp.words.class_files`) or is one; ``first_id`` is the
-    number under which class 0 is written in result files.
+    The label maps hold contiguous class ids unless ``values`` says what they hold; ``first_id`` is
+    the number of class 0 in result files.
     """
 
-    name: str
-    images: str
     labels: str
-    class_list: str | Vocabulary
-    preparation: str
     image_suffix: str = ".jpg"
     label_suffix: str = ".png"
     ignore_label: int = 255
@@ -38,40 +29,32 @@ class SemanticDataset:
     values: LabelValues | None = None
 
     @property
-    def classes(self) -> Vocabulary:
-        """The classes in contiguous order."""
-        chosen = self.class_list
-        return load_class_list(chosen) if isinstance(chosen, str) else chosen
-
-    def layout(self, root: Path) -> Layout:
-        """The parts below ``root``, for messages."""
-        parts = {
+    def parts(self) -> dict[str, str]:
+        """See :class:`Dataset`."""
+        return {
             "images": f"{self.images}/*{self.image_suffix}",
             "label maps": f"{self.labels}/*{self.label_suffix}",
         }
-        return Layout(self.name, root, parts, self.preparation)
 
+    def load(self, root: Path) -> list[dict[str, Any]]:
+        """See :func:`load_semantic_records`."""
+        return load_semantic_records(self, root)
 
-def register_semantic(dataset: SemanticDataset, root: Path) -> None:
-    """Register records and metadata under ``dataset.name``; no file is read."""
-    DatasetCatalog.register(dataset.name, functools.partial(load_semantic_records, dataset, root))
-    register_metadata(dataset.name, functools.partial(_metadata, dataset, root))
-
-
-def _metadata(dataset: SemanticDataset, root: Path) -> dict[str, Any]:
-    classes = dataset.classes
-    return {
-        "stuff_classes": list(classes.names),
-        "stuff_colors": [list(color) for color in classes.colors],
-        "stuff_dataset_id_to_contiguous_id": {
-            dataset.first_id + index: index for index in range(len(classes))
-        },
-        "thing_dataset_id_to_contiguous_id": {},  # there are no instances, for code that asks
-        "image_root": str(root / dataset.images),
-        "sem_seg_root": str(root / dataset.labels),
-        "evaluator_type": "sem_seg",
-        "ignore_label": dataset.ignore_label,
-    }
+    def metadata(self, root: Path) -> dict[str, Any]:
+        """See :class:`Dataset`."""
+        classes = self.classes
+        return {
+            "stuff_classes": list(classes.names),
+            "stuff_colors": [list(color) for color in classes.colors],
+            "stuff_dataset_id_to_contiguous_id": {
+                self.first_id + index: index for index in range(len(classes))
+            },
+            "thing_dataset_id_to_contiguous_id": {},  # there are no instances, for code that asks
+            "image_root": str(root / self.images),
+            "sem_seg_root": str(root / self.labels),
+            "evaluator_type": "sem_seg",
+            "ignore_label": self.ignore_label,
+        }
 
 
 def load_semantic_records(dataset: SemanticDataset, root: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.panoptic import load_panoptic_records
 from tests.golden_cases import REPOSITORY, golden_root
 

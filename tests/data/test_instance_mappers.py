@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as mask_codec
 
 from maskclippp.config.keys import get_cfg
-from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.mappers import build_train_mapper
 from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.words import load_class_list

@@ -12,12 +12,11 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import maskclippp.data  # noqa: F401  (registers)
-from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.panoptic import (
     PanopticDataset,
     category_id_shift,
     load_panoptic_records,
-    register_panoptic,
 )
 from tests.data.panoptic_scene import SIZES, make_coco_panoptic
 from tests.golden_cases import REPOSITORY
@@ -28,7 +27,7 @@ DATASET = replace(coco_panoptic("val"), name="test_registration")
 
 @pytest.fixture
 def registered(tmp_path: Path) -> Iterator[Path]:
-    register_panoptic(DATASET, make_coco_panoptic(tmp_path))
+    DATASET.register(make_coco_panoptic(tmp_path))
     yield tmp_path
     DatasetCatalog.remove(DATASET.name)
     MetadataCatalog.remove(DATASET.name)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import read_semantic_labels
 from tests.data.panoptic_scene import SIZES, make_coco_panoptic

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from maskclippp.data.builtin import INSTANCE_DATASETS, PANOPTIC_DATASETS, SEMANTIC_DATASETS
+from maskclippp.data.builtin import DATASETS
 from maskclippp.data.instances import InstanceDataset, load_instance_records
 from maskclippp.data.panoptic import PanopticDataset, load_panoptic_records
 from maskclippp.data.semantic import SemanticDataset, load_semantic_records
@@ -31,6 +31,9 @@ PREPARATIONS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     ),
     "pascal_voc_d2": (originals.make_voc, ("prepare_pascal_voc_sem_seg",)),
 }
+SEMANTIC = [d for d in DATASETS.values() if isinstance(d, SemanticDataset)]
+PANOPTIC = [d for d in DATASETS.values() if isinstance(d, PanopticDataset)]
+INSTANCES = [d for d in DATASETS.values() if isinstance(d, InstanceDataset)]
 Dataset = SemanticDataset | PanopticDataset | InstanceDataset
 PrepareRoot = Callable[[Dataset], Path]
 
@@ -66,7 +69,7 @@ def check_semantic(record: dict[str, Any], dataset: SemanticDataset | PanopticDa
     )
 
 
-@pytest.mark.parametrize("dataset", SEMANTIC_DATASETS, ids=lambda dataset: dataset.name)
+@pytest.mark.parametrize("dataset", SEMANTIC, ids=lambda dataset: dataset.name)
 def test_semantic_records(dataset: SemanticDataset, prepared: PrepareRoot) -> None:
     records = load_semantic_records(dataset, prepared(dataset))
     assert len(records) == (1 if "train" in dataset.name else 2)
@@ -76,7 +79,7 @@ def test_semantic_records(dataset: SemanticDataset, prepared: PrepareRoot) -> No
 
 @pytest.mark.parametrize(
     "dataset",
-    [dataset for dataset in PANOPTIC_DATASETS if dataset.images.split("/")[0] in PREPARATIONS],
+    [dataset for dataset in PANOPTIC if dataset.images.split("/")[0] in PREPARATIONS],
     ids=lambda dataset: dataset.name,
 )
 def test_panoptic_records(dataset: PanopticDataset, prepared: PrepareRoot) -> None:
@@ -89,7 +92,7 @@ def test_panoptic_records(dataset: PanopticDataset, prepared: PrepareRoot) -> No
 
 @pytest.mark.parametrize(
     "dataset",
-    [dataset for dataset in INSTANCE_DATASETS if "ADE" in dataset.images],
+    [dataset for dataset in INSTANCES if "ADE" in dataset.images],
     ids=lambda dataset: dataset.name,
 )
 def test_instance_records(dataset: InstanceDataset, prepared: PrepareRoot) -> None:

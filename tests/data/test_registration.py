@@ -15,11 +15,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from maskclippp.config.keys import get_cfg
-from maskclippp.data.builtin import INSTANCE_DATASETS, PANOPTIC_DATASETS, SEMANTIC_DATASETS
-from maskclippp.data.instances import load_instance_records
+from maskclippp.data.builtin import DATASETS
+from maskclippp.data.instances import InstanceDataset, load_instance_records
 from maskclippp.data.mappers import EvaluationMapper, build_train_mapper
-from maskclippp.data.panoptic import load_panoptic_records, register_panoptic
-from maskclippp.data.semantic import load_semantic_records
+from maskclippp.data.panoptic import PanopticDataset, load_panoptic_records
+from maskclippp.data.semantic import SemanticDataset, load_semantic_records
 from maskclippp.evaluation import GroundTruth, PanopticEvaluator, build_evaluator
 from maskclippp.files.images import read_panoptic_ids
 from tests.data.registered_layouts import (
@@ -35,9 +35,9 @@ from tests.data.registered_layouts import (
 from tests.golden_cases import REPOSITORY
 
 NAMES = [*PANOPTIC, *SEMANTIC, *INSTANCES]
-PANOPTIC_OF = {dataset.name: dataset for dataset in PANOPTIC_DATASETS}
-SEMANTIC_OF = {dataset.name: dataset for dataset in SEMANTIC_DATASETS}
-INSTANCES_OF = {dataset.name: dataset for dataset in INSTANCE_DATASETS}
+PANOPTIC_OF = {d.name: d for d in DATASETS.values() if isinstance(d, PanopticDataset)}
+SEMANTIC_OF = {d.name: d for d in DATASETS.values() if isinstance(d, SemanticDataset)}
+INSTANCES_OF = {d.name: d for d in DATASETS.values() if isinstance(d, InstanceDataset)}
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_panoptic_quality_holds_wherever_categories_count_from(
 ) -> None:
     name = "openvocab_mapillary_vistas_panoptic_val"
     make_panoptic(tmp_path, PANOPTIC[name], panoptic_categories(name, shift))
-    register_panoptic(dataclasses.replace(PANOPTIC_OF[name], name=own_name), tmp_path)
+    dataclasses.replace(PANOPTIC_OF[name], name=own_name).register(tmp_path)
     (record,) = DatasetCatalog.get(own_name)
     evaluator = PanopticEvaluator(GroundTruth(own_name), tmp_path)
     ids = torch.from_numpy(read_panoptic_ids(record["pan_seg_file_name"]))
@@ -254,5 +254,5 @@ def test_json_of_another_dataset_is_said(tmp_path: Path) -> None:
     name = "openvocab_cityscapes_fine_panoptic_val"
     layout = PANOPTIC[name]._replace(panoptic="elsewhere/000000000012.png")
     make_panoptic(tmp_path, layout, panoptic_categories(name))
-    with pytest.raises(ValueError, match="000000000012 is no file of Cityscapes"):
+    with pytest.raises(ValueError, match="000000000012 is not a file of Cityscapes"):
         load_panoptic_records(PANOPTIC_OF[name], tmp_path, check_files=True)

@@ -12,9 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from torch import Tensor
 
-from maskclippp.data.coco_panoptic import coco_panoptic
+from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.mappers.images import image_to_tensor
-from maskclippp.data.panoptic import register_panoptic
 from maskclippp.engine import Trainer
 from maskclippp.generators import SuperpixelSegmentor
 from maskclippp.masks.mask_files import read_masks
@@ -31,7 +30,7 @@ def images(tmp_path: Path) -> Iterator[Path]:
     """A registered dataset of two images; yields their folder."""
     root = make_coco_panoptic(tmp_path / "datasets")
     dataset = dataclasses.replace(coco_panoptic("val"), name=DATASET)
-    register_panoptic(dataset, root)
+    dataset.register(root)
     yield root / dataset.images
     DatasetCatalog.remove(DATASET)
     MetadataCatalog.remove(DATASET)

@@ -18,7 +18,7 @@ from iopath.common.file_io import file_lock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from maskclippp.data.panoptic import PanopticDataset, register_panoptic
+from maskclippp.data.panoptic import PanopticDataset
 from maskclippp.data.shapes.scenes import Scene, draw_scene
 from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, TINTS, ShapesClass
 from maskclippp.errors import UnreadableFileError
@@ -63,20 +63,18 @@ def register_shapes() -> None:
     """Register both splits; nothing is drawn before their records are asked for."""
     root = shapes_folder()
     for split in SPLIT_SIZES:
-        register_panoptic(
-            PanopticDataset(
-                name=f"shapes_{split}",
-                images=f"{split}/images",
-                panoptic_json=f"{split}/panoptic.json",
-                panoptic_maps=f"{split}/panoptic",
-                semantic_maps=f"{split}/semantic",
-                instances_json=f"{split}/instances.json",
-                class_list=vocabulary_of(split),
-                make_files=functools.partial(make_split, split, root),
-                preparation=f"it draws itself; remove {root / split} to have it drawn again",
-            ),
-            root,
+        dataset = PanopticDataset(
+            name=f"shapes_{split}",
+            images=f"{split}/images",
+            panoptic_json=f"{split}/panoptic.json",
+            panoptic_maps=f"{split}/panoptic",
+            semantic_maps=f"{split}/semantic",
+            instances_json=f"{split}/instances.json",
+            class_list=vocabulary_of(split),
+            make_files=functools.partial(make_split, split, root),
+            preparation=f"it draws itself; remove {root / split} to have it drawn again",
         )
+        dataset.register(root)
 
 
 def make_split(split: str, root: Path) -> Path:
