@@ -32,6 +32,7 @@ class _Axis:
         low: int64 [cells] the first of the T source positions that a cell combines.
         first, count: int64 [cells] a cell's output positions; at least one each.
         most: the largest count.
+        usual: the largest count of cells that are not at an end of the axis.
         cell: int64 [output] the cell of every output position.
         weights: float32 [output, T] of the source positions.
         begin: ``low`` of the first cell, if every cell begins one position after the one before;
@@ -42,6 +43,7 @@ class _Axis:
     first: Tensor
     count: Tensor
     most: int
+    usual: int
     cell: Tensor
     weights: Tensor
     begin: int | None
@@ -56,6 +58,7 @@ class _Axis:
             first=(count.cumsum(0) - count).to(device),
             count=count.to(device),
             most=int(count.max()),
+            usual=int(count[1:-1].max() if len(count) > 2 else count.max()),
             cell=cell.to(device),
             weights=taps.weights.float().to(device),
             begin=int(low[0]) if contiguous else None,
@@ -69,12 +72,14 @@ class _Axis:
             else:
                 yield maps.narrow(dim, self.begin + tap, len(self.low))
 
-    def positions(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Output positions in ``cells`` [n]: number and validity [n, most], weights [n, most, T].
+    def positions(self, cells: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Output positions in ``cells`` [n] from the position number ``start`` of each on.
+
+        Returns number and validity [n, usual], and weights [n, usual, T].
 
         Smaller cells repeat their last position; the repetitions are not valid.
         """
-        step = torch.arange(self.most, device=cells.device)
+        step = torch.arange(start, start + self.usual, device=cells.device)
         last = self.count[cells, None] - 1
         positions = self.first[cells, None] + step.minimum(last)
         return positions, step <= last, self.weights[positions]
@@ -152,13 +157,22 @@ class Upsampling:
     def pixels(self, cells: Tensor, cost: int) -> Iterator[CellPixels]:
         """The pixels of the chosen cells, bool [Q, cells, cells].
 
-        They come in portions: ``cost`` numbers per pixel stay within the memory budget.
+        They come in portions: ``cost`` numbers per pixel stay within the memory budget. Cells at
+        the border of the image are larger: what exceeds the usual size comes in further portions.
         """
-        per_cell = self.rows.most * self.columns.most * cost
-        for chosen in cells.nonzero().split(max(1, _BUDGET // per_cell)):
+        chosen = cells.nonzero()
+        for top in range(0, self.rows.most, self.rows.usual):
+            for left in range(0, self.columns.most, self.columns.usual):
+                large_enough = self.rows.count[chosen[:, 1]] > top
+                large_enough &= self.columns.count[chosen[:, 2]] > left
+                yield from self._portions(chosen[large_enough], top, left, cost)
+
+    def _portions(self, cells: Tensor, top: int, left: int, cost: int) -> Iterator[CellPixels]:
+        per_cell = self.rows.usual * self.columns.usual * cost
+        for chosen in cells.split(max(1, _BUDGET // per_cell)):
             index, row, column = chosen.unbind(dim=1)
-            y, valid_rows, down = self.rows.positions(row)
-            x, valid_columns, across = self.columns.positions(column)
+            y, valid_rows, down = self.rows.positions(row, top)
+            x, valid_columns, across = self.columns.positions(column, left)
             yield CellPixels(
                 index=index,
                 row=row,
