@@ -112,7 +112,6 @@ def encoder_arguments(case: GoldenCase, variant: str) -> dict[str, Any]:
         "input_format": input_format(case, variant),
         "out_features": [name.removesuffix(suffix) for name in config["OUT_FEATURES"]],
         "feature_suffix": suffix,
-        "frozen": is_frozen(case),
         "finetune_type": config["FINETUNE_TYPE"],
     }
 

@@ -1,14 +1,13 @@
 """CLIP ConvNeXt of OpenCLIP as a mask classifier: masks pool the last stage's feature map."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
 from open_clip.timm_model import TimmModel
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
-from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.mask_pooling import pool_masks
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.visual_encoder import (
@@ -25,66 +24,59 @@ from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
-_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "all": ("*",),
-    "before_proj": ("trunk.*",),
-    "before_s4": ("trunk.stem.*", "trunk.stages.0.*", "trunk.stages.1.*", "trunk.stages.2.*"),
-    "after_s4": ("trunk.stages.3.*", "trunk.norm_pre.*", "trunk.head.*", "head.*"),
-}
-
 
 @VISUAL_ENCODER_REGISTRY.register()
 class CLIPConvNeXt(VisualEncoder):
-    """An open_clip ConvNeXt image tower (``proxy``) that embeds masks.
+    """An open_clip ConvNeXt image tower that embeds masks.
+
+    FINETUNE_TYPE: none | all | before_proj (everything but the final projection) | before_s4 (stem
+    and stages 1 to 3) | after_s4 (stage 4 and what follows).
 
     Args:
         proxy: open_clip ``TimmModel`` with ``trunk`` (stem, four stages, head) and ``head``.
-        finetune_type: none | all | before_proj (everything but the final projection) |
-            before_s4 (stem and stages 1 to 3) | after_s4 (stage 4 and what follows).
-        downsample_method: how masks are brought to the feature grid.
-        mask_prior_beg: 5, pooling after the last stage; the only scheme ever released.
+        downsample_method: how masks are resized to the feature grid.
         options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     valid_features = ("m_embs", "p_embs", "i_embs", "stage1", "stage2", "stage3", "stage4")
+    finetuned_patterns: ClassVar = {
+        "none": (),
+        "all": ("*",),
+        "before_proj": ("trunk.*",),
+        "before_s4": ("trunk.stem.*", "trunk.stages.0.*", "trunk.stages.1.*", "trunk.stages.2.*"),
+        "after_s4": ("trunk.stages.3.*", "trunk.norm_pre.*", "trunk.head.*", "head.*"),
+    }
+    proxy: TimmModel
 
     @configurable
     def __init__(
         self,
         *,
         proxy: TimmModel,
-        finetune_type: str = "none",
         downsample_method: str = "bilinear",
-        mask_prior_beg: int = 5,
         **options: "Unpack[EncoderOptions]",
     ) -> None:
-        super().__init__(**options)
-        if mask_prior_beg != 5:
-            raise InputError(
-                "CLIPConvNeXt: MASK_PRIOR_BEG must be 5 (masks pool the map after the fourth "
-                f"stage, as in every published model), found {mask_prior_beg}"
-            )
         trunk = getattr(proxy, "trunk", proxy)
         if not isinstance(trunk, ConvNeXt):
             raise InputError(
                 "CLIPConvNeXt needs an open_clip model with a timm ConvNeXt image tower "
                 f"(convnext_*), found a {type(trunk).__name__}; check VISUAL_ENCODER.MODEL_NAME"
             )
-        self.proxy: TimmModel = proxy
+        super().__init__(proxy=proxy, **options)
         self.downsample_method = downsample_method
-        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "CLIPConvNeXt")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments from a VISUAL_ENCODER config node; loads the pretrained weights."""
+        if cfg.MASK_PRIOR_BEG != 5:
+            raise InputError(
+                "CLIPConvNeXt: MASK_PRIOR_BEG must be 5 (masks pool the map after the fourth "
+                f"stage, as in every published model), found {cfg.MASK_PRIOR_BEG}"
+            )
         return {
             **input_arguments(cfg),
             "proxy": load_visual_tower(cfg),
-            "finetune_type": cfg.FINETUNE_TYPE,
             "downsample_method": cfg.DOWNSAMPLE_METHOD,
-            "mask_prior_beg": cfg.MASK_PRIOR_BEG,
         }
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
@@ -95,9 +87,9 @@ class CLIPConvNeXt(VisualEncoder):
         features = trunk.stem(batch.images)
         for number, stage in enumerate(trunk.stages, start=1):
             features = self._run_block(stage, features)
-            self._keep(encoded, f"stage{number}", lambda stage_map: stage_map, features)
+            self._keep(encoded, f"stage{number}", features)
         features = trunk.norm_pre(features)
-        self._keep(encoded, "p_embs", self._embed_cells, features)
+        self._keep(encoded, "p_embs", lambda: self._embed_cells(features))
         self._keep(encoded, "i_embs", lambda: self._embed(features)[:, :, None, None])
         if with_masks:
             grid = (features.shape[-2], features.shape[-1])
@@ -121,8 +113,7 @@ class CLIPConvNeXt(VisualEncoder):
 
     def _embed(self, maps: Tensor) -> Tensor:
         """Pretrained pooling head and projection: [N, C, h, w] -> [N, D]."""
-        embeddings: Tensor = self.proxy.head(self.proxy.trunk.head(maps))
-        return embeddings
+        return self.proxy.head(self.proxy.trunk.head(maps))
 
     def _embed_cells(self, features: Tensor) -> Tensor:
         """The same head on every cell alone: [B, C, h, w] -> [B, D, h, w]."""

@@ -1,7 +1,7 @@
 """The image towers of EVA-CLIP (EVA-02 B/16, L/14, L/14-336; EVA-01 g/14) as mask classifiers."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -10,11 +10,9 @@ from timm.models.eva import Eva, EvaBlock
 from torch import Tensor, nn
 
 from maskclippp.clip.eva_keys import store_by_published_keys
-from maskclippp.clip.finetuning import set_trainable
-from maskclippp.clip.mask_attention import join_heads, split_heads
+from maskclippp.clip.mask_attention import MaskAttentionSettings, join_heads, split_heads
 from maskclippp.clip.mask_tokens import (
     MaskTokenEncoder,
-    MaskTokenSettings,
     mask_token_arguments,
     project_fused,
 )
@@ -27,19 +25,6 @@ from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
-_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "all": ("*",),
-    "before_proj": ("cls_token", "pos_embed", "patch_embed.*", "blocks.*"),
-    "attention": (
-        "pos_embed",
-        "blocks.*.attn.q_proj.weight",
-        "blocks.*.attn.v_proj.weight",
-        "blocks.*.attn.qkv.weight",
-    ),
-}
-
 
 @VISUAL_ENCODER_REGISTRY.register()
 class EVACLIPViT(MaskTokenEncoder):
@@ -47,14 +32,25 @@ class EVACLIPViT(MaskTokenEncoder):
 
     Its state dict has the key names of EVA-CLIP, as in published checkpoints.
 
+    FINETUNE_TYPE: none | all | before_proj (all but the final norm and the projection) | attention
+    (query and value, or fused, projection weights and position embedding).
+
     Args:
         proxy: timm ``Eva`` whose ``head`` is the projection; blocks normalize before attention.
-        mask_tokens: when and how mask tokens attend.
-        finetune_type: none | all | before_proj (all but the final norm and the projection) |
-            attention (query and value, or fused, projection weights and position embedding).
-        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
+        first_block, mask_attention, options: see :class:`MaskTokenEncoder`.
     """
 
+    finetuned_patterns: ClassVar = {
+        "none": (),
+        "all": ("*",),
+        "before_proj": ("cls_token", "pos_embed", "patch_embed.*", "blocks.*"),
+        "attention": (
+            "pos_embed",
+            "blocks.*.attn.q_proj.weight",
+            "blocks.*.attn.v_proj.weight",
+            "blocks.*.attn.qkv.weight",
+        ),
+    }
     proxy: Eva
 
     @configurable
@@ -62,8 +58,8 @@ class EVACLIPViT(MaskTokenEncoder):
         self,
         *,
         proxy: Eva,
-        mask_tokens: MaskTokenSettings,
-        finetune_type: str = "none",
+        first_block: int,
+        mask_attention: MaskAttentionSettings,
         **options: "Unpack[EncoderOptions]",
     ) -> None:
         if not _is_eva_clip(proxy):
@@ -78,10 +74,10 @@ class EVACLIPViT(MaskTokenEncoder):
             depth=len(blocks),
             num_heads=blocks[0].attn.num_heads,
             patch_size=proxy.patch_embed.patch_size[0],
-            mask_tokens=mask_tokens,
+            first_block=first_block,
+            mask_attention=mask_attention,
             **options,
         )
-        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "EVACLIPViT")
         store_by_published_keys(proxy)
 
     @classmethod
@@ -91,7 +87,6 @@ class EVACLIPViT(MaskTokenEncoder):
         return {
             **mask_token_arguments(cfg),
             "proxy": getattr(tower, "trunk", tower),
-            "finetune_type": cfg.FINETUNE_TYPE,
         }
 
     def blocks(self) -> Iterator[nn.Module]:
@@ -108,13 +103,12 @@ class EVACLIPViT(MaskTokenEncoder):
         tokens = tokens + resize_position_embedding(trunk.pos_embed[0], grid)
         if trunk.rope is None:
             return tokens, None
-        with torch.inference_mode(False):  # timm keeps it: training may need it after an evaluation
+        with torch.inference_mode(False):  # kept by timm; training may need it after an evaluation
             trunk.rope.update_feat_shape(list(grid))
         return tokens, trunk.rope.get_embed()
 
     def _run_image_block(self, block: Any, tokens: Tensor, context: Any) -> Tensor:
-        updated: Tensor = block(tokens, rope=context)
-        return updated
+        return block(tokens, rope=context)
 
     def _project(self, block: Any, tokens: Tensor, parts: str, context: Any) -> tuple[Tensor, ...]:
         attention = block.attn
@@ -134,16 +128,14 @@ class EVACLIPViT(MaskTokenEncoder):
     def _finish_block(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
         attended = block.attn.proj(block.attn.norm(join_heads(attended)))
         tokens = tokens + block.drop_path1(attended)
-        finished: Tensor = tokens + block.drop_path2(block.mlp(block.norm2(tokens)))
-        return finished
+        return tokens + block.drop_path2(block.mlp(block.norm2(tokens)))
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        embeddings: Tensor = self.proxy.head(self.proxy.norm(tokens))
-        return embeddings
+        return self.proxy.head(self.proxy.norm(tokens))
 
 
 def _is_eva_clip(tower: nn.Module) -> bool:
-    """timm's ``Eva`` is also the network of CLIPs that have other parts, such as PE-Core."""
+    """timm's ``Eva`` also serves CLIP models with other parts, such as PE-Core."""
     return (
         isinstance(tower, Eva)
         and isinstance(tower.blocks[0], EvaBlock)
@@ -154,6 +146,6 @@ def _is_eva_clip(tower: nn.Module) -> bool:
 
 
 def _rotate_patches(tokens: Tensor, rotary: Tensor) -> Tensor:
-    """Rotary embedding of all tokens [B, heads, 1 + h*w, d] but the first, the class token."""
+    """Rotary embedding of tokens [B, heads, 1 + h*w, d], except for the class token (first)."""
     rotated = apply_rot_embed_cat(tokens[:, :, 1:], rotary).type_as(tokens)
     return torch.cat([tokens[:, :, :1], rotated], dim=2)

@@ -17,7 +17,7 @@ def set_trainable(
     """Train exactly the parameters whose name matches a shell pattern of the type.
 
     Raises:
-        ValueError: ``finetune_type`` is not a key of ``patterns_of_type``; lists the keys.
+        InputError: ``finetune_type`` is not a key of ``patterns_of_type``; lists the keys.
     """
     if finetune_type not in patterns_of_type:
         raise InputError(

@@ -1,21 +1,56 @@
-"""Attention of mask tokens: every mask looks at its own cells of the feature grid.
+"""Attention of masks: each mask attends to its own cells of the feature grid.
 
-Nothing looks at a mask token, so the tokens of the image are computed by ordinary fused attention
-and the masks by a small cross-attention (Q x h*w) beside it, instead of by one dense bias of
+Nothing attends to a mask token. So the tokens of the image need only ordinary fused attention, and
+the masks a small additional cross-attention (Q x h*w), instead of one dense bias of
 heads x (Q + 1 + h*w)^2.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from detectron2.config import CfgNode
+from torch import Tensor, nn
 
 from maskclippp.masks.batching import pad_ragged
 
-# Added to the attention logit of a cell outside the mask. Finite: a mask without any cell attends
-# to all of them alike.
+# Added to the attention logit of a cell outside the mask. Finite, so that a mask without any cell
+# attends to all of them equally.
 OUTSIDE = -100.0
+
+
+@dataclass(frozen=True)
+class MaskAttentionSettings:
+    """How masks attend to the feature grid.
+
+    Attributes:
+        threshold: a cell is inside a mask where the mask exceeds this value; None: half of the
+            mask's maximum.
+        log_scale: initial log of the weight of mask values.
+        learnable: train that weight, one per head (and block).
+        downsample_method: how masks are resized to the feature grid.
+    """
+
+    threshold: float | None = None
+    log_scale: float = -5.0
+    learnable: bool = True
+    downsample_method: str = "bilinear"
+
+    @classmethod
+    def from_config(cls, node: CfgNode) -> "MaskAttentionSettings":
+        """From a VISUAL_ENCODER config node."""
+        return cls(
+            threshold=node.DOWN_MASK_THRESH,
+            log_scale=node.MASK_LOGIT_SCALE,
+            learnable=node.LEARNABLE_MASK_LOGIT_SCALE,
+            downsample_method=node.DOWNSAMPLE_METHOD,
+        )
+
+    def make_log_scale(self, *shape: int, frozen: bool) -> nn.Parameter:
+        """The log of the weight of mask values; not trained in a frozen encoder."""
+        scales = torch.full(shape, float(self.log_scale))
+        return nn.Parameter(scales, requires_grad=self.learnable and not frozen)
 
 
 def mask_attention_bias(masks: Tensor, log_scale: Tensor, threshold: float | None) -> Tensor:
@@ -42,14 +77,14 @@ def attend_to_masks(
     """Cross-attention of mask tokens to the cells of their image.
 
     Args:
-        query: [B, heads, Q, d], Q the largest number of masks of an image.
+        query: [B, heads, Q, d], where Q is the largest number of masks of an image.
         key: [B, heads, h*w, d].
         value: [B, heads, h*w, d].
-        bias: [N, heads, h*w] of :func:`mask_attention_bias`.
-        masks_per_image: B numbers of masks, N in all.
+        bias: [N, heads, h*w], see :func:`mask_attention_bias`.
+        masks_per_image: the B numbers of masks; their sum is N.
 
     Returns:
-        [B, heads, Q, d]; rows beyond an image's own masks mean nothing.
+        [B, heads, Q, d]; rows beyond the number of masks of an image are meaningless.
     """
     padded = pad_ragged(bias.to(query.dtype), masks_per_image).transpose(1, 2)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=padded)

@@ -1,13 +1,13 @@
-"""Vision transformers as mask classifiers: one mask token per mask runs beside the image's tokens.
+"""Vision transformers as mask classifiers: one mask token per mask.
 
-From block MASK_PRIOR_BEG on, a mask token, which starts as a copy of its image's class token, looks
-at the patches of its mask. Nothing looks at it, so the image's tokens are what they are without
-masks (method: arXiv 2412.11464, section 3).
+Before block MASK_PRIOR_BEG a mask token is created as a copy of the class token of its image. From
+then on it attends to the patches of its mask. Nothing attends to it, so the image tokens are the
+same with and without masks (arXiv 2412.11464, section 3).
 """
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,12 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from maskclippp.clip.mask_attention import as_map, attend_to_masks, mask_attention_bias
+from maskclippp.clip.mask_attention import (
+    MaskAttentionSettings,
+    as_map,
+    attend_to_masks,
+    mask_attention_bias,
+)
 from maskclippp.clip.visual_encoder import (
     EncodedImages,
     EncoderOptions,
@@ -29,55 +34,25 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@dataclass(frozen=True)
-class MaskTokenSettings:
-    """How mask tokens attend; the keys of a VISUAL_ENCODER config node.
-
-    Attributes:
-        first_block: MASK_PRIOR_BEG, the first block with mask tokens, counted from 1.
-        threshold: DOWN_MASK_THRESH, what a mask must exceed in a cell for the cell to be inside;
-            None: half of the mask's maximum.
-        log_scale: MASK_LOGIT_SCALE, initial log of the weight of mask values.
-        learnable: LEARNABLE_MASK_LOGIT_SCALE, train that weight per block and head.
-        downsample_method: DOWNSAMPLE_METHOD, how masks are brought to the feature grid.
-    """
-
-    first_block: int
-    threshold: float | None = None
-    log_scale: float = -5.0
-    learnable: bool = True
-    downsample_method: str = "bilinear"
-
-    @classmethod
-    def from_config(cls, node: CfgNode) -> "MaskTokenSettings":
-        """From a VISUAL_ENCODER config node."""
-        return cls(
-            first_block=node.MASK_PRIOR_BEG,
-            threshold=node.DOWN_MASK_THRESH,
-            log_scale=node.MASK_LOGIT_SCALE,
-            learnable=node.LEARNABLE_MASK_LOGIT_SCALE,
-            downsample_method=node.DOWNSAMPLE_METHOD,
-        )
-
-
 class MaskTokenEncoder(VisualEncoder):
-    """Base of vision transformers with a class token in front of the patches.
+    """Base of vision transformers whose first token is a class token.
 
-    A subclass says how images become tokens and what a block consists of; when and to what mask
-    tokens attend is decided here.
+    Subclasses define how images become tokens and what a block computes; this class runs the mask
+    tokens.
 
-    Outputs by OUT_FEATURES: ``m_embs`` (mask embeddings), ``p_embs`` (patch embeddings: the last
-    block with its attention replaced by the values alone), ``i_embs`` (image embedding); before
-    projection ``blockN`` (patches after block N, [B, C, h, w]), ``i_embsN`` (class token after
-    block N, [B, C]) and ``m_embs-k`` (mask tokens k blocks before the end, [N, C]).
+    OUT_FEATURES: ``m_embs`` (mask embeddings), ``p_embs`` (patch embeddings: the last block with
+    its attention replaced by the values alone), ``i_embs`` (image embedding). Without the final
+    projection: ``blockN`` (patches after block N, [B, C, h, w]), ``i_embsN`` (class token after
+    block N, [B, C]), ``m_embs-k`` (mask tokens k blocks before the end, [N, C]).
 
     Args:
         proxy: the image tower.
         depth: its number of blocks.
         num_heads: heads per block.
         patch_size: pixels per side of a patch.
-        mask_tokens: see :class:`MaskTokenSettings`.
-        options: see :class:`VisualEncoder`.
+        first_block: the first block with mask tokens (MASK_PRIOR_BEG), counted from 1.
+        mask_attention: how they attend.
+        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     def __init__(
@@ -87,33 +62,33 @@ class MaskTokenEncoder(VisualEncoder):
         depth: int,
         num_heads: int,
         patch_size: int,
-        mask_tokens: MaskTokenSettings,
+        first_block: int,
+        mask_attention: MaskAttentionSettings,
         **options: "Unpack[EncoderOptions]",
     ) -> None:
-        first = mask_tokens.first_block
-        if not 1 <= first <= depth:
+        if not 1 <= first_block <= depth:
             raise InputError(
                 f"{type(self).__name__}: MASK_PRIOR_BEG is the first block with mask tokens; "
-                f"expected 1..{depth} for this model of {depth} blocks, found {first}"
+                f"expected 1..{depth} for this model of {depth} blocks, found {first_block}"
             )
         super().__init__(
+            proxy=proxy,
             **options,
             valid_features=(
                 *("m_embs", "p_embs", "i_embs"),
-                *(f"m_embs-{back}" for back in range(1, depth - first + 1)),
+                *(f"m_embs-{back}" for back in range(1, depth - first_block + 1)),
                 *(f"block{number}" for number in range(1, depth + 1)),
                 *(f"i_embs{number}" for number in range(1, depth + 1)),
             ),
         )
-        self.proxy = proxy
         self.depth = depth
         self.num_heads = num_heads
         self.patch_size = patch_size
-        self.settings = mask_tokens
+        self.first_block = first_block
+        self.settings = mask_attention
         # [blocks with mask tokens, heads]; the last block comes first, as in published checkpoints
-        scales = torch.full((depth - first + 1, num_heads), float(mask_tokens.log_scale))
-        self.mask_logit_scale = nn.Parameter(
-            scales, requires_grad=mask_tokens.learnable and not self.frozen
+        self.mask_logit_scale = mask_attention.make_log_scale(
+            depth - first_block + 1, num_heads, frozen=self.frozen
         )
 
     @abstractmethod
@@ -122,34 +97,34 @@ class MaskTokenEncoder(VisualEncoder):
 
     @abstractmethod
     def _embed_patches(self, images: Tensor) -> tuple[Tensor, Any]:
-        """Images [B, 3, H, W] -> tokens [B, 1 + h*w, C], and what blocks need besides."""
+        """Images [B, 3, H, W] -> tokens [B, 1 + h*w, C], and a context that blocks need."""
 
     @abstractmethod
     def _run_image_block(self, block: Any, tokens: Tensor, context: Any) -> Tensor:
-        """A block as it was pretrained: [B, L, C] -> [B, L, C]."""
+        """A whole pretrained block: [B, L, C] -> [B, L, C]."""
 
     @abstractmethod
     def _project(self, block: Any, tokens: Tensor, parts: str, context: Any) -> tuple[Tensor, ...]:
         """Queries, keys or values of tokens [B, L, C], each [B, heads, L, d].
 
-        ``parts`` is a run of letters of "qkv". ``context`` is that of :meth:`_embed_patches` for
-        the image's tokens, None for tokens without a position.
+        ``parts`` is a substring of "qkv". ``context`` is that of :meth:`_embed_patches` for image
+        tokens, None for tokens without a position.
         """
 
     @abstractmethod
     def _finish_block(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
-        """What follows attention: tokens [B, L, C], attended [B, heads, L, d] -> [B, L, C]."""
+        """The block after attention: tokens [B, L, C], attended [B, heads, L, d] -> [B, L, C]."""
 
     @abstractmethod
     def _embed(self, tokens: Tensor) -> Tensor:
         """Final norm and projection: [..., C] -> [..., D]."""
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
-        """Run the tower, mask tokens beside it. See :class:`VisualEncoder`."""
+        """Run the tower, and mask tokens alongside. See :class:`VisualEncoder`."""
         grid = self._grid(batch)
         counts = batch.masks_per_image
-        first, last = self.settings.first_block, self.depth
-        # After the last block only mask tokens go on, unless somebody asks for the image's.
+        last = self.depth
+        # After the last block only mask tokens are needed, unless an output uses the image tokens.
         finish_image = bool({"i_embs", f"i_embs{last}", f"block{last}"} & set(self.out_features))
         encoded = EncodedImages(batch)
         masks = mask_tokens = torch.empty(0)
@@ -159,19 +134,24 @@ class MaskTokenEncoder(VisualEncoder):
         tokens, context = self._embed_patches(batch.images)
         for number, block in enumerate(self.blocks(), start=1):
             if number == last:
-                self._keep(encoded, "p_embs", self._embed_cells, block, tokens, grid)
-            if not with_masks or number < first:
+                self._keep(encoded, "p_embs", partial(self._embed_cells, block, tokens, grid))
+            if not with_masks or number < self.first_block:
                 tokens = self._run_block(self._run_image_block, block, tokens, context)
             else:
-                if number == first:
+                if number == self.first_block:
                     mask_tokens = tokens[:, :1].expand(-1, max(counts), -1)
-                arguments = (block, tokens, mask_tokens, masks, counts, last - number, context)
                 tokens, mask_tokens = self._run_block(
-                    self._run_block_with_masks, *arguments, number < last or finish_image
+                    self._run_block_with_masks,
+                    *(block, tokens, mask_tokens, context),
+                    masks=masks,
+                    masks_per_image=counts,
+                    log_scale=self.mask_logit_scale[last - number],
+                    update_image=number < last or finish_image,
                 )
-                self._keep(encoded, f"m_embs-{last - number}", unpad_ragged, mask_tokens, counts)
-            self._keep(encoded, f"block{number}", as_map, tokens[:, 1:], grid)
-            self._keep(encoded, f"i_embs{number}", torch.select, tokens, 1, 0)
+                kept = partial(unpad_ragged, mask_tokens, counts)
+                self._keep(encoded, f"m_embs-{last - number}", kept)
+            self._keep(encoded, f"block{number}", as_map(tokens[:, 1:], grid))
+            self._keep(encoded, f"i_embs{number}", tokens[:, 0])
         self._keep(encoded, "i_embs", lambda: self._embed(tokens[:, 0])[:, :, None, None])
         if with_masks:
             encoded.mask_embeddings = self._embed(unpad_ragged(mask_tokens, counts))
@@ -182,28 +162,29 @@ class MaskTokenEncoder(VisualEncoder):
         block: Any,
         tokens: Tensor,
         mask_tokens: Tensor,
+        context: Any,
+        *,
         masks: Tensor,
         masks_per_image: Sequence[int],
-        row: int,
-        context: Any,
+        log_scale: Tensor,
         update_image: bool,
     ) -> tuple[Tensor, Tensor]:
-        """One block for both kinds of tokens; the image's stay as they are if not to be updated.
+        """Run one block on the image tokens and the mask tokens.
 
         Args:
             block: of the tower.
-            tokens: [B, 1 + h*w, C] of the image.
+            tokens: image tokens [B, 1 + h*w, C].
             mask_tokens: [B, Q, C].
-            masks: [N, h, w] on the feature grid.
-            masks_per_image: B numbers, N in all, Q at most.
-            row: of mask_logit_scale.
             context: see :meth:`_embed_patches`.
-            update_image: compute the image's tokens.
+            masks: [N, h, w] on the feature grid.
+            masks_per_image: the B numbers of masks; their sum is N, Q the largest.
+            log_scale: [heads], see :func:`mask_attention_bias`.
+            update_image: False returns the image tokens unchanged.
         """
         parts = "qkv" if update_image else "kv"
         *query, key, value = self._project(block, tokens, parts, context)
         (mask_query,) = self._project(block, mask_tokens, "q", None)
-        bias = mask_attention_bias(masks, self.mask_logit_scale[row], self.settings.threshold)
+        bias = mask_attention_bias(masks, log_scale, self.settings.threshold)
         attended = attend_to_masks(
             mask_query, key[:, :, 1:], value[:, :, 1:], bias, masks_per_image
         )
@@ -231,20 +212,24 @@ class MaskTokenEncoder(VisualEncoder):
 
 
 def mask_token_arguments(node: CfgNode) -> dict[str, Any]:
-    """Keyword arguments that all mask-token encoders take from a VISUAL_ENCODER config node."""
-    return {**input_arguments(node), "mask_tokens": MaskTokenSettings.from_config(node)}
+    """Keyword arguments of all mask-token encoders from a VISUAL_ENCODER config node."""
+    return {
+        **input_arguments(node),
+        "first_block": node.MASK_PRIOR_BEG,
+        "mask_attention": MaskAttentionSettings.from_config(node),
+    }
 
 
 def project_fused(
     tokens: Tensor, weight: Tensor, bias: Tensor | None, parts: str
 ) -> tuple[Tensor, ...]:
-    """Some of the query, key and value of a fused projection.
+    """Query, key or value by their rows of a fused projection.
 
     Args:
         tokens: [B, L, C].
         weight: [3 * C', C], rows of query, key and value.
         bias: [3 * C'], or None.
-        parts: a run of letters of "qkv".
+        parts: a substring of "qkv".
 
     Returns:
         [B, L, C'] per letter.

@@ -1,12 +1,13 @@
-"""CLIP ResNet as a mask classifier: every mask is a query of the pretrained attention pool.
+"""CLIP ResNet as a mask classifier: each mask is a query of the pretrained attention pool.
 
-The pool's own query is the mean of the feature map; it attends to the cells of a mask by the bias
-of :mod:`maskclippp.clip.mask_attention` (method: arXiv 2412.11464, section 3).
+The query of a mask is that of the image, the mean of the feature map; the bias of
+:mod:`maskclippp.clip.mask_attention` restricts it to the cells of the mask (arXiv 2412.11464,
+section 3).
 """
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,9 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.mask_attention import (
     OUTSIDE,
+    MaskAttentionSettings,
     as_map,
     attend_to_masks,
     join_heads,
@@ -43,61 +44,48 @@ _STRIDE = 32  # pixels per side of a cell of the last feature map
 
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
-# Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
-_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "all": ("*",),
-    "before_proj": ("conv*", "bn*", "layer*", "attnpool.pos*", "attnpool.[kqv]_proj.*"),
-    "attention": ("attnpool.positional_embedding", "attnpool.[qv]_proj.weight"),
-}
-
 
 @VISUAL_ENCODER_REGISTRY.register()
 class CLIPResNet(VisualEncoder):
-    """An open_clip ``ModifiedResNet`` image tower (``proxy``) that embeds masks.
+    """An open_clip ResNet image tower that embeds masks.
+
+    FINETUNE_TYPE: none | all | before_proj (everything but the final projection) | attention
+    (query and value weights and position embedding of the pool).
 
     Args:
-        proxy: stem, four layers, attention pool.
-        finetune_type: none | all | before_proj (everything but the final projection) | attention
-            (query and value weights and position embedding of the pool).
-        downsample_method: how masks are brought to the feature grid.
-        down_mask_thresh: a cell is inside a mask when the mask exceeds this there; None: half of
-            the mask's maximum.
-        mask_logit_scale: initial log of the weight of mask values, one per head.
-        learnable_mask_logit_scale: train it, unless the encoder is frozen.
-        input_format: see :class:`VisualEncoder`, as the other arguments.
+        proxy: open_clip ``ModifiedResNet``: stem, four layers, attention pool.
+        mask_attention: how masks attend to the cells of the last feature map.
         options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     valid_features = ("m_embs", "p_embs", "i_embs", *_LAYERS)
+    finetuned_patterns: ClassVar = {
+        "none": (),
+        "all": ("*",),
+        "before_proj": ("conv*", "bn*", "layer*", "attnpool.pos*", "attnpool.[kqv]_proj.*"),
+        "attention": ("attnpool.positional_embedding", "attnpool.[qv]_proj.weight"),
+    }
+    proxy: ModifiedResNet
 
     @configurable
     def __init__(
         self,
         *,
         proxy: ModifiedResNet,
-        finetune_type: str = "none",
-        downsample_method: str = "bilinear",
-        down_mask_thresh: float | None = None,
-        mask_logit_scale: float = -5.0,
-        learnable_mask_logit_scale: bool = True,
+        mask_attention: MaskAttentionSettings,
         **options: "Unpack[EncoderOptions]",
     ) -> None:
-        super().__init__(**options)
         if not isinstance(proxy, ModifiedResNet):
             raise InputError(
                 "CLIPResNet needs an open_clip model with CLIP's own ResNet as image tower (RN50, "
                 f"RN101, RN50x4, RN50x16, RN50x64), found a {type(proxy).__name__}; check "
                 "VISUAL_ENCODER.MODEL_NAME"
             )
-        self.proxy: ModifiedResNet = proxy
-        self.downsample_method = downsample_method
-        self.down_mask_thresh = down_mask_thresh
-        scales = torch.full((proxy.attnpool.num_heads,), float(mask_logit_scale))
-        self.mask_logit_scale = nn.Parameter(
-            scales, requires_grad=learnable_mask_logit_scale and not self.frozen
+        super().__init__(proxy=proxy, **options)
+        self.settings = mask_attention
+        self.mask_logit_scale = mask_attention.make_log_scale(
+            proxy.attnpool.num_heads, frozen=self.frozen
         )
-        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "CLIPResNet")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -105,15 +93,11 @@ class CLIPResNet(VisualEncoder):
         return {
             **input_arguments(cfg),
             "proxy": load_visual_tower(cfg),
-            "finetune_type": cfg.FINETUNE_TYPE,
-            "downsample_method": cfg.DOWNSAMPLE_METHOD,
-            "down_mask_thresh": cfg.DOWN_MASK_THRESH,
-            "mask_logit_scale": cfg.MASK_LOGIT_SCALE,
-            "learnable_mask_logit_scale": cfg.LEARNABLE_MASK_LOGIT_SCALE,
+            "mask_attention": MaskAttentionSettings.from_config(cfg),
         }
 
     def train(self, mode: bool = True) -> "CLIPResNet":
-        """See :class:`VisualEncoder`; a BatchNorm that is not trained keeps its statistics too."""
+        """See :class:`VisualEncoder`; BatchNorms that are not trained keep their statistics."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
@@ -125,13 +109,13 @@ class CLIPResNet(VisualEncoder):
         return (getattr(self.proxy, name) for name in _LAYERS)
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
-        """Run the trunk, then the pool as far as it is asked for. See :class:`VisualEncoder`."""
+        """Run the trunk, then the pool if an output needs it. See :class:`VisualEncoder`."""
         self._check_one_cell(batch, _STRIDE)
         encoded = EncodedImages(batch)
         features = self.proxy.stem(batch.images)
         for name, layer in zip(_LAYERS, self.blocks(), strict=True):
             features = self._run_block(_counting_once(layer), features)
-            self._keep(encoded, name, lambda layer_map: layer_map, features)
+            self._keep(encoded, name, features)
         if with_masks or {"p_embs", "i_embs"} & set(self.out_features):
             self._pool(encoded, features, with_masks=with_masks)
         return encoded
@@ -147,7 +131,7 @@ class CLIPResNet(VisualEncoder):
             self._heads(pool.v_proj, tokens),
         )
         self._keep(encoded, "i_embs", lambda: as_map(self._attend(query, key, value), (1, 1)))
-        # Cells and masks do not look at the mean token, which comes first.
+        # Cells and masks do not attend to the mean token, which comes first.
         key, value = key[:, :, 1:], value[:, :, 1:]
         self._keep(
             encoded,
@@ -156,9 +140,9 @@ class CLIPResNet(VisualEncoder):
         )
         if with_masks:
             counts = encoded.batch.masks_per_image
-            masks = encoded.batch.downsampled_masks(grid, self.downsample_method)
-            bias = mask_attention_bias(masks, self.mask_logit_scale, self.down_mask_thresh)
-            # All masks of an image have the same query; they differ in their bias alone.
+            masks = encoded.batch.downsampled_masks(grid, self.settings.downsample_method)
+            bias = mask_attention_bias(masks, self.mask_logit_scale, self.settings.threshold)
+            # All masks of an image have the same query; only their bias differs.
             queries = query.expand(-1, -1, max(counts), -1)
             attended = attend_to_masks(queries, key, value, bias, counts)
             encoded.mask_embeddings = unpad_ragged(self._embed(attended), counts)
@@ -182,10 +166,10 @@ class CLIPResNet(VisualEncoder):
         return self._embed(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
 
     def _attend_to_own_cell(self, cells: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Every cell [B, h*w, C] looks at itself, at others with the bias ``OUTSIDE``.
+        """Each cell [B, h*w, C] attends to itself, and to the others with the bias ``OUTSIDE``.
 
-        Not at its own value alone: the weights of others do not vanish where logits differ by as
-        much as ``OUTSIDE``, and nothing bounds the logits of a trained pool.
+        The others cannot be left out: their weights do not vanish if logits differ by as much as
+        ``OUTSIDE``, and the logits of a trained pool are unbounded.
         """
         num_cells = cells.shape[1]
         # One table for all images and heads.
@@ -194,14 +178,13 @@ class CLIPResNet(VisualEncoder):
 
     def _embed(self, attended: Tensor) -> Tensor:
         """Join heads and project: [B, heads, L, C / heads] -> [B, L, D]."""
-        embeddings: Tensor = self.proxy.attnpool.c_proj(join_heads(attended))
-        return embeddings
+        return self.proxy.attnpool.c_proj(join_heads(attended))
 
 
 def _counting_once(block: nn.Module) -> Callable[..., Any]:
-    """``block`` for gradient checkpointing: only its first call changes its buffers.
+    """``block`` for gradient checkpointing: only its first call updates its buffers.
 
-    Otherwise running statistics would count every batch again when activations are recomputed.
+    Otherwise running statistics would count each batch twice, when activations are recomputed.
     """
     calls = count()
 

@@ -1,6 +1,7 @@
 """Swin Transformer (Liu et al., 2021) as the backbone of Mask2Former, made of timm's parts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -10,7 +11,6 @@ from timm.layers import PatchEmbed, calculate_drop_path_rates
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from torch import Tensor, nn
 
-from maskclippp.clip.finetuning import set_trainable
 from maskclippp.clip.visual_encoder import (
     EncodedImages,
     EncoderOptions,
@@ -30,20 +30,19 @@ if TYPE_CHECKING:
 NUM_STAGES = 4
 # Where the backbone sits in the published Mask2Former checkpoints.
 _CHECKPOINT_PREFIX = "backbone."
-_FINETUNED_PATTERNS = {"none": (), "all": ("*",)}
 
 
 class PaddedSwinBlock(SwinTransformerBlock):
     """timm's block for maps of any size, padded as in Mask2Former.
 
-    There a map is padded with 0 to whole windows first and shifted afterwards, which puts other
-    neighbors into the windows at the border than timm's order, shifting first.
+    Mask2Former pads a map with 0 to whole windows before it shifts it; timm shifts first, which
+    gives the windows at the border other neighbors.
     """
 
     def __init__(self, *, width: int, heads: int, window: int, **options: Any) -> None:
         super().__init__(
             dim=width,
-            # Only a block that adapts its window or its mask to a fixed size reads this.
+            # Only read by blocks that adapt their window or mask to a fixed size.
             input_resolution=window,
             num_heads=heads,
             window_size=window,
@@ -51,7 +50,7 @@ class PaddedSwinBlock(SwinTransformerBlock):
             dynamic_mask=True,
             **options,
         )
-        # The published checkpoints hold the table's index as well.
+        # Published checkpoints contain the index of the table as well.
         index = self.attn.get_buffer("relative_position_index")
         self.attn.register_buffer("relative_position_index", index)
 
@@ -64,7 +63,7 @@ class PaddedSwinBlock(SwinTransformerBlock):
 
 
 class SwinStage(nn.Module):
-    """Blocks at one resolution, every second one with shifted windows, and the way to the next."""
+    """Blocks at one resolution, every other one with shifted windows; then downsampling."""
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class SwinStage(nn.Module):
 
 
 class SwinBackbone(nn.Module):
-    """Four stages, each with a norm of its output; state-dict keys as in Mask2Former.
+    """Four stages, each with a norm for its output; state-dict keys as in Mask2Former.
 
     Args:
         patch_size: side of the patches that become cells of the first stage.
@@ -105,7 +104,7 @@ class SwinBackbone(nn.Module):
         drop_rate, attn_drop_rate, drop_path_rate: regularization, in training only.
 
     Raises:
-        ValueError: ``depths`` or ``num_heads`` does not have four entries.
+        InputError: ``depths`` or ``num_heads`` does not have four entries.
     """
 
     def __init__(
@@ -165,39 +164,30 @@ class SwinBackbone(nn.Module):
 
     @property
     def stages(self) -> Iterable[SwinStage]:
-        """``layers``, by its type."""
+        """``layers``, typed."""
         return cast(Iterable[SwinStage], self.layers)
 
     def output(self, stage: int, cells: Tensor) -> Tensor:
-        """The normed map of a stage: [B, h, w, C] -> [B, C, h, w]."""
-        normed: Tensor = self.get_submodule(f"norm{stage}")(cells)
-        return normed.permute(0, 3, 1, 2)
+        """The normalized map of a stage: [B, h, w, C] -> [B, C, h, w]."""
+        return self.get_submodule(f"norm{stage}")(cells).permute(0, 3, 1, 2)
 
 
 @VISUAL_ENCODER_REGISTRY.register()
 class D2SwinTransformer(VisualEncoder):
-    """The backbone of Mask2Former: maps ``res2`` to ``res5`` at strides 4 to 32, no embeddings.
+    """The backbone of Mask2Former: maps ``res2`` to ``res5`` at strides 4 to 32; no embeddings.
 
     Args:
         proxy: the network.
-        finetune_type: none | all.
         options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
     """
 
     valid_features = ("res2", "res3", "res4", "res5")
     model_sections: ClassVar[Mapping[str, str]] = {"swin": "SWIN"}
+    proxy: SwinBackbone
 
     @configurable
-    def __init__(
-        self,
-        *,
-        proxy: SwinBackbone,
-        finetune_type: str = "none",
-        **options: "Unpack[EncoderOptions]",
-    ) -> None:
-        super().__init__(**options)
-        self.proxy = proxy
-        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "D2SwinTransformer")
+    def __init__(self, *, proxy: SwinBackbone, **options: "Unpack[EncoderOptions]") -> None:
+        super().__init__(proxy=proxy, **options)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, swin: CfgNode) -> dict[str, Any]:
@@ -208,11 +198,10 @@ class D2SwinTransformer(VisualEncoder):
             **input_arguments(cfg),
             "proxy": backbone,
             "gradient_checkpointing": cfg.GRADIENT_CHECKPOINTING or swin.USE_CHECKPOINT,
-            "finetune_type": cfg.FINETUNE_TYPE,
         }
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
-        """The maps of the stages. See :class:`VisualEncoder`; a ValueError if masks are given."""
+        """The maps of the stages. See :class:`VisualEncoder`; an InputError if masks are given."""
         if with_masks:
             raise InputError(
                 "D2SwinTransformer makes no mask embeddings: it can be the generator's encoder "
@@ -224,7 +213,8 @@ class D2SwinTransformer(VisualEncoder):
         for index, stage in enumerate(backbone.stages):
             for block in stage.blocks:
                 cells = self._run_block(block, cells)
-            self._keep(encoded, self.valid_features[index], backbone.output, index, cells)
+            output = partial(backbone.output, index, cells)
+            self._keep(encoded, self.valid_features[index], output)
             cells = stage.downsample(cells)
         return encoded
 
@@ -249,7 +239,7 @@ class D2SwinTransformer(VisualEncoder):
 def _network_arguments(swin: CfgNode) -> dict[str, Any]:
     """Keyword arguments of :class:`SwinBackbone` from MODEL.SWIN.
 
-    PRETRAIN_IMG_SIZE only matters with absolute position embeddings, which no published model has.
+    PRETRAIN_IMG_SIZE only matters for absolute position embeddings, which no published model has.
     """
     if swin.APE:
         raise InputError(
@@ -267,7 +257,7 @@ def _network_arguments(swin: CfgNode) -> dict[str, Any]:
 
 
 def _load_pretrained(backbone: SwinBackbone, node: CfgNode) -> None:
-    """Load PRETRAINED (a Mask2Former checkpoint, or ``random``), and LOAD_FROM over it."""
+    """Load PRETRAINED (a Mask2Former checkpoint, or ``random``), then LOAD_FROM on top."""
     if node.PRETRAINED != "random":
         load_weights(backbone, node.PRETRAINED, _CHECKPOINT_PREFIX)
     if node.LOAD_FROM:
@@ -278,8 +268,8 @@ def load_weights(backbone: SwinBackbone, file: str, prefix: str) -> None:
     """Load all weights from the keys of ``file`` that start with ``prefix``.
 
     Raises:
-        ValueError: the file is of another network; lists what disagrees.
-        FileNotFoundError, CheckpointError: see :func:`maskclippp.files.weights.read_weights`.
+        InputError: the file is of another network; lists the disagreements.
+        MissingFileError, CheckpointError: see :func:`maskclippp.files.weights.read_weights`.
     """
     content = read_weights(Path(file).expanduser())
     found = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}

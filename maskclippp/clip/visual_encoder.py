@@ -1,4 +1,7 @@
-"""The interface of visual encoders: images and masks in, one embedding per mask out."""
+"""The interface of visual encoders: images and masks in, one embedding per mask out.
+
+A new encoder is one file with one registered subclass of :class:`VisualEncoder`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +13,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maskclippp.clip.finetuning import set_trainable
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import InputFormat, PaddedBatch, Resize, pad_batch
 from maskclippp.masks.soft_masks import SoftMasks
@@ -18,15 +22,15 @@ from maskclippp.registry import VISUAL_ENCODER_REGISTRY, get_part
 
 @dataclass
 class EncodedImages:
-    """What a visual encoder makes of B images with N masks in all; embeddings not normalized.
+    """The outputs of a visual encoder for B images with N masks in all.
 
     Attributes:
         batch: the padded input.
-        mask_embeddings: [N, D], or None when no masks were given.
-        mask_areas: [N] area of every mask on the feature grid, in cells.
-        maps: other outputs by the names asked for in OUT_FEATURES, suffix included: ``p_embs``
-            (patch embeddings [B, D, h, w]), ``i_embs`` (image embedding [B, D, 1, 1]), and those
-            of each encoder.
+        mask_embeddings: [N, D], not normalized; None without masks.
+        mask_areas: [N], the area of each mask on the feature grid, in cells; None without masks.
+        maps: other outputs by their names in OUT_FEATURES, suffix included: ``p_embs`` (patch
+            embeddings [B, D, h, w], not normalized), ``i_embs`` (image embedding [B, D, 1, 1]),
+            and those of each encoder.
     """
 
     batch: PaddedBatch
@@ -58,10 +62,10 @@ class _NeededOptions(TypedDict):
 
 
 class EncoderOptions(_NeededOptions, total=False):
-    """Keyword arguments that every encoder takes and hands on; see :class:`VisualEncoder`."""
+    """Keyword arguments that all encoders pass to :class:`VisualEncoder`."""
 
     feature_suffix: str
-    frozen: bool
+    finetune_type: str
     gradient_checkpointing: bool
 
 
@@ -69,26 +73,33 @@ class VisualEncoder(nn.Module, ABC):
     """Base of the visual encoders: input processing here, the network in :meth:`encode`.
 
     Args:
+        proxy: the pretrained network; state-dict keys of checkpoints start with ``proxy.``.
         input_format: channel statistics, resizing and padding of the input.
         out_features: names of the outputs to compute, without suffix.
-        feature_suffix: appended to the names of ``EncodedImages.maps``.
-        frozen: no parameter is trained; the test-time resizing is then used in training too.
-        gradient_checkpointing: keep no activations of blocks for the backward pass, compute them
-            again there.
-        valid_features: what ``out_features`` may hold; default: what all models of the class have.
+        feature_suffix: appended to the names in ``EncodedImages.maps``.
+        finetune_type: which parameters of ``proxy`` are trained, a key of ``finetuned_patterns``.
+        gradient_checkpointing: recompute the activations of blocks in the backward pass instead
+            of storing them.
+        valid_features: allowed ``out_features`` of this model; default: those of the class.
+
+    Raises:
+        InputError: an unknown output or FINETUNE_TYPE.
     """
 
     valid_features: tuple[str, ...] = ()
+    # The parameters that each FINETUNE_TYPE trains, as shell patterns of their names in ``proxy``.
+    finetuned_patterns: ClassVar[Mapping[str, tuple[str, ...]]] = {"none": (), "all": ("*",)}
     # Arguments of from_config that are sections of MODEL, outside the encoder's own node.
     model_sections: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
         *,
+        proxy: nn.Module,
         input_format: InputFormat,
         out_features: Sequence[str],
         feature_suffix: str = "",
-        frozen: bool = True,
+        finetune_type: str = "none",
         gradient_checkpointing: bool = False,
         valid_features: Sequence[str] | None = None,
     ) -> None:
@@ -104,8 +115,15 @@ class VisualEncoder(nn.Module, ABC):
         self.input_format = input_format
         self.out_features = tuple(out_features)
         self.feature_suffix = feature_suffix
-        self.frozen = frozen
+        self.finetune_type = finetune_type
         self.gradient_checkpointing = gradient_checkpointing
+        self.proxy = proxy
+        set_trainable(proxy, finetune_type, self.finetuned_patterns, type(self).__name__)
+
+    @property
+    def frozen(self) -> bool:
+        """No parameter is trained; the test-time resizing is then used in training, too."""
+        return self.finetune_type == "none"
 
     def train(self, mode: bool = True) -> "VisualEncoder":
         """See ``nn.Module``; a frozen encoder stays in evaluation mode: no stochastic depth."""
@@ -123,21 +141,25 @@ class VisualEncoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
-        """Run the network on a padded batch."""
+        """Run the network on a padded batch.
+
+        Sets ``mask_embeddings`` and ``mask_areas`` if ``with_masks``, and keeps every output that
+        OUT_FEATURES asks for (:meth:`_keep`).
+        """
 
     def feature_shapes(self) -> dict[str, FeatureShape]:
-        """The feature maps among the outputs, by the names of ``EncodedImages.maps``.
+        """The feature maps among the outputs, by their names in ``EncodedImages.maps``.
 
-        A generator that decodes feature maps is built for them.
+        Generators that decode feature maps need it.
         """
         return {}
 
     def blocks(self) -> Iterator[nn.Module]:
-        """The modules in which most of the time goes: ``COMPILE`` compiles each of them."""
+        """The modules that take most of the time; ``COMPILE`` compiles each of them."""
         return iter(())
 
     def _check_one_cell(self, batch: PaddedBatch, stride: int) -> None:
-        """Raise a ValueError if the batch is smaller than one cell of the last feature map."""
+        """Raise an InputError if the batch is smaller than one cell of the last feature map."""
         height, width = batch.images.shape[-2:]
         if min(height, width) < stride:
             raise InputError(
@@ -145,18 +167,19 @@ class VisualEncoder(nn.Module, ABC):
                 f"than the stride of {stride}; set VISUAL_ENCODER.SIZE_DIVISIBILITY to {stride}"
             )
 
-    def _run_block(self, block: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a part of the network, with gradient checkpointing if it is asked for."""
+    def _run_block(self, block: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call a part of the network, with gradient checkpointing if configured."""
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, *arguments, use_reentrant=False)
-        return block(*arguments)
+            return checkpoint(block, *arguments, use_reentrant=False, **options)
+        return block(*arguments, **options)
 
     def _keep(
-        self, encoded: EncodedImages, name: str, compute: Callable[..., Tensor], *arguments: Any
+        self, encoded: EncodedImages, name: str, output: Tensor | Callable[[], Tensor]
     ) -> None:
-        """Compute an output if OUT_FEATURES asks for it."""
+        """Keep an output if OUT_FEATURES names it; a function is called only then."""
         if name in self.out_features:
-            encoded.maps[name + self.feature_suffix] = compute(*arguments)
+            kept = output if isinstance(output, Tensor) else output()
+            encoded.maps[name + self.feature_suffix] = kept
 
     @property
     def device(self) -> torch.device:
@@ -177,7 +200,7 @@ def input_arguments(node: CfgNode) -> EncoderOptions:
         ),
         "out_features": [name.removesuffix(suffix) for name in node.OUT_FEATURES],
         "feature_suffix": suffix,
-        "frozen": node.FINETUNE_TYPE == "none",
+        "finetune_type": node.FINETUNE_TYPE,
         "gradient_checkpointing": node.GRADIENT_CHECKPOINTING,
     }
 
@@ -187,7 +210,7 @@ def build_visual_encoder(
 ) -> VisualEncoder:
     """Build the encoder that a VISUAL_ENCODER (or VISUAL_ENCODER_F) config node describes.
 
-    ``model`` is MODEL of the complete config, which detectron2's backbones have sections in.
+    ``model`` is MODEL of the complete config, where detectron2's backbones have their sections.
     """
     name_key = f"MODEL.MASKCLIPPP.{key}.NAME"
     encoder_class = get_part(VISUAL_ENCODER_REGISTRY, node.NAME, name_key)
@@ -207,5 +230,5 @@ def build_visual_encoder(
 
 def _check_backend(name: str, key: str) -> None:
     if name not in torch._dynamo.list_backends(exclude_tags=()):
-        usual = torch._dynamo.list_backends()  # not those that are for debugging
-        raise InputError(f"{key}: {name!r} is no backend of torch.compile; there are {usual}")
+        usual = torch._dynamo.list_backends()  # without those for debugging
+        raise InputError(f"{key}: {name!r} is not a backend of torch.compile; there are {usual}")

@@ -1,18 +1,16 @@
 """The vision transformers of CLIP and OpenCLIP as mask classifiers."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from maskclippp.clip.finetuning import set_trainable
-from maskclippp.clip.mask_attention import join_heads, split_heads
+from maskclippp.clip.mask_attention import MaskAttentionSettings, join_heads, split_heads
 from maskclippp.clip.mask_tokens import (
     MaskTokenEncoder,
-    MaskTokenSettings,
     mask_token_arguments,
     project_fused,
 )
@@ -25,30 +23,28 @@ from maskclippp.registry import VISUAL_ENCODER_REGISTRY
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Which parameters of the tower each FINETUNE_TYPE trains, as shell patterns.
-_FINETUNED_PATTERNS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "all": ("*",),
-    "before_proj": (
-        *("conv1.*", "class_embedding", "positional_embedding"),
-        *("ln_pre.*", "transformer.*"),
-    ),
-    "attention": ("positional_embedding", "transformer.resblocks.*.attn.in_proj_weight"),
-}
-
 
 @VISUAL_ENCODER_REGISTRY.register()
 class CLIPViT(MaskTokenEncoder):
     """A CLIP vision transformer that embeds masks.
 
+    FINETUNE_TYPE: none | all | before_proj (all but the final norm and the projection) | attention
+    (fused query, key and value weights and position embedding).
+
     Args:
-        proxy: open_clip ``VisionTransformer`` that takes the class token as the image embedding.
-        mask_tokens: when and how mask tokens attend.
-        finetune_type: none | all | before_proj (all but the final norm and the projection) |
-            attention (fused query, key and value weights and position embedding).
-        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
+        proxy: open_clip ``VisionTransformer`` whose image embedding is that of the class token.
+        first_block, mask_attention, options: see :class:`MaskTokenEncoder`.
     """
 
+    finetuned_patterns: ClassVar = {
+        "none": (),
+        "all": ("*",),
+        "before_proj": (
+            *("conv1.*", "class_embedding", "positional_embedding"),
+            *("ln_pre.*", "transformer.*"),
+        ),
+        "attention": ("positional_embedding", "transformer.resblocks.*.attn.in_proj_weight"),
+    }
     proxy: VisionTransformer
 
     @configurable
@@ -56,8 +52,8 @@ class CLIPViT(MaskTokenEncoder):
         self,
         *,
         proxy: VisionTransformer,
-        mask_tokens: MaskTokenSettings,
-        finetune_type: str = "none",
+        first_block: int,
+        mask_attention: MaskAttentionSettings,
         **options: "Unpack[EncoderOptions]",
     ) -> None:
         if not _is_plain_clip(proxy):
@@ -72,10 +68,10 @@ class CLIPViT(MaskTokenEncoder):
             depth=len(blocks),
             num_heads=blocks[0].attn.num_heads,
             patch_size=proxy.patch_size[0],
-            mask_tokens=mask_tokens,
+            first_block=first_block,
+            mask_attention=mask_attention,
             **options,
         )
-        set_trainable(proxy, finetune_type, _FINETUNED_PATTERNS, "CLIPViT")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -83,7 +79,6 @@ class CLIPViT(MaskTokenEncoder):
         return {
             **mask_token_arguments(cfg),
             "proxy": load_visual_tower(cfg),
-            "finetune_type": cfg.FINETUNE_TYPE,
         }
 
     def blocks(self) -> Iterator[nn.Module]:
@@ -98,12 +93,10 @@ class CLIPViT(MaskTokenEncoder):
         tokens = torch.cat([class_tokens, patches], dim=1)
         grid = (maps.shape[-2], maps.shape[-1])
         positions = resize_position_embedding(tower.positional_embedding, grid)
-        normed: Tensor = tower.ln_pre(tokens + positions)
-        return normed, None
+        return tower.ln_pre(tokens + positions), None
 
     def _run_image_block(self, block: Any, tokens: Tensor, context: None) -> Tensor:
-        updated: Tensor = block(tokens)
-        return updated
+        return block(tokens)
 
     def _project(self, block: Any, tokens: Tensor, parts: str, context: None) -> tuple[Tensor, ...]:
         attention = block.attn
@@ -114,12 +107,10 @@ class CLIPViT(MaskTokenEncoder):
 
     def _finish_block(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
         tokens = tokens + block.ls_1(block.attn.out_proj(join_heads(attended)))
-        finished: Tensor = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-        return finished
+        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        embeddings: Tensor = self.proxy.ln_post(tokens) @ self.proxy.proj
-        return embeddings
+        return self.proxy.ln_post(tokens) @ self.proxy.proj
 
 
 def _is_plain_clip(tower: nn.Module) -> bool:

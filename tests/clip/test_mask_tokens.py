@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.clip import CLIPViT, EVACLIPViT
-from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
+from maskclippp.clip.mask_attention import MaskAttentionSettings
+from maskclippp.clip.mask_tokens import MaskTokenEncoder
 from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.masks.batching import InputFormat
 from tests.clip.weight_files import node
@@ -27,12 +28,10 @@ def make(
     kind: str, out_features: Sequence[str] = ("m_embs",), first_block: int = 3, **options: Any
 ) -> MaskTokenEncoder:
     torch.manual_seed(0)
-    settings = MaskTokenSettings(
-        first_block, log_scale=0.5, learnable=options.pop("learnable", True)
-    )
-    options = {"frozen": False, "finetune_type": "all", **options}
+    settings = MaskAttentionSettings(log_scale=0.5, learnable=options.pop("learnable", True))
+    options = {"first_block": first_block, "finetune_type": "all", **options}
     fmt = InputFormat([120.0] * 3, [70.0] * 3, size_divisibility=options.pop("divisibility", PATCH))
-    arguments = {"mask_tokens": settings, "input_format": fmt, "out_features": out_features}
+    arguments = {"mask_attention": settings, "input_format": fmt, "out_features": out_features}
     encoder: MaskTokenEncoder
     if kind == "vit":
         tower = VisionTransformer(32, PATCH, WIDTH, DEPTH, HEADS, 2.0, output_dim=EMBEDDING)
@@ -249,7 +248,7 @@ def test_finetune_types_train_exactly_what_they_say(kind: str, finetune_type: st
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frozen_encoder_trains_nothing_and_stays_in_evaluation_mode(kind: str) -> None:
-    encoder = make(kind, frozen=True, finetune_type="none").train()
+    encoder = make(kind, finetune_type="none").train()
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert not encoder.training
 
@@ -299,7 +298,8 @@ def test_an_eva_network_with_other_parts_is_refused() -> None:
     with pytest.raises(ValueError, match=r"EVACLIPViT needs an EVA-CLIP model .*MODEL_NAME"):
         EVACLIPViT(
             proxy=tower.trunk,
-            mask_tokens=MaskTokenSettings(1),
+            first_block=1,
+            mask_attention=MaskAttentionSettings(),
             input_format=InputFormat([0.0] * 3, [1.0] * 3),
             out_features=(),
         )
@@ -309,7 +309,8 @@ def test_a_tower_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match=r"EVACLIPViT needs an EVA-CLIP model .* found a Linear"):
         EVACLIPViT(
             proxy=torch.nn.Linear(1, 1),
-            mask_tokens=MaskTokenSettings(1),
+            first_block=1,
+            mask_attention=MaskAttentionSettings(),
             input_format=InputFormat([0.0] * 3, [1.0] * 3),
             out_features=(),
         )
@@ -317,7 +318,8 @@ def test_a_tower_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="CLIPViT needs an open_clip model with CLIP's own"):
         CLIPViT(
             proxy=pooled,
-            mask_tokens=MaskTokenSettings(1),
+            first_block=1,
+            mask_attention=MaskAttentionSettings(),
             input_format=InputFormat([0.0] * 3, [1.0] * 3),
             out_features=(),
         )

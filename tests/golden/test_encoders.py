@@ -30,6 +30,7 @@ CPU = torch.device("cpu")
 
 def build_convnext(case: GoldenCase, variant: str) -> CLIPConvNeXt:
     trunk, config = case.info["trunk"], case.info["config"]
+    assert config["MASK_PRIOR_BEG"] == 5  # the only one that the encoder supports
     model = case.info["open_clip_model_config"]
     name = register_convnext(trunk["depths"], trunk["dims"], trunk["norm_eps"])
     vision = {**model["vision_cfg"], "timm_model_name": name}
@@ -38,7 +39,6 @@ def build_convnext(case: GoldenCase, variant: str) -> CLIPConvNeXt:
         proxy=open_clip_tower(replace(case, info=named)),
         **encoder_arguments(case, variant),
         downsample_method=config["DOWNSAMPLE_METHOD"],
-        mask_prior_beg=config["MASK_PRIOR_BEG"],
     )
     encoder.load_state_dict(case.tensors("weights"))
     return encoder.train(variant.startswith("train"))

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from maskclippp.clip import CLIPResNet
+from maskclippp.clip.mask_attention import MaskAttentionSettings
 from maskclippp.clip.position_embedding import resize_position_embedding
 from maskclippp.masks.batching import PaddedBatch
 from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
@@ -20,10 +21,12 @@ def build(case: GoldenCase, variant: str = "test_none") -> CLIPResNet:
     encoder = CLIPResNet(
         proxy=open_clip_tower(case),
         **encoder_arguments(case, variant),
-        downsample_method=config["DOWNSAMPLE_METHOD"],
-        down_mask_thresh=mask_threshold(case, variant),
-        mask_logit_scale=config["MASK_LOGIT_SCALE"],
-        learnable_mask_logit_scale=config["LEARNABLE_MASK_LOGIT_SCALE"],
+        mask_attention=MaskAttentionSettings(
+            threshold=mask_threshold(case, variant),
+            log_scale=config["MASK_LOGIT_SCALE"],
+            learnable=config["LEARNABLE_MASK_LOGIT_SCALE"],
+            downsample_method=config["DOWNSAMPLE_METHOD"],
+        ),
     )
     encoder.load_state_dict(case.tensors("weights"))
     return encoder.train(variant.startswith("train"))

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.clip import CLIPViT, EVACLIPViT
-from maskclippp.clip.mask_tokens import MaskTokenEncoder, MaskTokenSettings
+from maskclippp.clip.mask_attention import MaskAttentionSettings
+from maskclippp.clip.mask_tokens import MaskTokenEncoder
 from maskclippp.clip.position_embedding import resize_position_embedding
 from tests.golden_cases import GoldenCase, cases, indexed, mask_threshold
 from tests.golden_models import check_sizes, encoder_arguments, eva_tower, open_clip_tower
@@ -23,8 +24,8 @@ def build(case: GoldenCase, variant: str) -> MaskTokenEncoder:
     """The encoder of a case, in the mode of a variant ``<mode>_<resize>[_thresh<value>]``."""
     config = case.info["config"]
     arguments: dict[str, Any] = {
-        "mask_tokens": MaskTokenSettings(
-            first_block=config["MASK_PRIOR_BEG"],
+        "first_block": config["MASK_PRIOR_BEG"],
+        "mask_attention": MaskAttentionSettings(
             threshold=mask_threshold(case, variant),
             log_scale=config["MASK_LOGIT_SCALE"],
             learnable=config["LEARNABLE_MASK_LOGIT_SCALE"],
