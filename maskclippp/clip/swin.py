@@ -58,7 +58,7 @@ class PaddedSwinBlock(SwinTransformerBlock):
         height, width = x.shape[1:3]
         window_height, window_width = self.window_size
         padded = F.pad(x, (0, 0, 0, -width % window_width, 0, -height % window_height))
-        attended: Tensor = super()._attn(padded)
+        attended: Tensor = SwinTransformerBlock._attn(self, padded)
         return attended[:, :height, :width]
 
 
