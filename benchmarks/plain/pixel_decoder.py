@@ -31,7 +31,7 @@ def decode(
             maps[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
         )
         maps.append(decoder.get_submodule(f"layer_{number}")(lateral + enlarged).relu())
-    return decoder.mask_features(maps[-1]), maps[: decoder.num_output_levels]
+    return decoder.mask_features(maps[-1]), maps[:3]
 
 
 def encode(transformer: DeformableTransformer, maps: Sequence[Tensor]) -> list[Tensor]:

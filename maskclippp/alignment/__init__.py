@@ -1,4 +1,4 @@
-"""Consistency alignment: from similarities of masks and words to logits, and the loss."""
+"""Consistency alignment: from mask-text similarities to logits, and the loss."""
 
 from maskclippp.alignment.loss import ReweightCELoss, build_criterion
 from maskclippp.alignment.psm import PSM, DummyPSM, LinearPSM, PseudoTextPSM, build_psm

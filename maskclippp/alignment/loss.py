@@ -1,4 +1,4 @@
-"""Cross entropy over masks in which every image counts the same."""
+"""Cross entropy over masks that weighs every image equally."""
 
 from typing import Any
 
@@ -17,15 +17,15 @@ from maskclippp.registry import CRITERION_REGISTRY, get_part
 class ReweightCELoss(nn.Module):
     """Weighted cross entropy over the masks of a batch.
 
-    A mask weighs 1 / (I n) where I is the number of images that have a mask (in the whole batch,
-    over all processes) and n the number of masks of its image. With ``balance_cls`` every label
-    present in an image counts the same: 1 / (I c m) with c distinct labels in the image and m
-    masks of that label. Masks labeled ``ignore_index`` have no loss but are counted.
+    The weight of a mask is 1 / (I n), where I is the number of images with masks (in the whole
+    batch, over all processes) and n the number of masks in its image. With ``balance_cls`` every
+    label in an image counts equally: the weight is 1 / (I c m), with c distinct labels in the image
+    and m masks of that label. Masks labeled ``ignore_index`` have no loss but are counted.
 
     Args:
         temperature: divides the logits.
         balance_cls: see above.
-        ignore_empty: masks with area <= 0 on the feature grid are left out altogether.
+        ignore_empty: masks with area <= 0 on the feature grid are neither counted nor trained on.
         ignore_index: the label without loss.
         ignore_nan: a loss that is NaN becomes 0 (the gradient of the logits stays NaN).
     """
@@ -79,10 +79,10 @@ class ReweightCELoss(nn.Module):
             areas: [N] mask areas on the feature grid; needed for ``ignore_empty``.
 
         Returns:
-            A scalar whose mean over processes is the loss of the whole batch. With no mask at
-            all it is 0 and still part of the graph of ``logits``.
+            A scalar whose mean over processes is the loss of the whole batch. Without any mask it
+            is 0, still connected to ``logits``.
         """
-        # In half precision counts saturate and small weights vanish.
+        # In half precision, counts saturate and small weights vanish.
         logits = logits.float()
         counted = torch.ones_like(labels, dtype=torch.float32)
         if self.ignore_empty:
@@ -108,7 +108,7 @@ class ReweightCELoss(nn.Module):
         num_images: int,
         logits: Tensor,
     ) -> Tensor:
-        """[N] weights by segment sums: no Python loop and no device synchronization."""
+        """[N] weights by segment sums, without Python loops or device synchronization."""
 
         def count(index: Tensor, size: int) -> Tensor:
             return counted.new_zeros(size).index_add_(0, index, counted)
@@ -139,7 +139,4 @@ def _mean_over_processes(value: Tensor) -> Tensor:
 def build_criterion(cfg: CfgNode) -> nn.Module:
     """Build the loss that the config names."""
     name = cfg.MODEL.MASKCLIPPP.CRITERION.NAME
-    criterion: nn.Module = get_part(CRITERION_REGISTRY, name, "MODEL.MASKCLIPPP.CRITERION.NAME")(
-        cfg
-    )
-    return criterion
+    return get_part(CRITERION_REGISTRY, name, "MODEL.MASKCLIPPP.CRITERION.NAME")(cfg)

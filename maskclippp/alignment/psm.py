@@ -1,6 +1,7 @@
-"""Parametric similarity modeling (paper section 3): a small module that treats every class alike.
+"""Parametric similarity modeling (paper section 3): small modules that treat all classes alike.
 
-N masks of B images, Ka names, T templates, embedding width D.
+N masks of B images, Ka synonyms, T templates, embedding width D. A new module is one file with one
+registered subclass of :class:`PSM`.
 """
 
 import math
@@ -23,14 +24,14 @@ from maskclippp.words.templates import get_templates
 
 
 class PSM(nn.Module, ABC):
-    """Similarities -> logits."""
+    """Maps similarities to logits."""
 
     @abstractmethod
     def forward(self, correlation: Tensor, encoded: EncodedImages, text: Tensor) -> Tensor:
         """Map similarities to logits.
 
         Args:
-            correlation: [N, Ka, T] similarity of every mask with every name in every template.
+            correlation: [N, Ka, T] similarity of every mask with every synonym in every template.
             encoded: the images and their mask embeddings.
             text: [Ka, T, D] normalized text embeddings.
 
@@ -84,20 +85,20 @@ class LinearPSM(PSM):
 
 @PSM_REGISTRY.register()
 class PseudoTextPSM(PSM):
-    """Text attends to the image it is compared with; masks are compared with the result.
+    """Text embeddings attend to the image; masks are compared with the result.
 
     Args:
-        in_features: names of the feature maps that are attended to, concatenated as tokens.
+        in_features: names of the feature maps to attend to, concatenated as tokens.
         in_width: channels C of these maps.
         width: embedding width D.
         num_heads: attention heads.
         attention_dropout: of the attention weights.
-        hidden_dropout: of what the text takes from the image.
+        hidden_dropout: of the attention output.
         normalize: L2-normalize the image tokens over channels.
-        detach: no gradient into the image tokens.
-        use_logit_scale: multiply by an own clamped scale, initially 1 / 0.07.
-        residual_templates: > 0: add linear maps T -> residual_width -> 1 of the similarities,
-            for that many templates.
+        detach: stop the gradient at the image tokens.
+        use_logit_scale: multiply by a separate clamped scale, initially 1 / 0.07.
+        residual_templates: if > 0, the number of templates T of a residual: linear maps
+            T -> residual_width -> 1 of the similarities.
         residual_width: hidden width of the residual.
     """
 
@@ -184,8 +185,7 @@ class PseudoTextPSM(PSM):
         tokens = self.img_proj(tokens)  # [B, hw, D]
         queries = F.normalize(text.mean(dim=1), dim=-1).expand(len(tokens), -1, -1)
         attended, _ = self.img2text(queries, tokens, tokens, need_weights=False)
-        pseudo_text: Tensor = self.ln_1(queries + self.dropout(attended))
-        return pseudo_text
+        return self.ln_1(queries + self.dropout(attended))
 
     def _map(self, encoded: EncodedImages, name: str) -> Tensor:
         if name not in encoded.maps:
@@ -199,8 +199,8 @@ class PseudoTextPSM(PSM):
 def _weigh_templates(correlation: Tensor, inner: nn.Module, outer: nn.Module) -> Tensor:
     """outer(inner(correlation)) for [N, Ka, T] -> [N, Ka].
 
-    Without an activation between them the two maps are one: a weighted sum over templates. Folded,
-    the N x Ka x width intermediate is never made; the gradients are the same.
+    Without an activation between them the two maps are one: a weighted sum over templates. Folding
+    them avoids the N x Ka x width intermediate; the gradients are the same.
     """
     assert isinstance(inner, nn.Linear)
     assert isinstance(outer, nn.Linear)
@@ -212,5 +212,4 @@ def _weigh_templates(correlation: Tensor, inner: nn.Module, outer: nn.Module) ->
 def build_psm(cfg: CfgNode) -> PSM:
     """Build the alignment module that the config names."""
     name = cfg.MODEL.MASKCLIPPP.PSM.NAME
-    psm: PSM = get_part(PSM_REGISTRY, name, "MODEL.MASKCLIPPP.PSM.NAME")(cfg)
-    return psm
+    return get_part(PSM_REGISTRY, name, "MODEL.MASKCLIPPP.PSM.NAME")(cfg)

@@ -1,7 +1,7 @@
-"""Parameter names of EVA-CLIP files and checkpoints, and of timm's ``Eva``: one network.
+"""Parameter names of the same network in EVA-CLIP (files, checkpoints) and in timm's ``Eva``.
 
-Models compute with timm's names; files are read and written with EVA-CLIP's, which published
-checkpoints have.
+Models use timm's names internally. State dicts are saved and loaded with EVA-CLIP's names, as in
+published checkpoints.
 """
 
 from collections.abc import Collection
@@ -12,11 +12,11 @@ from torch import nn
 
 _Value = TypeVar("_Value")
 
-# (EVA-CLIP, timm) parts of names that differ in every model that has them.
+# (EVA-CLIP, timm): parts of names that differ.
 _NORMS = (("attn.inner_attn_ln.", "attn.norm."), ("mlp.ffn_ln.", "mlp.norm."))
-# The gated MLP; the plain one of EVA-01 is called fc1, fc2 by both.
+# The gated MLP; both call the layers of the plain one (EVA-01) fc1 and fc2.
 _GATED_MLP = (("mlp.w1.", "mlp.fc1_g."), ("mlp.w2.", "mlp.fc1_x."), ("mlp.w3.", "mlp.fc2."))
-# Biases of separate projections; those of a fused one are called q_bias, v_bias by both.
+# Biases of separate projections; both call those of a fused one q_bias and v_bias.
 _SPLIT_BIASES = (("attn.q_bias", "attn.q_proj.bias"), ("attn.v_bias", "attn.v_proj.bias"))
 
 
@@ -25,7 +25,7 @@ class EvaKeys:
     """Translates names for one kind of model.
 
     Attributes:
-        split: query, key and value have projections of their own (EVA-02), not a fused one.
+        split: query, key and value have separate projections (EVA-02), not a fused one.
         gated: the MLP is gated (EVA-02).
     """
 
@@ -34,7 +34,7 @@ class EvaKeys:
 
     @classmethod
     def of_names(cls, names: Collection[str]) -> "EvaKeys":
-        """For the model that has parameters of these names, by either convention."""
+        """For the model with these parameter names, in either convention."""
         return cls(
             split=any(".attn.q_proj.weight" in name for name in names),
             gated=any(".mlp.w1." in name or ".mlp.fc1_g." in name for name in names),
@@ -58,38 +58,38 @@ class EvaKeys:
 
 
 def to_timm_keys(state: dict[str, _Value]) -> dict[str, _Value]:
-    """State dict of an EVA-CLIP image tower -> the same by timm's names."""
+    """State dict of an EVA-CLIP image tower -> the same with timm's names."""
     keys = EvaKeys.of_names(state)
     return {keys.to_timm(name): value for name, value in state.items()}
 
 
 def to_published_keys(state: dict[str, _Value]) -> dict[str, _Value]:
-    """State dict of timm's ``Eva`` -> the same by EVA-CLIP's names."""
+    """State dict of timm's ``Eva`` -> the same with EVA-CLIP's names."""
     keys = EvaKeys.of_names(state)
     return {keys.to_published(name): value for name, value in state.items()}
 
 
 def store_by_published_keys(trunk: nn.Module) -> None:
-    """Make the state dict of a timm ``Eva`` have EVA-CLIP's names, in saving and in loading."""
+    """Use EVA-CLIP's names in the state dict of a timm ``Eva``, for saving and loading."""
     keys = EvaKeys.of_names([name for name, _ in trunk.named_parameters()])
-    place = ""  # of the module in the model that was loaded last
+    place = ""  # prefix of the module in the model that was loaded last
 
     def rename_saved(
-        module: nn.Module, state: dict[str, _Value], prefix: str, metadata: object
+        _module: nn.Module, state: dict[str, _Value], prefix: str, _metadata: object
     ) -> None:
         for name in [name for name in state if name.startswith(prefix)]:
-            # Taken out and put back in turn, which keeps their order.
+            # Removed and inserted one by one, which keeps their order.
             state[prefix + keys.to_published(name.removeprefix(prefix))] = state.pop(name)
 
     def rename_loaded(
-        module: nn.Module, state: dict[str, _Value], prefix: str, *reports: object
+        _module: nn.Module, state: dict[str, _Value], prefix: str, *_reports: object
     ) -> None:
         nonlocal place
         place = prefix
         for name in [name for name in state if name.startswith(prefix)]:
             state[prefix + keys.to_timm(name.removeprefix(prefix))] = state.pop(name)
 
-    def rename_reported(module: nn.Module, incompatible: tuple[list[str], list[str]]) -> None:
+    def rename_reported(_module: nn.Module, incompatible: tuple[list[str], list[str]]) -> None:
         for names in incompatible:
             names[:] = [
                 keys.to_published(name) if name.startswith(place) else name for name in names

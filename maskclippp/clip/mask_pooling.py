@@ -10,7 +10,7 @@ from maskclippp.masks.batching import pad_ragged, unpad_ragged
 def pool_masks(features: Tensor, masks: Tensor, masks_per_image: Sequence[int]) -> Tensor:
     """Average ``features`` [B, C, h, w] inside soft masks [N, h, w] of B images -> [N, C].
 
-    Weights are mask / (mask sum + 1e-6): a mask that is empty on the grid gives zeros.
+    Weights are mask / (mask sum + 1e-6), so a mask that is empty on the grid gives zeros.
     """
     weights = masks / (masks.sum(dim=(1, 2), keepdim=True) + 1e-6)
     if len(masks) == 0:

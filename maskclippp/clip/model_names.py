@@ -1,4 +1,4 @@
-"""Names of CLIP models: open_clip's, and those of the EVA-CLIP package in published configs."""
+"""Names of CLIP models: open_clip's, and EVA-CLIP's in published configs."""
 
 import difflib
 import re
@@ -19,7 +19,7 @@ def open_clip_name(model_name: str) -> str:
 
 
 def model_config(model_name: str) -> dict[str, Any]:
-    """open_clip's configuration of a model; a ValueError names the nearest valid names."""
+    """open_clip's configuration of a model; an InputError lists the nearest valid names."""
     config = get_model_config(open_clip_name(model_name))
     if config is None:
         names = open_clip.list_models()
@@ -37,7 +37,7 @@ def embedding_width(model_name: str) -> int:
 
 
 def nearest(name: str, valid: list[str]) -> list[str]:
-    """Up to three valid names that look like the wrong one, in any letter case."""
+    """Up to three valid names similar to a wrong one, ignoring case."""
     by_lower = {candidate.lower(): candidate for candidate in valid}
     near = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.5)
     return [by_lower[candidate] for candidate in near]

@@ -1,4 +1,4 @@
-"""Towers of OpenCLIP models with pretrained weights, built one at a time."""
+"""Single towers of OpenCLIP models with pretrained weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ from maskclippp.files.state_dicts import load_exactly
 
 
 def load_visual_tower(node: CfgNode) -> nn.Module:
-    """The image tower of ``node.MODEL_NAME`` with the weights that the node names."""
+    """The image tower of ``node.MODEL_NAME`` with the weights of ``node.PRETRAINED``."""
     config = model_config(node.MODEL_NAME)
     weights = read_pretrained(node, "visual")
     tower = _build_vision_tower(
@@ -53,10 +53,9 @@ def load_text_tower(node: CfgNode) -> tuple[TextTransformer, Tensor]:
 
 def load_tokenizer(model_name: str) -> Callable[[list[str]], Tensor]:
     """The tokenizer of a CLIP model: sentences -> int64 ids [S, context length]."""
-    tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(open_clip_name(model_name))
-    return tokenizer
+    return open_clip.get_tokenizer(open_clip_name(model_name))
 
 
 def _needs_quick_gelu(config: dict[str, Any], weights: ClipWeights | None) -> bool:
-    """OpenAI's weights need QuickGELU by whatever name open_clip's model goes."""
+    """OpenAI's weights need QuickGELU, whatever the model is called in open_clip."""
     return config.get("quick_gelu", False) or (weights is not None and weights.quick_gelu)

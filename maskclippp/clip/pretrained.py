@@ -1,9 +1,9 @@
-"""Where pretrained CLIP weights come from: ``PRETRAINED`` and ``LOAD_FROM`` of a config.
+"""Sources of pretrained CLIP weights: ``PRETRAINED`` and ``LOAD_FROM`` of a config.
 
-``PRETRAINED`` is one of: a tag that open_clip knows for the model (downloaded once, unless its file
-lies at ``pretrained/<model>-<tag>.<suffix>``), the path of a file, ``eva_clip`` | ``eva01_clip`` |
-``eva02_clip`` for the one set of weights of an EVA model, ``shapes`` for the model that ships with
-the package, or ``random``.
+``PRETRAINED`` is one of: a tag of the model in open_clip (downloaded once, unless the file
+``pretrained/<model>-<tag>.<suffix>`` exists), the path of a file, ``eva_clip`` | ``eva01_clip`` |
+``eva02_clip`` for the only weights of an EVA model, ``shapes`` for the model that ships with the
+package, or ``random``.
 """
 
 import logging
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED_WEIGHTS = {"shapes": _PACKAGE / "data" / "shapes" / "weights" / "shapes_clip.safetensors"}
 
-# Names of published configs, and how the names of the models start that they are for.
+# Names in published configs, and the prefix of the models that they are for.
 _EVA_ALIASES = {"eva_clip": "EVA0", "eva01_clip": "EVA01-", "eva02_clip": "EVA02-"}
-# The files that the EVA-CLIP project published, used where published configs expect them.
+# Files published by the EVA-CLIP project, in the folder where published configs expect them.
 _FOLDER = Path("pretrained")
 _EVA_FOLDER = _FOLDER / "eva_clip"
 _EVA_FILES = {
@@ -42,7 +42,7 @@ _EVA_FILES = {
 
 @dataclass(frozen=True)
 class PretrainedFile:
-    """A file of CLIP weights; ``quick_gelu``: it is known that they need QuickGELU."""
+    """A file of CLIP weights; ``quick_gelu``: they are known to need QuickGELU."""
 
     path: Path
     quick_gelu: bool = False
@@ -51,15 +51,15 @@ class PretrainedFile:
 def read_pretrained(node: CfgNode, tower: Literal["visual", "text"]) -> ClipWeights | None:
     """The CLIP weights that a config node names; None for random ones.
 
-    ``LOAD_FROM`` is laid over ``PRETRAINED``: those of its keys that start with ``LOAD_BEG_KEY``.
+    The keys of ``LOAD_FROM`` that start with ``LOAD_BEG_KEY`` override those of ``PRETRAINED``.
 
     Args:
         node: of either kind of tower.
-        tower: what the weights are for; ``LOAD_FROM`` must hold some of it.
+        tower: the tower to load; ``LOAD_FROM`` must contain weights for it.
 
     Raises:
-        FileNotFoundError: no such file, and no network to download it.
-        ValueError: unknown names, or files that cannot be used.
+        MissingFileError: the file does not exist and cannot be downloaded.
+        InputError: unknown names, or unusable files.
     """
     weights = None
     if node.PRETRAINED != "random":
@@ -77,8 +77,8 @@ def find_pretrained(model_name: str, pretrained: str) -> PretrainedFile:
     """The file that ``PRETRAINED`` names for a model, downloaded if it is a tag of open_clip.
 
     Raises:
-        FileNotFoundError: it cannot be downloaded.
-        ValueError: it names nothing; lists the model's tags.
+        MissingFileError: the download failed.
+        InputError: neither a file nor a tag; lists the tags of the model.
     """
     if pretrained in _SHIPPED_WEIGHTS:
         return PretrainedFile(_SHIPPED_WEIGHTS[pretrained])
@@ -109,7 +109,7 @@ def _near_tags(tag: str, tags: list[str]) -> str:
 
 
 def _download(name: str, tag: str, settings: dict[str, Any]) -> Path:
-    """The file of a tag: put here by hand, or from open_clip's cache, or downloaded into it."""
+    """The file of a tag: placed by hand, in open_clip's cache, or downloaded into it."""
     origin, file_name = _origin(settings)
     by_hand = _FOLDER / f"{name}-{tag}{Path(file_name).suffix}"
     if by_hand.is_file():
@@ -130,7 +130,7 @@ def _download(name: str, tag: str, settings: dict[str, Any]) -> Path:
 
 
 def _origin(settings: dict[str, Any]) -> tuple[str, str]:
-    """Where a tag's file is found, in words, and the file's name."""
+    """A description of where the file of a tag is published, and its name."""
     if not settings.get("hf_hub"):
         url: str = settings.get("url") or settings["file"]
         return url, PurePosixPath(url).name
@@ -140,10 +140,10 @@ def _origin(settings: dict[str, Any]) -> tuple[str, str]:
 
 
 def _read_later(node: CfgNode, tower: Literal["visual", "text"]) -> ClipWeights:
-    """The part of LOAD_FROM that LOAD_BEG_KEY chooses."""
+    """The part of LOAD_FROM selected by LOAD_BEG_KEY."""
     state = read_weights(Path(node.LOAD_FROM).expanduser())
     chosen = node.LOAD_BEG_KEY
-    # The prefix may end inside the CLIP model, at one of its towers.
+    # The prefix may include the tower.
     stripped = chosen.removesuffix("visual.").removesuffix("text.")
     later = {k.removeprefix(stripped): v for k, v in state.items() if k.startswith(chosen)}
     if not later:

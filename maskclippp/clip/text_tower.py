@@ -23,7 +23,7 @@ class TextTower(nn.Module, ABC):
     @property
     @abstractmethod
     def architecture(self) -> str:
-        """What decides the embeddings besides the weights: two towers that differ, differ here."""
+        """Everything but the weights that determines the embeddings; part of the cache key."""
 
     @abstractmethod
     def tokenize(self, sentences: Sequence[str]) -> Tensor:
@@ -36,8 +36,8 @@ class TextTower(nn.Module, ABC):
     def forward(self, sentences: Sequence[str]) -> Tensor:
         """Embed sentences -> [S, D], not normalized.
 
-        The tower is causal: tokens after the end-of-text token cannot change it. Only the length
-        of the longest sentence is encoded.
+        The tower is causal, so tokens after the end-of-text token have no effect: sentences are cut
+        to the length of the longest one.
         """
         tokens = self.tokenize(sentences)
         return self.encode_tokens(tokens[:, : int(text_lengths(tokens).max())].to(self.device))
@@ -49,12 +49,12 @@ class TextTower(nn.Module, ABC):
 
 
 def text_lengths(tokens: Tensor) -> Tensor:
-    """int64 [S]: tokens up to and including end-of-text, the largest id of a sentence."""
+    """int64 [S]: number of tokens up to end-of-text (inclusive), which has the largest id."""
     return tokens.argmax(dim=-1) + 1
 
 
 class CausalTextTower(TextTower):
-    """What the text towers of open_clip compute, wherever a subclass keeps their parts.
+    """Base of open_clip's text towers; subclasses decide the names of the submodules.
 
     Args:
         tower: an open_clip ``TextTransformer``: causal, pooling at the end-of-text token.
@@ -62,8 +62,8 @@ class CausalTextTower(TextTower):
         tokenizer: sentences -> token ids [S, context length].
         finetune_type: none | all | attention | proj (final norm, projection, logit scale).
         skip_ln_final: leave out the final LayerNorm.
-        gradient_checkpointing: keep no activations of blocks for the backward pass, compute them
-            again there.
+        gradient_checkpointing: recompute the activations of blocks in the backward pass instead
+            of storing them.
     """
 
     # Which parameters each FINETUNE_TYPE trains, as shell patterns.
@@ -109,16 +109,16 @@ class CausalTextTower(TextTower):
 
     @abstractmethod
     def _keep(self, tower: TextTransformer) -> None:
-        """Make the tower's parts submodules, under the names of published checkpoints."""
+        """Register the parts of the tower under the names of published checkpoints."""
 
     @property
     @abstractmethod
     def _parts(self) -> Any:
-        """The module that has the parts by the names that they have in a ``TextTransformer``."""
+        """The module whose attributes are named as in a ``TextTransformer``."""
 
     @property
     def architecture(self) -> str:
-        """See :class:`TextTower`; modules do not print their number of heads."""
+        """See :class:`TextTower`; the repr of a module lacks the number of heads."""
         heads = [block.attn.num_heads for block in self._parts.transformer.resblocks]
         return f"{self!r} heads {heads}"
 
@@ -134,10 +134,7 @@ class CausalTextTower(TextTower):
         states = parts.ln_final(parts.transformer(states, attn_mask=mask))
         pooled = states[torch.arange(len(states), device=states.device), tokens.argmax(dim=-1)]
         projection = parts.text_projection
-        embeddings: Tensor = (
-            projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
-        )
-        return embeddings
+        return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
 
 
 @TEXT_ENCODER_REGISTRY.register()
@@ -173,8 +170,8 @@ class EVACLIPTextEncoder(CausalTextTower):
     """The text tower of EVA-CLIP models.
 
     Its state dict has the keys ``proxy.*`` and ``logit_scale``, as in published checkpoints.
-    FINETUNE_TYPE ``attention`` trains more than that of :class:`CLIPTextEncoder`: LayerNorms and
-    MLPs of the blocks as well, but not the biases of query, key and value.
+    Unlike in :class:`CLIPTextEncoder`, FINETUNE_TYPE ``attention`` also trains the LayerNorms and
+    MLPs of the blocks, but not the biases of query, key and value.
     """
 
     finetuned_patterns: ClassVar = {
@@ -200,5 +197,4 @@ class EVACLIPTextEncoder(CausalTextTower):
 def build_text_tower(node: CfgNode, key: str = "TEXT_ENCODER") -> TextTower:
     """Build the tower that a TEXT_ENCODER (or TEXT_ENCODER_F) config node describes."""
     name_key = f"MODEL.MASKCLIPPP.{key}.NAME"
-    tower: TextTower = get_part(TEXT_ENCODER_REGISTRY, node.NAME, name_key)(node)
-    return tower
+    return get_part(TEXT_ENCODER_REGISTRY, node.NAME, name_key)(node)

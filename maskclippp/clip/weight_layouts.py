@@ -1,11 +1,11 @@
-"""CLIP state dicts of every published layout -> the state dicts of open_clip's two towers.
+"""CLIP state dicts of all published layouts -> the state dicts of open_clip's two towers.
 
 =====================  ==================================  ==========================
 layout                 image tower                         text tower
 =====================  ==================================  ==========================
 open_clip, OpenAI      ``visual.``                         top level
 open_clip custom text  ``visual.``, timm: ``.trunk.``      ``text.``
-EVA-CLIP               ``visual.``, names of its own       ``text.``
+EVA-CLIP               ``visual.``, different names        ``text.``
 =====================  ==================================  ==========================
 """
 
@@ -23,11 +23,11 @@ from maskclippp.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Facts about the model that OpenAI stored beside its weights.
+# Model settings that OpenAI stored with the weights.
 _OPENAI_ENTRIES = frozenset({"input_resolution", "context_length", "vocab_size"})
 # Keys of a CLIP state dict that belong to neither tower.
 _SHARED_KEYS = frozenset({"logit_scale", "logit_bias"})
-# Follow from the context length or from the grid; old files store them.
+# Determined by the context length or the grid; old files store them.
 _DERIVED = re.compile(r"(^|\.)(attn_mask|rope\.freqs_cos|rope\.freqs_sin)$")
 # Position embeddings of a class token and a square grid: EVA and timm, ViT, ResNet.
 _POSITION_KEYS = ("trunk.pos_embed", "positional_embedding", "attnpool.positional_embedding")
@@ -35,14 +35,14 @@ _POSITION_KEYS = ("trunk.pos_embed", "positional_embedding", "attnpool.positiona
 
 @dataclass
 class ClipWeights:
-    """The tensors of a CLIP model by open_clip's names.
+    """The tensors of a CLIP model with open_clip's names.
 
     Attributes:
-        source: where they come from, for messages.
+        source: their origin, for messages.
         visual: state dict of the image tower.
         text: state dict of the text tower.
         logit_scale: log of the similarity scale, if the file has one.
-        quick_gelu: the weights are OpenAI's, which need QuickGELU.
+        quick_gelu: the weights are OpenAI's and need QuickGELU.
     """
 
     source: str
@@ -52,7 +52,7 @@ class ClipWeights:
     quick_gelu: bool = False
 
     def overlaid(self, later: "ClipWeights") -> "ClipWeights":
-        """These tensors, replaced by those that ``later`` has."""
+        """These tensors, overridden by those of ``later``."""
         scale = self.logit_scale if later.logit_scale is None else later.logit_scale
         return ClipWeights(
             f"{self.source} + {later.source}",
@@ -64,10 +64,10 @@ class ClipWeights:
 
 
 def split_clip_state(state: Mapping[str, Tensor], *, source: str) -> ClipWeights:
-    """Take the state dict of a CLIP model of any layout apart.
+    """Split the state dict of a CLIP model of any layout.
 
     Raises:
-        ValueError: two keys stand for the same tensor.
+        InputError: two keys mean the same tensor.
     """
     kept = {key: value for key, value in state.items() if not _DERIVED.search(key)}
     visual = {
@@ -98,9 +98,9 @@ def split_clip_state(state: Mapping[str, Tensor], *, source: str) -> ClipWeights
 def resize_positions(
     state: Mapping[str, Tensor], tower: nn.Module, *, source: str
 ) -> dict[str, Tensor]:
-    """An image tower's weights with the position embedding brought to the tower's grid.
+    """The weights of an image tower with the position embedding resized to the tower's grid.
 
-    What is resized is logged; an embedding of another width or form is left as it is.
+    Resizing is logged; an embedding of another width or form is left unchanged.
     """
     own, resized = tower.state_dict(), dict(state)
     for key in _POSITION_KEYS:
@@ -119,7 +119,7 @@ def resize_positions(
 
 
 def _eva_by_timm_names(visual: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """An image tower in EVA-CLIP's layout as open_clip has it; others unchanged."""
+    """An image tower in EVA-CLIP's layout -> open_clip's; other layouts unchanged."""
     if not any(key.startswith("blocks.") for key in visual):
         return visual
     renamed = to_timm_keys(visual)
@@ -131,7 +131,7 @@ def _eva_by_timm_names(visual: dict[str, Tensor], source: str) -> dict[str, Tens
 
 
 def _grid_side(positions: Tensor) -> int | None:
-    """g of a position embedding [..., 1 + g*g, C]; None if it is of another form."""
+    """g of a position embedding [..., 1 + g*g, C]; None if it has another form."""
     cells = positions.shape[-2] - 1
     side = math.isqrt(cells)
     return side if side * side == cells and positions[..., 0, 0].numel() == 1 else None

@@ -1,4 +1,4 @@
-"""Masks that any other program has found and saved, one file per image."""
+"""Masks that another program has saved, one file per image."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,18 +20,17 @@ from maskclippp.registry import SEGMENTOR_REGISTRY
 class OfflineSegmentor(MaskGenerator):
     """Reads masks from files; see :mod:`maskclippp.masks.mask_files` for their formats.
 
-    The file of the image ``.../val/town/a.jpg`` is ``a`` + suffix in the folder itself, or below
-    it in folders named as the image's own (``town/a`` + suffix, ``val/town/a`` + suffix, ...),
-    so that images of the same name can be told apart. The longest path that exists is taken.
+    The file of the image ``.../val/town/a.jpg`` is ``a`` + suffix, in the folder itself or in
+    subfolders named like those of the image (``town/a`` + suffix, ``val/town/a`` + suffix, ...),
+    which distinguish images of the same name. The longest existing path is used.
 
     Args:
-        folder: where the files are.
-        suffix: what follows the name of the image without its ending, such as ``.npz`` or
-            ``_masks.png``.
+        folder: contains the files.
+        suffix: replaces the extension of the image, such as ``.npz`` or ``_masks.png``.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: no suffix, or one that ends with no known format.
+        MissingFileError: the folder does not exist.
+        InputError: no suffix, or one without a known format.
     """
 
     @configurable
@@ -42,7 +41,7 @@ class OfflineSegmentor(MaskGenerator):
         self.suffix = suffix
         if not str(folder) or not self.folder.is_dir():
             raise MissingFileError(
-                f"SEGMENTOR.OFFLINE_ANN_DIR: {str(folder)!r} is no folder; set it to the folder "
+                f"SEGMENTOR.OFFLINE_ANN_DIR: {str(folder)!r} is not a folder; set it to the folder "
                 "with the masks of the test images (tools/save_masks.py can make one)"
             )
 

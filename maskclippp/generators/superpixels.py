@@ -1,4 +1,4 @@
-"""Class-agnostic masks of any image without a trained model: merged SLIC superpixels."""
+"""Class-agnostic masks without a trained model: merged SLIC superpixels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,14 +25,14 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 class SuperpixelSegmentor(MaskGenerator):
     """Partitions an image into regions of similar color.
 
-    SLIC superpixels (Achanta et al., 2012) are joined with the neighbors whose mean color lies
-    closer than a threshold in CIELAB, nearest pairs first; each region is one mask.
+    SLIC superpixels (Achanta et al., 2012) are merged with neighbors whose mean CIELAB color is
+    closer than a threshold, nearest pairs first. Each region is one mask.
 
     Args:
-        num_segments: superpixels before joining.
+        num_segments: superpixels before merging.
         compactness: weight of space against color in SLIC.
-        merge_threshold: greatest CIELAB distance of regions that are joined.
-        min_area: regions with a smaller share of the image join their nearest neighbor.
+        merge_threshold: largest CIELAB distance of regions that are merged.
+        min_area: regions with a smaller share of the image are merged with their nearest neighbor.
     """
 
     @configurable
@@ -68,7 +68,7 @@ class SuperpixelSegmentor(MaskGenerator):
         return [ImageMasks(SoftMasks(self._masks(record["image"]))) for record in records]
 
     def _masks(self, image: Tensor) -> Tensor:
-        # Imported here: only this generator needs it, and every process would wait for it.
+        # Slow to import, and only needed by this generator.
         import skimage.color
         import skimage.segmentation
 
@@ -85,7 +85,7 @@ class SuperpixelSegmentor(MaskGenerator):
         return regions[None] == torch.arange(int(regions.max()) + 1)[:, None, None]
 
     def _merge(self, superpixels: IntArray, lab: FloatArray) -> IntArray:
-        """Join neighbors until none are closer than the threshold -> region of every pixel."""
+        """Merge neighbors closer than the threshold -> the region of every pixel."""
         count = int(superpixels.max()) + 1
         areas = np.bincount(superpixels.ravel(), minlength=count).astype(np.float64)
         labels = np.arange(count)
@@ -103,7 +103,7 @@ class SuperpixelSegmentor(MaskGenerator):
             if len(ends) == 0:
                 break
             distance = np.linalg.norm(colors[ends[:, 0]] - colors[ends[:, 1]], axis=1)
-            distance[areas[ends].min(axis=1) < smallest] = -1  # always joined
+            distance[areas[ends].min(axis=1) < smallest] = -1  # always merged
             if distance.min() >= self.merge_threshold:
                 break
             for index in _independent(ends, distance, self.merge_threshold):
@@ -125,7 +125,7 @@ def _neighbors(regions: IntArray) -> IntArray:
 
 
 def _independent(ends: IntArray, distance: FloatArray, threshold: float) -> list[int]:
-    """Nearest pairs first, none sharing a region with an earlier one: one round of joining."""
+    """One round of merges: nearest pairs first, each region in at most one pair."""
     taken: set[int] = set()
     chosen = []
     for index in np.argsort(distance, kind="stable"):

@@ -96,7 +96,7 @@ def test_a_generator_without_its_encoder_is_refused(name: str, encoder: str) -> 
 def test_a_map_that_the_encoder_does_not_give_is_named(name: str) -> None:
     node = CONFIGS[name]().MODEL.MASKCLIPPP
     *given, absent = node.VISUAL_ENCODER_F.OUT_FEATURES
-    message = rf"IN_FEATURES: \['{absent}'\] are no feature maps .* gives \['{given[0]}'"
+    message = rf"IN_FEATURES: \['{absent}'\] are not feature maps .* gives \['{given[0]}'"
     with pytest.raises(ValueError, match=message):
         tiny_generator(name, ".VISUAL_ENCODER_F.OUT_FEATURES", given)
 

@@ -96,7 +96,7 @@ def test_an_image_without_name_cannot_be_looked_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["", "no/such/folder"])
 def test_the_folder_must_exist(folder: str) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"OFFLINE_ANN_DIR: '{folder}' is no folder"):
+    with pytest.raises(FileNotFoundError, match=rf"OFFLINE_ANN_DIR: '{folder}' is not a folder"):
         OfflineSegmentor(folder=folder, suffix=".npz")
 
 

@@ -1,5 +1,6 @@
-"""Mask decoders with their classifiers: over a closed vocabulary (Mask2Former), or by embeddings
-that are compared with any words (FC-CLIP, arXiv 2308.02487; MAFT+, arXiv 2408.00744)."""
+"""Mask decoders with their classifiers: over a closed vocabulary (Mask2Former), or by class
+embeddings that are compared with text (FC-CLIP, arXiv 2308.02487; MAFT+, arXiv 2408.00744).
+"""
 
 import math
 
@@ -29,15 +30,14 @@ class ClosedVocabularyDecoder(MaskedAttentionDecoder):
 
     def classify(self, states: Tensor, masks: Tensor, mask_features: Tensor) -> Tensor:
         """See :class:`MaskedAttentionDecoder`."""
-        logits: Tensor = self.class_embed(states)
-        return logits
+        return self.class_embed(states)
 
 
 class OpenVocabularyDecoder(MaskedAttentionDecoder):
     """FC-CLIP and MAFT+: class embeddings from queries and mask-pooled mask features.
 
     ``classes`` of its predictions are embeddings [B, Q, D] of length 1; :meth:`class_logits`
-    compares them with words.
+    compares them with text embeddings.
 
     Args:
         options: with ``mask_dim`` equal to ``hidden_dim``, because pooled mask features are added
@@ -73,12 +73,12 @@ class OpenVocabularyDecoder(MaskedAttentionDecoder):
     ) -> Tensor:
         """Scaled similarity with the best synonym of every class, and with void.
 
-        Computed in float32, also within autocast: in half precision similar words tie.
+        Computed in float32, even under autocast: in half precision similar words tie.
 
         Args:
             class_embeddings: [B, Q, D] of length 1.
             synonym_embeddings: [Ka, D] of length 1.
-            void_embedding: learned stand-in for "none of these", [1, D] of any length.
+            void_embedding: learned embedding of "none of the classes", [1, D] of any length.
             class_of_synonym: int64 [Ka], the class of every synonym.
             num_classes: K.
 
@@ -95,16 +95,16 @@ class OpenVocabularyDecoder(MaskedAttentionDecoder):
 
 
 def pool_positive_cells(features: Tensor, masks: Tensor) -> Tensor:
-    """Mean of features over the cells whose mask logit is positive; zeros where there is none.
+    """Mean of features over the cells with a positive mask logit; zeros if there are none.
 
-    Computed in float32, also within autocast: a sum over a whole image overflows float16.
+    Computed in float32, even under autocast: a sum over a whole image overflows float16.
 
     Args:
         features: [B, C, h, w].
         masks: logits [B, Q, h, w].
 
     Returns:
-        [B, Q, C]. The masks get no gradient.
+        [B, Q, C]. No gradient flows into the masks.
     """
     with torch.autocast(features.device.type, enabled=False):
         inside = (masks > 0).flatten(2).float()

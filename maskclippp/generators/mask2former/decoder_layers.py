@@ -41,16 +41,15 @@ def attend(
     )
     mask = None if allowed is None else allowed[:, None]
     heads = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    output: Tensor = attention.out_proj(heads.transpose(1, 2).flatten(-2))
-    return output
+    return attention.out_proj(heads.transpose(1, 2).flatten(-2))
 
 
 class _ResidualLayer(nn.Module):
-    """Adds an update to the queries, with layer normalization after the sum or before the update.
+    """Adds an update to the queries, with a LayerNorm after the sum or before the update.
 
     Args:
         hidden_dim: C.
-        pre_norm: normalize what the update reads, instead of the sum.
+        pre_norm: normalize the input of the update instead of the sum.
     """
 
     def __init__(self, *, hidden_dim: int, pre_norm: bool) -> None:
@@ -61,12 +60,11 @@ class _ResidualLayer(nn.Module):
     def _add(self, queries: Tensor, update: Callable[[Tensor], Tensor]) -> Tensor:
         if self.pre_norm:
             return queries + update(self.norm(queries))
-        normalized: Tensor = self.norm(queries + update(queries))
-        return normalized
+        return self.norm(queries + update(queries))
 
 
 class CrossAttentionLayer(_ResidualLayer):
-    """Queries read the cells of a feature map that lie inside their present masks."""
+    """Queries attend to the cells of a feature map inside their current masks."""
 
     def __init__(self, *, hidden_dim: int, num_heads: int, pre_norm: bool) -> None:
         super().__init__(hidden_dim=hidden_dim, pre_norm=pre_norm)
@@ -79,10 +77,10 @@ class CrossAttentionLayer(_ResidualLayer):
 
         Args:
             queries: [B, Q, C].
-            position: [Q, C], added to what asks.
+            position: [Q, C], added to the queries of the attention.
             keys: [B, L, C], cells with their position.
             values: [B, L, C].
-            inside: bool [B, Q, L]. A query without any cell reads all of them.
+            inside: bool [B, Q, L]. A query without any cell attends to all of them.
 
         Returns:
             [B, Q, C].
@@ -95,7 +93,7 @@ class CrossAttentionLayer(_ResidualLayer):
 
 
 class SelfAttentionLayer(_ResidualLayer):
-    """Queries read each other."""
+    """Queries attend to each other."""
 
     def __init__(self, *, hidden_dim: int, num_heads: int, pre_norm: bool) -> None:
         super().__init__(hidden_dim=hidden_dim, pre_norm=pre_norm)
@@ -112,7 +110,7 @@ class SelfAttentionLayer(_ResidualLayer):
 
 
 class FeedForwardLayer(_ResidualLayer):
-    """Two linear maps with a ReLU between them, on every query alone."""
+    """Two linear maps with a ReLU between them, on each query."""
 
     def __init__(self, *, hidden_dim: int, feedforward_dim: int, pre_norm: bool) -> None:
         super().__init__(hidden_dim=hidden_dim, pre_norm=pre_norm)
@@ -140,5 +138,4 @@ class MLP(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Apply the maps to the last dimension."""
         first, second, last = self.layers
-        output: Tensor = last(torch.relu(second(torch.relu(first(values)))))
-        return output
+        return last(torch.relu(second(torch.relu(first(values)))))

@@ -1,9 +1,9 @@
 """Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159) in plain PyTorch.
 
 Bilinear sampling followed by a weighted sum over points is one weighted sum of table rows: four
-cells per point, weighted by bilinear share times attention. ``embedding_bag`` computes such sums
-without storing the samples; on a CPU it takes an eighth of the time of ``grid_sample`` (an image
-of 800 x 1216 pixels, strides 8 to 32, one thread).
+cells per point, each weighted by its bilinear weight times the attention. ``embedding_bag``
+computes such sums without storing the samples. On a CPU it takes an eighth of the time of
+``grid_sample`` (one image of 800 x 1216 pixels, strides 8 to 32, one thread).
 """
 
 import math
@@ -33,13 +33,13 @@ def sample_multi_scale(
 
     Args:
         value: [B, S, heads, D], the cells of all maps, row by row, one map after the other.
-        spatial_shapes: h and w of every level; their products add up to S.
+        spatial_shapes: h and w of every level; the sum of their products is S.
         sampling_locations: [B, Q, heads, levels, points, 2], x and y in units of the map, at least
             float32: half precision is too coarse for positions.
         attention_weights: [B, Q, heads, levels, points].
 
     Returns:
-        [B, Q, heads * D] in the type of ``value``, heads one after the other.
+        [B, Q, heads * D] in the dtype of ``value``, heads one after the other.
     """
     batch, cells, heads, width = value.shape
     expected = sum(h * w for h, w in spatial_shapes)
@@ -50,7 +50,7 @@ def sample_multi_scale(
             f"{sampling_locations.shape[3]} levels in sampling_locations"
         )
     table = value.reshape(-1, width)
-    # 32 bits address any table that fits into memory, and halve the traffic of the indices.
+    # 32 bits address any table that fits into memory, with half the memory traffic of 64.
     index_of = partial(torch.arange, dtype=torch.int32, device=value.device)
     image = index_of(batch)[:, None, None, None] * (cells * heads)
     origin = image + index_of(heads)[:, None]
@@ -87,7 +87,7 @@ def _corners(
     height, width = size
     heads = origin.shape[2]
     x, y = locations.unbind(-1)
-    # Kept apart until they are stacked: work on an inner dimension of 2 is several times slower.
+    # Separate until they are stacked: operations on an inner dimension of 2 are much slower.
     vertical = [
         (row * (width * heads) + origin, share * attention) for row, share in _neighbors(y, height)
     ]
@@ -101,9 +101,9 @@ def _corners(
 def _neighbors(positions: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
     """The two cells around each position on an axis of ``size`` cells: index, bilinear weight.
 
-    A cell outside has weight 0 and the index of a cell inside. The weights are 1 - f and f, not a
-    hat function of the distance: at a cell center, where a fresh model samples its own level, their
-    gradient is the slope to the next cell.
+    A cell outside gets weight 0 and the index of a cell inside. The weights are 1 - f and f instead
+    of a hat function of the distance, because at a cell center, where a new model samples its own
+    level, their gradient is the slope to the next cell.
     """
     positions = positions * size - 0.5
     low = positions.floor()
@@ -116,7 +116,7 @@ def _neighbors(positions: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Attention of each query to a few learned positions around a reference, on every level.
+    """Attention of each query to a few learned positions around its reference, on every level.
 
     Args:
         channels: width of queries and source; a multiple of ``num_heads``.
@@ -146,7 +146,7 @@ class MultiScaleDeformableAttention(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start with uniform attention; heads look in different directions, points reach out."""
+        """Uniform attention; each head has a direction, its points lie 1, 2, ... cells away."""
         for projection in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(projection.weight)
             nn.init.zeros_(projection.bias)
@@ -177,7 +177,7 @@ class MultiScaleDeformableAttention(nn.Module):
                 [..., 4], boxes (center x, y, width, height). At least float32.
             source: [B, S, C], the cells of all maps as in :func:`sample_multi_scale`.
             spatial_shapes: h and w of every level.
-            padding_mask: [B, S] bool, true for cells that do not count; None when all do.
+            padding_mask: [B, S] bool, True for cells to ignore; None: all cells count.
 
         Returns:
             [B, Q, C].
@@ -189,10 +189,7 @@ class MultiScaleDeformableAttention(nn.Module):
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
         locations = self._locations(query, reference, tuple(spatial_shapes))
-        output: Tensor = self.output_proj(
-            sample_multi_scale(value, spatial_shapes, locations, weights)
-        )
-        return output
+        return self.output_proj(sample_multi_scale(value, spatial_shapes, locations, weights))
 
     def _locations(
         self, query: Tensor, reference: Tensor, spatial_shapes: tuple[tuple[int, int], ...]
@@ -207,12 +204,12 @@ class MultiScaleDeformableAttention(nn.Module):
         return centers + offsets * _cell_sizes(spatial_shapes, offsets.device, offsets.dtype)
 
 
-# Kept because a copy from the host would make every layer wait for the device.
+# Cached because a copy from the host would make every layer wait for the device.
 @lru_cache(maxsize=64)
 def _cell_sizes(
     spatial_shapes: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Width and height of a cell in units of its map: [levels, 1, 2]."""
-    with torch.inference_mode(False):  # may be needed in training after an evaluation
+    with torch.inference_mode(False):  # training may need it after an evaluation
         sizes = [[[1 / width, 1 / height]] for height, width in spatial_shapes]
         return torch.tensor(sizes, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""Encoder of the pixel decoder: each cell of each level attends to a few cells of all levels."""
+"""Encoder of the pixel decoder: every cell of every level attends to a few cells of all levels."""
 
 from collections.abc import Iterable, Sequence
 
@@ -39,8 +39,7 @@ class DeformableEncoderLayer(nn.Module):
         attended = self.self_attn(tokens + positions, reference, tokens, sizes)
         tokens = self.norm1(tokens + self.dropout(attended))
         hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
-        output: Tensor = self.norm2(tokens + self.dropout(self.linear2(hidden)))
-        return output
+        return self.norm2(tokens + self.dropout(self.linear2(hidden)))
 
 
 class DeformableEncoder(nn.Module):
@@ -64,7 +63,7 @@ class DeformableTransformer(nn.Module):
     Args:
         channels: width C of the maps.
         num_levels: number of maps.
-        num_layers: layers; 0 returns the maps as they are.
+        num_layers: layers; 0 returns the maps unchanged.
         num_heads: attention heads.
         num_points: sampling points per head and level.
         feedforward_dim: hidden width of the feed-forward parts.
@@ -100,7 +99,7 @@ class DeformableTransformer(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """[B, C, h, w] per level -> the same, stored channels last."""
+        """[B, C, h, w] per level -> the same shapes, in channels-last memory format."""
         sizes = [(level.shape[-2], level.shape[-1]) for level in maps]
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
         tokens = self.encoder(tokens, self._positions(sizes, tokens), sizes)
@@ -111,8 +110,8 @@ class DeformableTransformer(nn.Module):
         ]
 
     def _positions(self, sizes: GridSizes, tokens: Tensor) -> Tensor:
-        """What tells cells and levels apart: [1, S, C]."""
-        # Made anew for each batch: that takes 0.2 % of the time, keeping it much memory.
+        """Position and level embeddings of all cells: [1, S, C]."""
+        # Recomputed for each batch: it takes 0.2 % of the time; caching it would need much memory.
         levels = [
             sine_position_encoding(size, tokens.shape[-1], device=tokens.device).flatten(1).T
             + embedding

@@ -15,16 +15,17 @@ from maskclippp.errors import InputError
 from maskclippp.generators.mask2former.deformable_encoder import DeformableTransformer
 
 _NORM_GROUPS = 32
+_NUM_OUTPUT_LEVELS = 3
 _NORMS = ("GN", "")
 
 
 @dataclass(frozen=True)
 class PixelDecoderOutput:
-    """What the transformer decoder works on.
+    """The inputs of the transformer decoder.
 
     Attributes:
         mask_features: [B, mask_dim, h, w] at the common stride.
-        multi_scale_features: [B, conv_dim, h, w] each, coarse to fine.
+        multi_scale_features: the three coarsest maps, [B, conv_dim, h, w] each, coarse to fine.
     """
 
     mask_features: Tensor
@@ -34,8 +35,8 @@ class PixelDecoderOutput:
 class MSDeformAttnPixelDecoder(nn.Module):
     """Multi-scale deformable attention encoder and feature pyramid.
 
-    Always computes in the type of its weights, under autocast too: masks are thresholded, so that
-    reduced precision here would change them. Parameter names are those of published checkpoints.
+    Always computes in the dtype of its weights, even under autocast: masks are thresholded, and
+    reduced precision would change them. Parameter names are those of published checkpoints.
 
     Args:
         channels: channels of each input feature by name.
@@ -51,7 +52,6 @@ class MSDeformAttnPixelDecoder(nn.Module):
         feedforward_dim: hidden width of the encoder's feed-forward part.
         dropout: probability in the encoder's layers.
         common_stride: stride of the mask features.
-        num_output_levels: how many maps the output holds, counted from the coarsest.
     """
 
     def __init__(
@@ -69,7 +69,6 @@ class MSDeformAttnPixelDecoder(nn.Module):
         feedforward_dim: int = 1024,
         dropout: float = 0.0,
         common_stride: int = 4,
-        num_output_levels: int = 3,
     ) -> None:
         super().__init__()
         if conv_dim % _NORM_GROUPS:
@@ -81,15 +80,14 @@ class MSDeformAttnPixelDecoder(nn.Module):
             channels, strides, transformer_in_features, common_stride
         )
         available = len(coarse_to_fine) + len(pyramid)
-        if num_output_levels > available:
+        if available < _NUM_OUTPUT_LEVELS:
             raise InputError(
-                f"pixel decoder: {num_output_levels} output levels wanted, but the features "
+                f"pixel decoder: {_NUM_OUTPUT_LEVELS} feature maps expected, but the features "
                 f"{[*coarse_to_fine, *reversed(pyramid)]} make {available}; name more features"
             )
         self.channels = {name: channels[name] for name in [*coarse_to_fine, *pyramid]}
         self.transformer_in_features = coarse_to_fine
         self.pyramid_features = pyramid
-        self.num_output_levels = num_output_levels
         self.input_proj = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels[name], conv_dim, kernel_size=1),
@@ -131,7 +129,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 maps.append(self._refine(number, maps[-1], finer))
             return PixelDecoderOutput(
                 mask_features=self.mask_features(maps[-1]),
-                multi_scale_features=maps[: self.num_output_levels],
+                multi_scale_features=maps[:_NUM_OUTPUT_LEVELS],
             )
 
     def _refine(self, number: int, coarse: Tensor, finer: Tensor) -> Tensor:
@@ -149,7 +147,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 found = f"{sorted(features)}" if shape is None else f"the shape {list(shape)}"
                 raise InputError(
                     f"pixel decoder: feature '{name}' of shape [B, {channels}, h, w] expected, "
-                    f"found {found}; the encoder must put out what the decoder was built for"
+                    f"found {found}; the encoder must return the maps that the decoder expects"
                 )
 
 
@@ -195,5 +193,4 @@ class NormedConvolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, in_channels, h, w] -> [B, out_channels, h, w]."""
-        output: Tensor = self.norm(super().forward(input))
-        return output
+        return self.norm(super().forward(input))

@@ -90,12 +90,11 @@ class MaskTransformerSegmentor(MaskGenerator):
     ) -> MaskPredictions:
         """Masks and classes from feature maps by name; see :class:`MaskedAttentionDecoder`."""
         decoded = self.pixel_decoder(features)
-        predictions: MaskPredictions = self.predictor(
+        return self.predictor(
             decoded.multi_scale_features,
             decoded.mask_features,
             with_intermediate=with_intermediate,
         )
-        return predictions
 
     @property
     def own_classes(self) -> Vocabulary | None:
@@ -163,7 +162,7 @@ def pixel_decoder_of(cfg: CfgNode, encoder: VisualEncoder) -> MSDeformAttnPixelD
     missing = [name for name in node.IN_FEATURES if name not in shapes]
     if missing:
         raise InputError(
-            f"MODEL.MASKCLIPPP.SEGMENTOR.IN_FEATURES: {missing} are no feature maps of "
+            f"MODEL.MASKCLIPPP.SEGMENTOR.IN_FEATURES: {missing} are not feature maps of "
             f"{type(encoder).__name__}; VISUAL_ENCODER_F.OUT_FEATURES gives "
             f"{sorted(shapes)}"
         )

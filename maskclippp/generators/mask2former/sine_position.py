@@ -1,4 +1,4 @@
-"""Fixed position encodings by sines and cosines (DETR, arXiv 2005.12872)."""
+"""Fixed sine and cosine position encodings (DETR, arXiv 2005.12872)."""
 
 import math
 
@@ -14,14 +14,14 @@ _EPSILON = 1e-6
 def sine_position_encoding(size: tuple[int, int], channels: int, *, device: torch.device) -> Tensor:
     """Encoding of every cell of a grid: float32 [channels, h, w].
 
-    The first half of the channels tells the row, the second the column. A coordinate 1..n becomes
+    The first half of the channels encodes the row, the second the column. A coordinate 1..n becomes
     an angle in (0, 2 pi]; channels 2j and 2j + 1 of a half are the sine and cosine of the angle
     divided by 10000^(2j / (channels / 2)).
 
     Args:
         size: h and w.
         channels: a multiple of 4.
-        device: where the encoding is made.
+        device: of the result.
     """
     if channels % 4:
         raise InputError(

@@ -1,9 +1,9 @@
 """The masked-attention transformer decoder of Mask2Former (arXiv 2112.01527, section 3.2).
 
-Queries become masks: layer by layer a query reads the feature map inside the mask it predicts so
-far. A layer needs that mask at the resolution of its feature map only. Bilinear resizing is linear,
-resize(E F) = E resize(F), so the mask features F are resized once per scale, and full-size masks
-and classes are predicted once, after the last layer. The results are the same.
+In every layer, a query attends to the part of a feature map inside the mask that it predicts so
+far. A layer needs this mask only at the resolution of its feature map. Because bilinear resizing is
+linear, resize(E F) = E resize(F), the mask features F are resized once per scale, and full-size
+masks and classes are predicted once, after the last layer. The results are the same.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ from maskclippp.generators.mask2former.sine_position import sine_position_encodi
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderOptions:
-    """What decoders of all kinds have in common.
+    """Options that all decoders have in common.
 
     Attributes:
         input_dim: channels of the pixel decoder's feature maps.
@@ -34,12 +34,12 @@ class DecoderOptions:
         mask_dim: channels of the mask features.
         num_queries: Q.
         num_layers: transformer layers: MASK_FORMER.DEC_LAYERS - 1, because that key also counts
-            the prediction from the bare queries.
+            the prediction from the initial queries.
         num_heads: heads of every attention.
         feedforward_dim: hidden width of the feed-forward layers.
-        num_levels: feature maps, which the layers read in turn.
+        num_levels: feature maps, used by the layers in turn.
         pre_norm: normalize before each update instead of after it.
-        enforce_input_projection: project the feature maps even if ``input_dim`` is ``hidden_dim``.
+        enforce_input_projection: project the maps even if ``input_dim`` equals ``hidden_dim``.
     """
 
     input_dim: int
@@ -60,10 +60,10 @@ class MaskPredictions:
 
     Attributes:
         masks: logits [B, Q, h, w] at the resolution of the mask features.
-        classes: of a closed vocabulary: logits [B, Q, K + 1], void last; of an open one: class
+        classes: closed vocabulary: logits [B, Q, K + 1], void last; open vocabulary: class
             embeddings [B, Q, D] of length 1.
-        intermediate: on request the predictions before every layer, that from the bare queries
-            first, for deep supervision; else empty.
+        intermediate: on request, the predictions before every layer, starting with the initial
+            queries, for deep supervision; else empty.
     """
 
     masks: Tensor
@@ -73,8 +73,9 @@ class MaskPredictions:
 
 @dataclass(frozen=True)
 class _Level:
-    """A feature map as the layers read it: ``keys`` and ``values`` [B, h*w, C], and the mask
-    features of its cells [B, mask_dim, h*w]."""
+    """A feature map prepared for the layers: ``keys`` and ``values`` [B, h*w, C], and the mask
+    features of its cells [B, mask_dim, h*w].
+    """
 
     keys: Tensor
     values: Tensor
@@ -82,7 +83,7 @@ class _Level:
 
 
 class MaskedAttentionDecoder(nn.Module, ABC):
-    """Turns queries into masks and classes; subclasses add the classifier.
+    """Turns queries into masks and classes. Subclasses add the classifier.
 
     Submodules are named as in the published checkpoints (``sem_seg_head.predictor.*``).
     """
@@ -159,7 +160,7 @@ class MaskedAttentionDecoder(nn.Module, ABC):
 
     @abstractmethod
     def classify(self, states: Tensor, masks: Tensor, mask_features: Tensor) -> Tensor:
-        """What :attr:`MaskPredictions.classes` holds.
+        """:attr:`MaskPredictions.classes`.
 
         Args:
             states: normalized queries [B, Q, C].
@@ -182,13 +183,13 @@ class MaskedAttentionDecoder(nn.Module, ABC):
         return logits >= 0
 
     def _level(self, index: int, feature_map: Tensor, mask_features: Tensor) -> _Level:
-        """Prepare one feature map for all layers that read it."""
+        """Prepare a feature map for all layers that use it."""
         size = (feature_map.shape[-2], feature_map.shape[-1])
         projected = self.input_proj[index](feature_map).flatten(2).transpose(1, 2)
         values = projected + self.level_embed.weight[index]
         position = sine_position_encoding(size, self.options.hidden_dim, device=values.device)
         keys = values + position.flatten(1).T.to(values.dtype)
-        # Only attention masks are read from it, and those have no gradient.
+        # Only used for attention masks, which have no gradient.
         resized = F.interpolate(
             mask_features.detach(), size=size, mode="bilinear", align_corners=False
         )
@@ -208,12 +209,12 @@ class MaskedAttentionDecoder(nn.Module, ABC):
     def _check_features(
         self, multi_scale_features: Sequence[Tensor], mask_features: Tensor
     ) -> None:
-        """Refuse the output of a pixel decoder of other sizes."""
+        """Refuse feature maps with other channels."""
         found = [feature_map.shape[1] for feature_map in multi_scale_features]
         expected = [self.options.input_dim] * self.options.num_levels
         if found != expected or mask_features.shape[1] != self.options.mask_dim:
             raise InputError(
                 f"the mask decoder expects feature maps of {expected} channels and mask features "
                 f"of {self.options.mask_dim} channels, found {found} and {mask_features.shape[1]}; "
-                "check that it is built with the sizes of the pixel decoder"
+                "build it with the sizes of the pixel decoder"
             )

@@ -139,7 +139,14 @@ def test_feature_of_another_encoder_is_named() -> None:
         ({"transformer_in_features": []}, "must be among"),
         ({"common_stride": 2}, "must double, found"),
         ({"strides": {**STRIDES, "stage2": 16}}, "must double, found"),
-        ({"num_output_levels": 5}, "5 output levels wanted.*make 4"),
+        (
+            {
+                "channels": {"stage1": 4, "stage2": 6},
+                "strides": {"stage1": 4, "stage2": 8},
+                "transformer_in_features": ["stage2"],
+            },
+            "3 feature maps expected.*make 2",
+        ),
         ({"num_heads": 5}, "5 heads"),
     ],
 )
