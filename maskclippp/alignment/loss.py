@@ -139,4 +139,6 @@ def _mean_over_processes(value: Tensor) -> Tensor:
 def build_criterion(cfg: CfgNode) -> nn.Module:
     """Build the loss that the config names."""
     name = cfg.MODEL.MASKCLIPPP.CRITERION.NAME
-    return get_part(CRITERION_REGISTRY, name, "MODEL.MASKCLIPPP.CRITERION.NAME")(cfg)
+    criterion = get_part(CRITERION_REGISTRY, name, "MODEL.MASKCLIPPP.CRITERION.NAME")
+    loss: nn.Module = criterion(cfg)
+    return loss

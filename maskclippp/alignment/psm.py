@@ -185,7 +185,8 @@ class PseudoTextPSM(PSM):
         tokens = self.img_proj(tokens)  # [B, hw, D]
         queries = F.normalize(text.mean(dim=1), dim=-1).expand(len(tokens), -1, -1)
         attended, _ = self.img2text(queries, tokens, tokens, need_weights=False)
-        return self.ln_1(queries + self.dropout(attended))
+        pseudo_text: Tensor = self.ln_1(queries + self.dropout(attended))
+        return pseudo_text
 
     def _map(self, encoded: EncodedImages, name: str) -> Tensor:
         if name not in encoded.maps:
@@ -212,4 +213,5 @@ def _weigh_templates(correlation: Tensor, inner: nn.Module, outer: nn.Module) ->
 def build_psm(cfg: CfgNode) -> PSM:
     """Build the alignment module that the config names."""
     name = cfg.MODEL.MASKCLIPPP.PSM.NAME
-    return get_part(PSM_REGISTRY, name, "MODEL.MASKCLIPPP.PSM.NAME")(cfg)
+    psm: PSM = get_part(PSM_REGISTRY, name, "MODEL.MASKCLIPPP.PSM.NAME")(cfg)
+    return psm

@@ -56,7 +56,8 @@ def test_compiled_blocks_give_the_same_numbers_and_gradients(backend: str) -> No
 
 
 def test_an_unknown_backend_lists_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"VISUAL_ENCODER\.COMPILE: 'fast' is no .*'inductor'"):
+    message = r"VISUAL_ENCODER\.COMPILE: 'fast' is not a backend .*'inductor'"
+    with pytest.raises(ValueError, match=message):
         encoder(".VISUAL_ENCODER.COMPILE", "fast")
 
 
