@@ -14,7 +14,7 @@ from typing import Any
 _PACKAGES = (
     *("torch", "torchvision", "open_clip_torch", "timm", "fvcore", "iopath", "yacs", "numpy"),
     *("pillow", "opencv-python-headless", "pycocotools", "scipy", "scikit-image", "safetensors"),
-    *("faster-coco-eval", "wandb"),
+    *("hotcoco", "wandb"),
 )
 _EXAMPLES = """examples:
   maskclippp doctor

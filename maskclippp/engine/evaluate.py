@@ -1,8 +1,7 @@
 """Evaluation of a model on one dataset, with its results as a file."""
 
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from maskclippp.files.atomic import write_json
 logger = logging.getLogger(__name__)
 
 
-# Of results and of their folder, when they come from test-time augmentation; as in detectron2.
+# Suffix of results of test-time augmentation and of their folder; as in detectron2.
 AUGMENTED_SUFFIX = "_TTA"
 
 
@@ -34,9 +33,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate on one dataset and write ``results.json`` into ``folder``.
 
-    A model with ``set_test_dataset(name)`` is told whose classes it has to name. This file and
-    those of the evaluators (``<task>_evaluation.json``) record the words that were asked for and
-    those trained on, which decide what counts as seen.
+    If the model defines ``set_test_dataset``, it is called first, to select the vocabulary. The
+    file records the test and training vocabularies, which decide what counts as seen.
 
     Returns:
         Metrics per task on the main process, else {}.
@@ -49,22 +47,14 @@ def evaluate(
         logger.info("Evaluation results for %s:", dataset_name)
         print_csv_format(results)
         folder.mkdir(parents=True, exist_ok=True)
-        words = _words_of(model)
-        write_json(folder / "results.json", {"dataset": dataset_name, **words, "results": results})
-        for task in results:
-            _add_words(folder / f"{task}_evaluation.json", words)
+        content = {"dataset": dataset_name, **_words_of(model), "results": results}
+        write_json(folder / "results.json", content)
     return results
 
 
 def _words_of(model: nn.Module) -> dict[str, Any]:
-    """Provenance of a model's words, under the names of its attributes; nothing if it has none."""
+    """Provenance of the model's vocabularies, by attribute name; empty if it has none."""
     vocabularies = {
         key: getattr(model, key, None) for key in ("test_vocabulary", "train_vocabulary")
     }
     return {key: words.provenance() for key, words in vocabularies.items() if words is not None}
-
-
-def _add_words(path: Path, words: Mapping[str, Any]) -> None:
-    """Write ``words`` into the results of an evaluator, which knows the annotation alone."""
-    if words and path.is_file():
-        write_json(path, {**json.loads(path.read_text()), **words})

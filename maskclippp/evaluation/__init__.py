@@ -1,4 +1,4 @@
-"""Evaluators on detectron2's DatasetEvaluator interface; they know datasets, not models."""
+"""Evaluators on detectron2's DatasetEvaluator interface. They know datasets, not models."""
 
 from maskclippp.evaluation.assigned_masks import AssignedMasksEvaluator
 from maskclippp.evaluation.build import build_evaluator
@@ -7,8 +7,8 @@ from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.lvis import LVISEvaluator
 from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
 from maskclippp.evaluation.panoptic import PanopticEvaluator
+from maskclippp.evaluation.run_words import RunWords
 from maskclippp.evaluation.semantic import SemanticEvaluator
-from maskclippp.masks.overlap import mask_iou
 
 __all__ = [
     "AssignedMasksEvaluator",
@@ -17,7 +17,7 @@ __all__ = [
     "LVISEvaluator",
     "MaskAccuracyEvaluator",
     "PanopticEvaluator",
+    "RunWords",
     "SemanticEvaluator",
     "build_evaluator",
-    "mask_iou",
 ]

@@ -1,5 +1,6 @@
-"""Which evaluators a dataset and a configuration ask for."""
+"""Builds the evaluators of a dataset from a config."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.lvis import LVISEvaluator
 from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
 from maskclippp.evaluation.panoptic import PanopticEvaluator
+from maskclippp.evaluation.run_words import RunWords
 from maskclippp.evaluation.semantic import SemanticEvaluator
 from maskclippp.evaluation.workers import worker_count
+from maskclippp.words.sources import evaluation_vocabulary, training_vocabulary
 
 _SWITCHES = "MODEL.MASK_FORMER.TEST"
 _SWITCHED_TASKS: dict[str, str | None] = {
@@ -23,10 +26,10 @@ _SWITCHED_TASKS: dict[str, str | None] = {
     "panoptic": "PANOPTIC_ON",
     "instance": "INSTANCE_ON",
 }
-# What each evaluator_type is judged by, and the switch that asks for it; None: always. The
-# published protocol measures mIoU on ADE20K whatever SEMANTIC_ON says. Our mIoU and PQ are
-# Cityscapes' own (IoU over labeled pixels, COCO's PQ); its AP is another measure than COCO's, and
-# its scripts are not part of this package.
+# The tasks of each evaluator_type, and the switch that turns each on; None: always on. The
+# published protocol measures mIoU on ADE20K whatever SEMANTIC_ON says. Our mIoU and PQ are those
+# of Cityscapes (IoU over labeled pixels, COCO's PQ); its AP differs from COCO's, and the scripts
+# that compute it are not part of this package.
 _TASKS: dict[str, dict[str, str | None]] = {
     "sem_seg": {"semantic": None},
     "coco": {"instance": None},
@@ -44,12 +47,12 @@ def build_evaluator(
     """The evaluators for one dataset, by its ``evaluator_type`` and the configuration.
 
     ``output_folder`` None means ``OUTPUT_DIR/inference``. Mask quality
-    (``MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY``) and mask accuracy (``MASK_ACC``) stand alone;
+    (``MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY``) and mask accuracy (``MASK_ACC``) exclude all others;
     otherwise the type decides together with ``SEMANTIC_ON``, ``PANOPTIC_ON``, ``INSTANCE_ON`` and
-    ``INSTANCE_BOX_ON`` of ``MODEL.MASK_FORMER.TEST``. ``$MASKCLIPPP_EVALUATION_WORKERS`` says how
-    many threads score images beside the model.
+    ``INSTANCE_BOX_ON`` of ``MODEL.MASK_FORMER.TEST``. ``$MASKCLIPPP_EVALUATION_WORKERS`` is the
+    number of threads that score images while the model runs.
 
-    Raises NotImplementedError when nothing fits, naming dataset, type and switches.
+    Raises UnsupportedError if no evaluator fits, naming dataset, type and switches.
     """
     folder = Path(cfg.OUTPUT_DIR) / "inference" if output_folder is None else Path(output_folder)
     truth = GroundTruth(dataset_name)
@@ -57,18 +60,21 @@ def build_evaluator(
     if cfg.MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY:
         wanted = [task for task, switch in _SWITCHED_TASKS.items() if switches[switch]]
         # The boxes of assigned masks are the masks' own.
-        parts = {task: _build_task(task, truth, folder, boxes=True) for task in wanted}
+        # Nothing is classified, so no class counts as seen.
+        words = replace(_run_words(cfg, dataset_name), seen=None)
+        parts = {task: _build_task(task, truth, folder, words, boxes=True) for task in wanted}
         return AssignedMasksEvaluator(truth, **parts)
     if cfg.MODEL.MASKCLIPPP.TEST.MASK_ACC:
         panoptic = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME == "PanGTSegmentor"
-        return MaskAccuracyEvaluator(truth, folder, panoptic=panoptic)
+        words, threads = _run_words(cfg, dataset_name), worker_count()
+        return MaskAccuracyEvaluator(truth, folder, panoptic=panoptic, words=words, threads=threads)
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
     tasks = _TASKS.get(kind, {})
     wanted = [task for task, switch in tasks.items() if switch is None or switches[switch]]
     if kind == "cityscapes_panoptic_seg" and switches.INSTANCE_ON:
         raise UnsupportedError(
-            f"dataset {dataset_name}: instances of Cityscapes are judged by its own scripts, which "
-            f"are no part of this package: set {_SWITCHES}.INSTANCE_ON False"
+            f"dataset {dataset_name}: instances of Cityscapes are evaluated by its own scripts, "
+            f"which are not part of this package: set {_SWITCHES}.INSTANCE_ON False"
         )
     if not wanted:
         raise UnsupportedError(
@@ -76,18 +82,29 @@ def build_evaluator(
             f"SEMANTIC_ON {switches.SEMANTIC_ON}, PANOPTIC_ON {switches.PANOPTIC_ON}, "
             f"INSTANCE_ON {switches.INSTANCE_ON}; known types: " + ", ".join(_TASKS)
         )
-    boxes = switches.INSTANCE_BOX_ON
-    evaluators = [_build_task(task, truth, folder, boxes=boxes) for task in wanted]
+    words, boxes = _run_words(cfg, dataset_name), switches.INSTANCE_BOX_ON
+    evaluators = [_build_task(task, truth, folder, words, boxes=boxes) for task in wanted]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def _build_task(task: str, truth: GroundTruth, folder: Path, *, boxes: bool) -> Any:
-    """The evaluator of one task; ``boxes``: judge boxes beside the masks of instances."""
-    workers = worker_count()
+def _run_words(cfg: CfgNode, dataset_name: str) -> RunWords:
+    """The vocabularies that the config gives to models, too."""
+    selection = cfg.DATASETS.VOCABULARY
+    return RunWords.from_vocabularies(
+        evaluation_vocabulary(dataset_name, selection),
+        training_vocabulary(cfg.DATASETS.TRAIN, selection),
+    )
+
+
+def _build_task(
+    task: str, truth: GroundTruth, folder: Path, words: RunWords, *, boxes: bool
+) -> Any:
+    """The evaluator of one task; ``boxes``: evaluate the boxes of instances besides their masks."""
+    threads = worker_count()
     if task == "semantic":
-        return SemanticEvaluator(truth, folder, threads=workers)
+        return SemanticEvaluator(truth, folder, words=words, threads=threads)
     if task == "panoptic":
-        return PanopticEvaluator(truth, folder, threads=workers)
+        return PanopticEvaluator(truth, folder, words=words, threads=threads)
     evaluator = LVISEvaluator if task == "lvis" else InstanceEvaluator
     iou_types = ("bbox", "segm") if boxes else ("segm",)
-    return evaluator(truth, folder, iou_types=iou_types, workers=workers)
+    return evaluator(truth, folder, iou_types=iou_types, words=words, threads=threads)

@@ -1,11 +1,10 @@
-"""Ground truth of a registered dataset, found by image file, as all evaluators need it."""
+"""Ground truth of a registered dataset: its metadata, and the annotation of its records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from maskclippp.data.semantic_maps import (
     SemanticLabels,
@@ -14,11 +13,16 @@ from maskclippp.data.semantic_maps import (
 )
 from maskclippp.errors import InputError
 from maskclippp.files.images import LabelArray, read_panoptic_ids
+from maskclippp.records import Record, Segment
 from maskclippp.words.vocabulary import class_names_of
 
 
 class GroundTruth:
-    """Records and metadata of a dataset; nothing is read before it is asked for."""
+    """Metadata of a dataset, and the annotation that its records name; files are read on demand.
+
+    Records may come from the dataset or from its evaluation mapper. A record that lacks the
+    requested annotation raises InputError.
+    """
 
     def __init__(self, dataset_name: str) -> None:
         self.dataset_name = dataset_name
@@ -26,7 +30,7 @@ class GroundTruth:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """All classes in contiguous order, synonyms included ("person, child")."""
+        """All K classes in contiguous order, with their synonyms ("person, child")."""
         return class_names_of(self.metadata)
 
     @property
@@ -35,17 +39,29 @@ class GroundTruth:
         return len(self.class_names)
 
     @cached_property
+    def thing_ids(self) -> dict[int, int]:
+        """The dataset's own category id of every contiguous class that is a thing."""
+        mapping = self.metadata.thing_dataset_id_to_contiguous_id
+        return {contiguous: identity for identity, contiguous in mapping.items()}
+
+    @cached_property
+    def thing_names(self) -> dict[int, str]:
+        """Names, with synonyms, of the things by the dataset's own category id."""
+        ids = [identity for _, identity in sorted(self.thing_ids.items())]
+        return dict(zip(ids, self.metadata.thing_classes, strict=True))
+
+    @cached_property
     def ignore_label(self) -> int:
-        """The label of pixels that count for nothing."""
+        """The label of pixels that are not evaluated."""
         label = self.metadata.get("ignore_label", None)
         if label is None:
             raise InputError(f"dataset {self.dataset_name} has no ignore_label in its metadata")
         return int(label)
 
     def annotation_file(self, key: str, switch: str) -> str:
-        """The file that the metadata name under ``key``.
+        """The file under ``key`` of the metadata.
 
-        A ValueError says that there is none, and which config ``switch`` asked for it.
+        Without it, an InputError names the config ``switch`` that needs the file.
         """
         file: str | None = self.metadata.get(key, None)
         if file is None:
@@ -54,37 +70,28 @@ class GroundTruth:
             )
         return file
 
-    def record(self, file_name: str) -> Mapping[str, Any]:
-        """The dataset's record of an image; a KeyError names image and dataset."""
-        if file_name not in self._records:
-            raise KeyError(f"image {file_name} is not in dataset {self.dataset_name}")
-        return self._records[file_name]
-
-    def segments_info(self, file_name: str) -> Sequence[Mapping[str, Any]]:
+    def segments_info(self, record: Record) -> Sequence[Segment]:
         """Panoptic segments of an image, with contiguous ``category_id``, in file order."""
-        record = self.record(file_name)
         if "segments_info" not in record:
-            raise InputError(
-                f"image {file_name} of dataset {self.dataset_name} has no panoptic annotation"
-            )
-        segments: Sequence[Mapping[str, Any]] = record["segments_info"]
-        return segments
+            raise self._no_panoptic_annotation(record)
+        return record["segments_info"]
 
-    def panoptic_ids(self, file_name: str) -> LabelArray:
+    def panoptic_ids(self, record: Record) -> LabelArray:
         """Segment ids [H, W] of an image, 0 = void."""
-        record = self.record(file_name)
+        return read_panoptic_ids(self.panoptic_file(record))
+
+    def panoptic_file(self, record: Record) -> str:
+        """The panoptic map of an image."""
         if "pan_seg_file_name" not in record:
-            raise InputError(
-                f"image {file_name} of dataset {self.dataset_name} has no panoptic annotation"
-            )
-        return read_panoptic_ids(record["pan_seg_file_name"])
+            raise self._no_panoptic_annotation(record)
+        return record["pan_seg_file_name"]
 
-    def semantic_labels(self, file_name: str) -> SemanticLabels:
-        """Class ids [H, W] of an image, ignored pixels as ``num_classes``, and their file.
+    def semantic_labels(self, record: Record) -> SemanticLabels:
+        """Class ids [H, W] of an image, with ignored pixels as ``num_classes``, and their file.
 
-        A ValueError names the file, the first value that is no class, and the allowed range.
+        An InputError names the file, the first value that is not a class, and the valid range.
         """
-        semantic = read_semantic_labels(self.record(file_name), self.ignore_label)
+        semantic = read_semantic_labels(record, self.ignore_label)
         check_label_range(
             semantic,
             num_classes=self.num_classes,
@@ -96,6 +103,8 @@ class GroundTruth:
             labels=np.where(ignored, np.int32(self.num_classes), semantic.labels)
         )
 
-    @cached_property
-    def _records(self) -> dict[str, Mapping[str, Any]]:
-        return {record["file_name"]: record for record in DatasetCatalog.get(self.dataset_name)}
+    def _no_panoptic_annotation(self, record: Record) -> InputError:
+        return InputError(
+            f"image {record.get('file_name')} of dataset {self.dataset_name} has no panoptic "
+            "annotation: its record lacks pan_seg_file_name or segments_info"
+        )

@@ -2,65 +2,62 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
-
-from detectron2.utils import comm
+from typing import Any, NamedTuple, Protocol
 
 from maskclippp.errors import InputError
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.files.images import read_json
-from maskclippp.masks import run_length
+from maskclippp.masks.run_length import area, box, encode_mask
+from maskclippp.records import Record
 
 SWITCH = "MODEL.MASK_FORMER.TEST.INSTANCE_ON"
-_IMAGE_KEYS = ("id", "height", "width")
+
+
+class ImageTruth(NamedTuple):
+    """An image and, unless they are all in one file, its annotations in COCO's form."""
+
+    image_id: int | str
+    height: int
+    width: int
+    annotations: Sequence[Mapping[str, Any]] = ()
 
 
 class InstanceTruth(Protocol):
-    """What the instance evaluators ask for."""
+    """Where the instance evaluators take the ground truth from."""
 
     @property
     def source(self) -> str:
         """The file that errors name."""
 
     def check(self) -> None:
-        """Raise what is wrong with the annotation, before the model runs."""
+        """Raise InputError for a broken annotation file; called before the model runs."""
 
-    def add(self, image: Mapping[str, Any]) -> tuple[int, int]:
-        """Take in an image that was predicted; its (height, width)."""
+    def of_image(self, record: Record) -> ImageTruth:
+        """The ground truth of an image that was predicted; may run in several threads."""
 
-    def gather(self) -> dict[str, Any] | None:
-        """``images``, ``annotations``, ``categories`` on the main process. All must call it."""
-
-    def clear(self) -> None:
-        """Forget the images taken in."""
+    def content(self, images: Sequence[ImageTruth]) -> Mapping[str, Any]:
+        """``images``, ``annotations``, ``categories``, given all images that were predicted."""
 
 
 class JsonInstances:
-    """The dataset's instance JSON; every image of it counts, predicted or not.
+    """The dataset's instance JSON; every image in it counts, predicted or not.
 
     Args:
-        annotation_keys: what every annotation needs beside its image and category.
-        image_keys: what every image needs beside id and size.
-        category_keys: what every category needs beside id and name.
+        keys: required keys of ``images``, ``annotations`` and ``categories``, besides ids, names
+            and sizes.
     """
 
-    def __init__(
-        self,
-        truth: GroundTruth,
-        annotation_keys: Sequence[str],
-        image_keys: Sequence[str] = (),
-        category_keys: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, truth: GroundTruth, keys: Mapping[str, Sequence[str]]) -> None:
         self._truth = truth
         self._required_keys = {
-            "images": (*_IMAGE_KEYS, *image_keys),
-            "annotations": ("image_id", "category_id", *annotation_keys),
-            "categories": ("id", "name", *category_keys),
+            "images": ("id", "height", "width", *keys["images"]),
+            "annotations": ("image_id", "category_id", *keys["annotations"]),
+            "categories": ("id", "name", *keys["categories"]),
         }
 
     @property
     def source(self) -> str:
-        """The JSON file; a ValueError if the dataset has none."""
+        """The JSON file; an InputError if the dataset has none."""
         return self._truth.annotation_file("json_file", SWITCH)
 
     def check(self) -> None:
@@ -75,32 +72,28 @@ class JsonInstances:
                 + (f"; not registered: {', '.join(absent[:5])}" if absent else "")
             )
 
-    def add(self, image: Mapping[str, Any]) -> tuple[int, int]:
-        """The image's size; a ValueError if the annotation does not know it."""
-        size = self._sizes.get(image.get("image_id"))
-        if size is None:
+    def of_image(self, record: Record) -> ImageTruth:
+        """The image's size; an InputError if it is not in the file."""
+        image_id = record.get("image_id")
+        if image_id is None or image_id not in self._sizes:
             raise InputError(
-                f"image {image['file_name']} has image_id {image.get('image_id')!r}, which is no "
-                f"image of {self.source}: records and annotation belong to different datasets"
+                f"image {record['file_name']} has image_id {image_id!r}, which is not an image of "
+                f"{self.source}: records and annotation belong to different datasets"
             )
-        return size
+        return ImageTruth(image_id, *self._sizes[image_id])
 
-    def gather(self) -> dict[str, Any] | None:
+    def content(self, _images: Sequence[ImageTruth]) -> Mapping[str, Any]:
         """The whole file."""
-        return self._content if comm.is_main_process() else None
-
-    def clear(self) -> None:
-        """The file stays."""
+        return self._content
 
     @cached_property
     def _content(self) -> dict[str, Any]:
-        content = read_json(
+        return read_json(
             self.source,
             self._required_keys,
             f"the instance annotation of dataset {self._truth.dataset_name}, because {SWITCH} is "
             "set",
         )
-        return numbered(content)
 
     @cached_property
     def _sizes(self) -> dict[Any, tuple[int, int]]:
@@ -108,81 +101,49 @@ class JsonInstances:
 
 
 class PanopticThings:
-    """The things of the panoptic annotation, read image by image as they are predicted.
+    """The things of the panoptic annotation of every image that is predicted.
 
     For datasets that have no instance JSON, such as Mapillary Vistas.
     """
 
     def __init__(self, truth: GroundTruth) -> None:
         self._truth = truth
-        self.clear()
 
     @property
     def source(self) -> str:
-        """The panoptic JSON; a ValueError if the dataset has none."""
+        """The panoptic JSON; an InputError if the dataset has none."""
         return self._truth.annotation_file("panoptic_json", SWITCH)
 
     def check(self) -> None:
-        """A ValueError if the dataset has no panoptic annotation either."""
+        """An InputError if the dataset has no panoptic annotation either."""
         _ = self.source
 
-    def add(self, image: Mapping[str, Any]) -> tuple[int, int]:
-        """Encode the image's things; its size."""
-        ids = self._truth.panoptic_ids(image["file_name"])
-        height, width = ids.shape
-        self._images.append({"id": image["image_id"], "height": height, "width": width})
-        for segment in self._truth.segments_info(image["file_name"]):
-            category = self._dataset_ids.get(int(segment["category_id"]))
+    def of_image(self, record: Record) -> ImageTruth:
+        """The size and the things of an image."""
+        ids, annotations = self._truth.panoptic_ids(record), []
+        for segment in self._truth.segments_info(record):
+            category = self._truth.thing_ids.get(int(segment["category_id"]))
             if category is not None:
-                code = run_length.encode_mask(ids == segment["id"])
-                self._annotations.append(
+                code = encode_mask(ids == segment["id"])
+                annotations.append(
                     {
-                        "image_id": image["image_id"],
+                        "image_id": record["image_id"],
                         "category_id": category,
                         "segmentation": code,
-                        "bbox": run_length.box(code),
-                        "area": run_length.area(code),
+                        "bbox": box(code),
+                        "area": area(code),
                         "iscrowd": int(segment.get("iscrowd", 0)),
                     }
                 )
-        return height, width
+        height, width = ids.shape
+        return ImageTruth(record["image_id"], height, width, annotations)
 
-    def gather(self) -> dict[str, Any] | None:
-        """The predicted images of all processes with their things."""
-        gathered = comm.gather((self._images, self._annotations))
-        if not comm.is_main_process():
-            return None
-        names = self._truth.metadata.thing_classes
-        ids = sorted(self._dataset_ids.items())
-        return numbered(
-            {
-                "images": [image for images, _ in gathered for image in images],
-                "annotations": [a for _, annotations in gathered for a in annotations],
-                "categories": [
-                    {"id": identity, "name": name}
-                    for (_, identity), name in zip(ids, names, strict=True)
-                ],
-            }
-        )
-
-    def clear(self) -> None:
-        """Forget the images taken in."""
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-
-    @cached_property
-    def _dataset_ids(self) -> dict[int, int]:
-        mapping = self._truth.metadata.thing_dataset_id_to_contiguous_id
-        return {contiguous: identity for identity, contiguous in mapping.items()}
-
-
-def numbered(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with annotations numbered from 1, and crowd if they say nothing else: no.
-
-    COCO's evaluation takes id 0 for "unmatched" and merges equal ids; the ids mean nothing else.
-    """
-    for number, annotation in enumerate(content["annotations"], start=1):
-        annotation["id"] = number
-        annotation.setdefault("iscrowd", 0)
-    content.setdefault("info", {})
-    return content
+    def content(self, images: Sequence[ImageTruth]) -> Mapping[str, Any]:
+        """The predicted images with their things."""
+        return {
+            "images": [{"id": i.image_id, "height": i.height, "width": i.width} for i in images],
+            "annotations": [annotation for image in images for annotation in image.annotations],
+            "categories": [
+                {"id": identity, "name": name} for identity, name in self._truth.thing_names.items()
+            ],
+        }

@@ -1,47 +1,52 @@
-"""Mask accuracy: how often a model that is given the true masks names their classes."""
+"""Mask accuracy: how often a model that is given the ground-truth masks names their classes."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.errors import InputError
+from maskclippp.evaluation.base import ImageEvaluator, required
+from maskclippp.evaluation.confusion import CountMatrix
 from maskclippp.evaluation.confusion_pairs import confusion_pairs
 from maskclippp.evaluation.ground_truth import GroundTruth
-from maskclippp.evaluation.model_outputs import required
-from maskclippp.evaluation.picture_sheet import (
-    PictureSheet,
-    ScoredImage,
-    SmallMap,
-    every_nth,
-    shrink,
-)
-from maskclippp.evaluation.result_files import write_results
-from maskclippp.evaluation.seen_classes import SeenClasses, class_means
+from maskclippp.evaluation.picture_sheet import ScoredImage, SmallMap, every_nth, shrink
+from maskclippp.evaluation.run_words import NO_WORDS, RunWords, class_means
 from maskclippp.files.images import LabelArray
+from maskclippp.records import ImageResult, Record
 
 CONVENTION = (
     "Every ground-truth mask counts once, whatever its size; accuracy per class, then the mean "
     "over the classes that have masks."
 )
 
+Classes = npt.NDArray[np.int64]
 
-class MaskAccuracyEvaluator(DatasetEvaluator):
+
+class _TrueMasks(NamedTuple):
+    map: LabelArray  # mask ids [H, W]; of a panoptic dataset it is read for pictures only
+    ids: list[int]
+    classes: Classes
+
+
+class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes]]):
     """Counts correctly classified ground-truth masks.
 
     Outputs hold ``mask_cls``: one class per mask. The masks of an image are its distinct semantic
-    labels, ascending, or with ``panoptic`` its segments in file order, crowd included. Images
-    without predictions or without ground-truth masks are skipped. ``evaluate`` returns
-    ``{"mask_acc": {metric: percentage}}`` on the main process and None on others; with an output
-    folder it also writes them, tables per class and of confused classes, and a sheet of the best
-    and worst images.
+    labels in ascending order, or with ``panoptic`` its segments in file order, crowd included.
+    Images without predictions or without ground-truth masks are skipped. Results are under
+    ``mask_acc``. With an output folder it also writes them, tables per class and of confused
+    classes, and a sheet of the best and worst images.
     """
+
+    switch = "MODEL.MASKCLIPPP.TEST.MASK_ACC"
+    convention = CONVENTION
+    sheet_of = ("mask_acc", "mask accuracy")
 
     def __init__(
         self,
@@ -49,63 +54,46 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
         output_folder: str | Path | None = None,
         *,
         panoptic: bool = False,
+        words: RunWords = NO_WORDS,
+        threads: int = 0,
     ) -> None:
-        self._truth = ground_truth
-        self._folder = None if output_folder is None else Path(output_folder)
+        super().__init__(ground_truth, output_folder, words=words, threads=threads)
         self._panoptic = panoptic
-        self._seen = SeenClasses()
-        self.reset()
 
-    def reset(self) -> None:
+    def _predicted(self, record: Record, output: ImageResult) -> Classes:
+        classes = required(output, "mask_cls", record, self.switch)
+        return torch.as_tensor(classes).cpu().numpy().astype(np.int64)
+
+    def _score(
+        self, record: Record, prediction: Classes
+    ) -> tuple[tuple[Classes, Classes], ScoredImage | None]:
+        """The predicted and the true class of every mask, and a picture."""
+        masks = self._true_masks(record)
+        if not len(prediction) or not len(masks.classes):
+            return (prediction[:0], masks.classes[:0]), None
+        self._check(prediction, len(masks.classes), record["file_name"])
+        picture = None
+        if self._folder is not None:
+            picture = ScoredImage(
+                score=100 * float((prediction == masks.classes).mean()),
+                file_name=record["file_name"],
+                truth=self._paint(masks, masks.classes),
+                prediction=self._paint(masks, prediction),
+            )
+        return (prediction, masks.classes), picture
+
+    def _add(self, score: tuple[Classes, Classes]) -> None:
+        np.add.at(self._confusion, score, 1)
+
+    def _clear_sums(self) -> None:
         size = self._truth.num_classes
         self._confusion = np.zeros((size, size), dtype=np.int64)
-        self._sheet = PictureSheet()
-        self._seen.reset()
 
-    def process(
-        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Count one batch; a ValueError names the image when the numbers of masks differ."""
-        for image, output in zip(inputs, outputs, strict=True):
-            classes = required(
-                output, "mask_cls", image["file_name"], "MODEL.MASKCLIPPP.TEST.MASK_ACC"
-            )
-            predicted = torch.as_tensor(classes).cpu().numpy().astype(np.int64)
-            labels, truth, ids = self._true_masks(image["file_name"])
-            self._seen.update(output)
-            if not len(predicted) or not len(truth):
-                continue
-            if len(predicted) != len(truth):
-                raise InputError(
-                    f"{image['file_name']}: {len(predicted)} predicted classes for {len(truth)} "
-                    "ground-truth masks; mask accuracy needs MODEL.MASKCLIPPP.SEGMENTOR.NAME "
-                    "GTSegmentor or PanGTSegmentor"
-                )
-            if predicted.min() < 0 or predicted.max() >= self._truth.num_classes:
-                raise InputError(
-                    f"{image['file_name']}: predicted classes {predicted.min()}..{predicted.max()},"
-                    f" expected 0..{self._truth.num_classes - 1}"
-                )
-            np.add.at(self._confusion, (predicted, np.array(truth)), 1)
-            if self._folder is not None:
-                self._sheet.offer(
-                    ScoredImage(
-                        score=100 * float((predicted == truth).mean()),
-                        file_name=image["file_name"],
-                        truth=self._paint(labels, ids, truth),
-                        prediction=self._paint(labels, ids, predicted.tolist()),
-                    )
-                )
+    def _sums(self) -> CountMatrix:
+        return self._confusion
 
-    def evaluate(self) -> dict[str, Any] | None:
-        if self._folder is not None:
-            sheet = self._folder / "mask_acc_pictures.png"
-            self._sheet.write(sheet, self._truth.class_names, "mask accuracy of the image")
-        confusions = comm.gather(self._confusion)
-        seen = self._seen.gather()
-        if not comm.is_main_process():
-            return None
-        confusion = np.sum(confusions, axis=0)
+    def _results(self, gathered: Sequence[CountMatrix]) -> dict[str, Any]:
+        confusion, seen = np.sum(gathered, axis=0), self._words.seen
         masks = confusion.sum(axis=0)
         with np.errstate(invalid="ignore"):
             accuracy = confusion.diagonal() / masks
@@ -113,44 +101,48 @@ class MaskAccuracyEvaluator(DatasetEvaluator):
         metrics = class_means("mMaskAcc", accuracy, seen)
         metrics.update((f"MaskAcc-{name}", float(accuracy[i])) for i, name in enumerate(names))
         metrics = OrderedDict((name, 100 * value) for name, value in metrics.items())
-        if self._folder is not None:
-            per_class = [
-                {
-                    "class": name,
-                    "seen": None if seen is None else bool(seen[i]),
-                    "MaskAcc": 100 * float(accuracy[i]),
-                    "masks": int(masks[i]),
-                }
-                for i, name in enumerate(names)
-            ]
-            write_results(
-                self._folder,
-                task="mask_acc",
-                dataset_name=self._truth.dataset_name,
-                convention=CONVENTION,
-                metrics=metrics,
-                per_class=per_class,
-                confusion_pairs=confusion_pairs(confusion, names),
-            )
+        per_class = [
+            {
+                "class": name,
+                "seen": None if seen is None else bool(seen[i]),
+                "MaskAcc": 100 * float(accuracy[i]),
+                "masks": int(masks[i]),
+            }
+            for i, name in enumerate(names)
+        ]
+        self._write("mask_acc", metrics, per_class, confusion_pairs(confusion, names))
         return OrderedDict(mask_acc=metrics)
 
-    def _true_masks(self, file_name: str) -> tuple[LabelArray, list[int], list[int]]:
-        """A map [H, W] of mask ids, and of every mask its class and its id.
-
-        The map of a panoptic dataset is only read for pictures.
-        """
+    def _true_masks(self, record: Record) -> _TrueMasks:
         if not self._panoptic:
-            labels = self._truth.semantic_labels(file_name).labels
+            labels = self._truth.semantic_labels(record).labels
             counts = np.bincount(labels.ravel())[: self._truth.num_classes]
-            classes = np.flatnonzero(counts).tolist()
-            return labels, classes, classes
-        segments = self._truth.segments_info(file_name)
+            classes = np.flatnonzero(counts)
+            return _TrueMasks(labels, classes.tolist(), classes)
+        segments = self._truth.segments_info(record)
         ids = np.zeros((1, 1), np.int32)
         if self._folder is not None:
-            ids = self._truth.panoptic_ids(file_name)
-        return ids, [int(s["category_id"]) for s in segments], [int(s["id"]) for s in segments]
+            ids = self._truth.panoptic_ids(record)
+        classes = np.array([segment["category_id"] for segment in segments], dtype=np.int64)
+        return _TrueMasks(ids, [int(segment["id"]) for segment in segments], classes)
 
-    def _paint(self, labels: LabelArray, ids: list[int], classes: list[int]) -> SmallMap:
-        """A small map in which every mask has the class given for it; bare where there is none."""
-        masks = [{"id": i, "category_id": c} for i, c in zip(ids, classes, strict=True)]
-        return shrink(semantic_from_panoptic(every_nth(labels), masks, self._truth.num_classes))
+    def _check(self, prediction: Classes, masks: int, file_name: str) -> None:
+        if len(prediction) != masks:
+            raise InputError(
+                f"{file_name}: {len(prediction)} predicted classes for {masks} ground-truth masks; "
+                "mask accuracy needs MODEL.MASKCLIPPP.SEGMENTOR.NAME GTSegmentor or PanGTSegmentor"
+            )
+        if prediction.min() < 0 or prediction.max() >= self._truth.num_classes:
+            raise InputError(
+                f"{file_name}: predicted classes {prediction.min()}..{prediction.max()}, expected "
+                f"0..{self._truth.num_classes - 1}"
+            )
+
+    def _paint(self, masks: _TrueMasks, classes: Classes) -> SmallMap:
+        """A small map in which every mask has the class given for it; elsewhere it is bare."""
+        painted = [
+            {"id": i, "category_id": c} for i, c in zip(masks.ids, classes.tolist(), strict=True)
+        ]
+        return shrink(
+            semantic_from_panoptic(every_nth(masks.map), painted, self._truth.num_classes)
+        )

@@ -1,4 +1,4 @@
-"""Panoptic quality of a model's outputs on a dataset in COCO's panoptic format."""
+"""Panoptic quality of a model's results on a dataset in COCO's panoptic format."""
 
 import logging
 from collections import OrderedDict
@@ -10,32 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 
 from maskclippp.data.panoptic import category_id_shift, check_segments
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.errors import InputError
-from maskclippp.evaluation.ground_truth import GroundTruth
-from maskclippp.evaluation.model_outputs import required
+from maskclippp.evaluation.base import ImageEvaluator, check_prediction_size, required
 from maskclippp.evaluation.panoptic_quality import (
     ImageCounts,
     count_image,
     panoptic_quality,
     sum_counts,
 )
-from maskclippp.evaluation.picture_sheet import (
-    PictureSheet,
-    ScoredImage,
-    SmallMap,
-    every_nth,
-    shrink,
-)
-from maskclippp.evaluation.result_files import write_results
-from maskclippp.evaluation.seen_classes import SeenClasses, class_means
-from maskclippp.evaluation.workers import ImageWork
+from maskclippp.evaluation.picture_sheet import ScoredImage, SmallMap, every_nth, shrink
+from maskclippp.evaluation.run_words import class_means
 from maskclippp.files.atomic import write_json
-from maskclippp.files.images import LabelArray, check_same_size, read_json, read_panoptic_ids
+from maskclippp.files.images import LabelArray, read_json
+from maskclippp.records import ImageResult, Record
 
 CONVENTION = (
     "COCO panoptic quality: matches have IoU > 0.5; void pixels leave the union; predictions "
@@ -43,186 +33,173 @@ CONVENTION = (
     "that have any true or predicted segment."
 )
 _LOGGER = logging.getLogger(__name__)
-_SWITCH = "MODEL.MASK_FORMER.TEST.PANOPTIC_ON"
 _REQUIRED_KEYS = {
     "annotations": ("image_id", "file_name", "segments_info"),
     "categories": ("id", "name", "isthing"),
 }
 
 
-class _CountedImage(NamedTuple):
-    prediction: dict[str, Any]  # entry of predictions.json
+class _Prediction(NamedTuple):
+    ids: LabelArray  # [H, W]
+    entry: dict[str, Any]  # of predictions.json
+
+
+class _Counted(NamedTuple):
+    entry: dict[str, Any]
     counts: ImageCounts
-    picture: ScoredImage | None
 
 
-class PanopticEvaluator(DatasetEvaluator):
+class _Sums(NamedTuple):
+    images: dict[Any, _Counted]  # by image_id
+    surplus: list[str]  # predicted images that have no annotation
+
+
+class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted]):
     """Compares ``panoptic_seg`` outputs with the panoptic JSON and PNGs of a dataset.
 
     An output holds ``panoptic_seg``: (id map [H, W], segments). Segments have ``id``,
     ``category_id`` and ``isthing``; ids are contiguous and mapped to dataset ids through the thing
-    map (``isthing`` True) or the stuff map; without ``isthing`` they are dataset ids already. When
+    map (``isthing`` True) or the stuff map; without ``isthing`` they are dataset ids already. If
     the list is None, the map holds ``category * label_divisor + instance``, -1 = void.
 
-    Images are matched as they come, so memory does not grow with the maps. ``evaluate`` returns
-    ``{"panoptic_seg": {metric: percentage}}`` on the main process and None on others, and raises
-    ValueError when an image of the dataset was not predicted. Outputs that carry
-    ``category_overlapping_mask`` add PQ(S) and PQ(U), over seen and unseen categories.
-
-    Args:
-        threads: images are matched beside the model in so many threads; the numbers do not depend
-            on it, but errors of an image then come with a later one, or from ``evaluate``.
+    Images are matched as they come, so memory does not grow with the maps. Results are under
+    ``panoptic_seg``; an image of the dataset without a prediction is an InputError. Seen classes
+    among ``words`` add PQ(S) and PQ(U).
     """
 
-    def __init__(
-        self,
-        ground_truth: GroundTruth,
-        output_folder: str | Path | None = None,
-        *,
-        threads: int = 0,
-    ) -> None:
-        self._truth = ground_truth
-        self._folder = None if output_folder is None else Path(output_folder)
-        self._work = ImageWork(self._add, threads)
-        self._seen = SeenClasses()
-        self._clear()
+    switch = "MODEL.MASK_FORMER.TEST.PANOPTIC_ON"
+    convention = CONVENTION
+    sheet_of = ("panoptic_seg", "PQ")
 
     def reset(self) -> None:
-        """Start anew; errors of the annotation file come here, before the model has run."""
-        self._clear()
+        """Start over; errors in the annotation file surface here, before the model has run."""
+        super().reset()
         _ = self._content
 
-    def _clear(self) -> None:
-        self._work.clear()
-        self._sheet = PictureSheet()
-        self._seen.reset()
-        self._surplus: list[str] = []
-        self._counts: dict[Any, ImageCounts] = {}
-        self._predictions: dict[Any, dict[str, Any]] = {}
+    def _predicted(self, record: Record, output: ImageResult) -> _Prediction | None:
+        panoptic, segments = required(output, "panoptic_seg", record, self.switch)
+        file_name, image_id = record["file_name"], record.get("image_id")
+        if image_id not in self._annotations:
+            self._surplus.append(file_name)
+            return None
+        ids, converted = self._convert(panoptic, segments, file_name)
+        stem = Path(file_name).stem
+        entry = {"image_id": image_id, "file_name": f"{stem}.png", "segments_info": converted}
+        return _Prediction(ids, entry)
 
-    def process(
-        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Match the segments of one batch; errors name the image."""
-        for image, output in zip(inputs, outputs, strict=True):
-            self._seen.update(output)
-            image_id = image.get("image_id")
-            panoptic, listed = required(output, "panoptic_seg", image["file_name"], _SWITCH)
-            if image_id not in self._annotations:
-                self._surplus.append(image["file_name"])
-                continue
-            annotation = self._annotations[image_id]
-            ids, segments = self._convert(panoptic, listed, image["file_name"])
-            prediction = {
-                "image_id": image_id,
-                "file_name": f"{Path(image['file_name']).stem}.png",
-                "segments_info": segments,
-            }
-            self._work.submit(self._count, image["file_name"], ids, prediction, annotation)
-
-    def _count(
-        self,
-        file_name: str,
-        ids: LabelArray,
-        prediction: dict[str, Any],
-        annotation: Mapping[str, Any],
-    ) -> _CountedImage:
-        """Match the segments of one prediction [H, W] with the annotated ones."""
-        segments = prediction["segments_info"]
-        truth_file = Path(self._truth.metadata.panoptic_root) / annotation["file_name"]
-        truth_ids = read_panoptic_ids(truth_file)
-        check_same_size(ids.shape, f"prediction for {file_name}", truth_ids.shape, truth_file)
+    def _score(
+        self, record: Record, prediction: _Prediction
+    ) -> tuple[_Counted, ScoredImage | None]:
+        ids, entry = prediction
+        segments = entry["segments_info"]
+        true_segments = self._annotations[entry["image_id"]]["segments_info"]
+        truth_file = self._truth.panoptic_file(record)
+        truth_ids = self._truth.panoptic_ids(record)
+        check_prediction_size(ids.shape, record, truth_ids.shape, truth_file)
         categories = {segment["id"]: segment["category_id"] for segment in segments}
         try:
-            counts = count_image(ids, categories, truth_ids, annotation["segments_info"])
-        except ValueError as error:
-            raise InputError(f"panoptic prediction for {file_name}: {error}") from error
-        picture = None
+            counts = count_image(ids, categories, truth_ids, true_segments)
+        except InputError as error:
+            raise InputError(f"panoptic prediction for {record['file_name']}: {error}") from error
+        if self._folder is None:
+            return _Counted(entry, counts), None
+        picture = ScoredImage(
+            score=panoptic_quality(counts, dict.fromkeys(counts, False))["PQ"],
+            file_name=record["file_name"],
+            truth=self._class_map(truth_ids, true_segments),
+            prediction=self._class_map(ids, segments),
+        )
+        return _Counted(entry, counts), picture
+
+    def _add(self, score: _Counted) -> None:
+        self._images[score.entry["image_id"]] = score
+
+    def _clear_sums(self) -> None:
+        self._images: dict[Any, _Counted] = {}
+        self._surplus: list[str] = []
+
+    def _sums(self) -> _Sums:
+        return _Sums(self._images, self._surplus)
+
+    def _results(self, gathered: Sequence[_Sums]) -> dict[str, Any]:
+        images = {i: counted for part in gathered for i, counted in part.images.items()}
+        self._check_complete(images, [file for part in gathered for file in part.surplus])
+        # Summed in the order of the dataset: the number of processes does not affect the result.
+        counts = sum_counts(images[image_id].counts for image_id in self._annotations)
+        is_thing = {i: bool(category["isthing"]) for i, category in self._categories.items()}
+        metrics = panoptic_quality(counts, is_thing)
+        means = class_means("PQ", self._quality_per_class(counts), self._words.seen)
+        # PQ itself is the mean over the categories of the JSON, even those not registered.
+        metrics.update((name, means[name]) for name in ("PQ(S)", "PQ(U)") if name in means)
         if self._folder is not None:
-            is_thing = dict.fromkeys(counts, False)
-            picture = ScoredImage(
-                score=panoptic_quality(counts, is_thing)["PQ"],
-                file_name=file_name,
-                truth=self._class_map(truth_ids, annotation["segments_info"]),
-                prediction=self._class_map(ids, segments),
-            )
-        return _CountedImage(prediction, counts, picture)
+            self._write("panoptic_seg", metrics, self._per_category(counts))
+            entries = [images[image_id].entry for image_id in self._annotations]
+            write_json(self._folder / "predictions.json", {**self._content, "annotations": entries})
+        return OrderedDict(panoptic_seg=metrics)
 
-    def _add(self, image: _CountedImage) -> None:
-        image_id = image.prediction["image_id"]
-        self._counts[image_id] = image.counts
-        self._predictions[image_id] = image.prediction
-        if image.picture is not None:
-            self._sheet.offer(image.picture)
-
-    def _class_map(self, ids: LabelArray, segments: Sequence[Mapping[str, Any]]) -> SmallMap:
-        """Contiguous classes of a shrunk map of segments with dataset ids; bare where void."""
-        bare = self._truth.num_classes
-        classes = [
-            {"id": s["id"], "category_id": self._contiguous_ids.get(s["category_id"], bare)}
-            for s in segments
-        ]
-        small = every_nth(ids)
-        return shrink(semantic_from_panoptic(small, classes, bare))
-
-    def evaluate(self) -> dict[str, Any] | None:
-        self._work.finish()
-        if self._folder is not None:
-            sheet = self._folder / "panoptic_seg_pictures.png"
-            self._sheet.write(sheet, self._truth.class_names, "PQ of the image")
-        seen = self._seen.gather()
-        gathered = comm.gather((self._counts, self._predictions))
-        surplus = [file for files in comm.gather(self._surplus) for file in files]
-        if not comm.is_main_process():
-            return None
+    def _check_complete(self, images: Mapping[Any, Any], surplus: Sequence[str]) -> None:
+        """Warn about images without annotation; raise InputError for images without prediction."""
         if surplus:
             _LOGGER.warning(
-                "%d predicted images, the first of them %s, have no annotation in %s: they count "
-                "nowhere",
+                "%d predicted images, the first of them %s, have no annotation in %s and are not "
+                "counted",
                 len(surplus),
                 surplus[0],
                 self._json_file,
             )
-        counts_of = {image: c for counts, _ in gathered for image, c in counts.items()}
-        missing = [str(image_id) for image_id in self._annotations if image_id not in counts_of]
+        missing = [str(image_id) for image_id in self._annotations if image_id not in images]
         if missing:
             raise InputError(
                 f"{len(missing)} images of dataset {self._truth.dataset_name} have no panoptic "
                 f"prediction, the first with image_id {', '.join(missing[:10])}; they are listed "
                 f"in {self._json_file}"
             )
-        # Summed in the order of the dataset, so that the number of processes changes nothing.
-        counts = sum_counts(counts_of[image_id] for image_id in self._annotations)
-        is_thing = {i: bool(category["isthing"]) for i, category in self._categories.items()}
-        metrics = panoptic_quality(counts, is_thing)
-        means = class_means("PQ", self._quality_per_class(counts), seen)
-        # PQ itself is the mean over the JSON's categories, whatever classes are registered.
-        metrics.update((name, means[name]) for name in ("PQ(S)", "PQ(U)") if name in means)
-        if self._folder is not None:
-            predictions = {i: p for _, part in gathered for i, p in part.items()}
-            self._write(self._folder, metrics, counts, predictions)
-        return OrderedDict(panoptic_seg=metrics)
 
     def _quality_per_class(self, counts: ImageCounts) -> npt.NDArray[np.float64]:
         """PQ in percent by contiguous class [K]; NaN for classes without any segment."""
         quality = np.full(self._truth.num_classes, np.nan)
-        for is_thing in (True, False):
-            for contiguous, identity in self._dataset_ids[is_thing].items():
-                if identity in counts and counts[identity].segments > 0:
-                    quality[contiguous] = 100 * counts[identity].panoptic_quality
+        for identity, contiguous in self._contiguous_ids.items():
+            if identity in counts and counts[identity].segments > 0:
+                quality[contiguous] = 100 * counts[identity].panoptic_quality
         return quality
+
+    def _per_category(self, counts: ImageCounts) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": identity,
+                "class": self._categories[identity]["name"],
+                "isthing": int(self._categories[identity]["isthing"]),
+                "PQ": 100 * n.panoptic_quality,
+                "SQ": 100 * n.segmentation_quality,
+                "RQ": 100 * n.recognition_quality,
+                "tp": n.tp,
+                "fp": n.fp,
+                "fn": n.fn,
+            }
+            for identity, n in sorted(counts.items())
+            if n.segments > 0
+        ]
+
+    def _class_map(self, ids: LabelArray, segments: Sequence[Mapping[str, Any]]) -> SmallMap:
+        """A small map of contiguous classes, from segments with dataset ids; void is bare."""
+        bare = self._truth.num_classes
+        classes = [
+            {"id": s["id"], "category_id": self._contiguous_ids.get(s["category_id"], bare)}
+            for s in segments
+        ]
+        return shrink(semantic_from_panoptic(every_nth(ids), classes, bare))
 
     @property
     def _json_file(self) -> str:
-        return self._truth.annotation_file("panoptic_json", _SWITCH)
+        return self._truth.annotation_file("panoptic_json", self.switch)
 
     @cached_property
     def _content(self) -> dict[str, Any]:
         content = read_json(
             self._json_file,
             _REQUIRED_KEYS,
-            f"the panoptic annotation of dataset {self._truth.dataset_name}, because {_SWITCH} is "
-            "set",
+            f"the panoptic annotation of dataset {self._truth.dataset_name}, because {self.switch} "
+            "is set",
         )
         for annotation in content["annotations"]:
             check_segments(annotation, self._json_file, ("id", "category_id", "area"))
@@ -241,27 +218,26 @@ class PanopticEvaluator(DatasetEvaluator):
         """The JSON's category id by contiguous class, of things (True) and stuff (False)."""
         things = self._truth.metadata.thing_dataset_id_to_contiguous_id
         stuff = self._truth.metadata.stuff_dataset_id_to_contiguous_id
-        # As the records are read: a JSON may count from 0 what is registered from 1.
+        # As in the dataset's records: a JSON may count from 0 what is registered from 1.
         shift = category_id_shift(list(self._categories), [*things, *stuff])
         return {
-            True: {number: identity - shift for identity, number in things.items()},
-            False: {number: identity - shift for identity, number in stuff.items()},
+            is_thing: {number: identity - shift for identity, number in mapping.items()}
+            for is_thing, mapping in ((True, things), (False, stuff))
         }
 
     @cached_property
     def _contiguous_ids(self) -> dict[int, int]:
-        """Contiguous classes by dataset id, of things and stuff."""
+        """Contiguous classes by the JSON's category id, of things and stuff."""
         by_kind = (self._dataset_ids[False], self._dataset_ids[True])
         return {identity: number for mapping in by_kind for number, identity in mapping.items()}
 
     def _convert(
         self, panoptic: Any, segments: Sequence[Mapping[str, Any]] | None, file_name: str
     ) -> tuple[LabelArray, list[dict[str, int]]]:
-        """The id map as int32 and the segments with ``id`` and dataset ``category_id``."""
+        """The id map as int32, and the segments with ``id`` and dataset ``category_id``."""
         ids = torch.as_tensor(panoptic).cpu().numpy().astype(np.int32)
         if segments is None:
-            divisor = self._truth.metadata.label_divisor
-            things = self._truth.metadata.thing_dataset_id_to_contiguous_id.values()
+            divisor, things = self._truth.metadata.label_divisor, self._truth.thing_ids
             values = [int(value) for value in np.unique(ids) if value != -1]
             segments = [
                 {"id": v + 1, "category_id": v // divisor, "isthing": v // divisor in things}
@@ -280,7 +256,7 @@ class PanopticEvaluator(DatasetEvaluator):
             if category not in mapping:
                 kind = "thing" if segment["isthing"] is True else "stuff"
                 raise InputError(
-                    f"panoptic prediction for {file_name}: {category} is no contiguous {kind} "
+                    f"panoptic prediction for {file_name}: {category} is not a contiguous {kind} "
                     f"class of dataset {self._truth.dataset_name}"
                 )
             category = mapping[category]
@@ -290,36 +266,3 @@ class PanopticEvaluator(DatasetEvaluator):
                 f"{self._json_file}"
             )
         return category
-
-    def _write(
-        self,
-        folder: Path,
-        metrics: Mapping[str, float],
-        counts: ImageCounts,
-        predictions: Mapping[Any, Any],
-    ) -> None:
-        per_class = [
-            {
-                "id": identity,
-                "class": self._categories[identity]["name"],
-                "isthing": int(self._categories[identity]["isthing"]),
-                "PQ": 100 * n.panoptic_quality,
-                "SQ": 100 * n.segmentation_quality,
-                "RQ": 100 * n.recognition_quality,
-                "tp": n.tp,
-                "fp": n.fp,
-                "fn": n.fn,
-            }
-            for identity, n in sorted(counts.items())
-            if n.segments > 0
-        ]
-        write_results(
-            folder,
-            task="panoptic_seg",
-            dataset_name=self._truth.dataset_name,
-            convention=CONVENTION,
-            metrics=metrics,
-            per_class=per_class,
-        )
-        annotations = [predictions[image_id] for image_id in self._annotations]
-        write_json(folder / "predictions.json", {**self._content, "annotations": annotations})

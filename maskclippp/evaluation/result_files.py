@@ -18,12 +18,13 @@ def write_results(
     metrics: Mapping[str, float],
     per_class: Sequence[Mapping[str, Any]] = (),
     confusion_pairs: Sequence[Mapping[str, Any]] = (),
+    words: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``<task>_evaluation`` as ``.json`` and ``.csv``, and two tables.
 
     These are ``<task>_per_class.csv`` and ``<task>_confusion_pairs.csv``. Values are percentages;
-    undefined ones (NaN) become null in JSON and stay empty in CSV. A table without rows is left
-    out: one of an earlier evaluation is removed.
+    undefined ones (NaN) become null in JSON and stay empty in CSV. A table without rows is not
+    written, and one of an earlier evaluation is removed. The entries of ``words`` end the JSON.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,6 +35,7 @@ def write_results(
         "unit": "percent",
         "metrics": metrics,
         "per_class": list(per_class),
+        **(words or {}),
     }
     write_json(folder / f"{task}_evaluation.json", content)
     rows = [

@@ -82,7 +82,7 @@ def test_numbered_words_name_the_values_of_label_files(entry: dict[str, Any]) ->
         assert (evaluated["sem_seg"].numpy() == expected).all()
         trained = build_train_mapper(cfg)(record)
         assert trained["instances"].gt_classes.tolist() == [0, 1]
-        truth = GroundTruth(NAME).semantic_labels(record["file_name"]).labels
+        truth = GroundTruth(NAME).semantic_labels(record).labels
         assert (truth == np.where(expected == 255, 2, expected)).all()
 
 
@@ -91,14 +91,14 @@ def test_a_value_that_is_no_class_names_file_value_and_range(entry: dict[str, An
     (record, _) = DatasetCatalog.get(NAME)
     message = r"a\.png: pixel value 0 .* 2 classes from 7 to 9, and 255 is the ignored value"
     with pytest.raises(ValueError, match=message):
-        GroundTruth(NAME).semantic_labels(record["file_name"])
+        GroundTruth(NAME).semantic_labels(record)
 
 
 def test_unnumbered_words_count_from_zero(entry: dict[str, Any]) -> None:
     register_custom_datasets([{**entry, "words": ["sky", "dog"], "ignore": 255}])
     (record, _) = DatasetCatalog.get(NAME)
     with pytest.raises(ValueError, match=r"a\.png: pixel value 7 .*allows 0\.\.1 and .* 255"):
-        GroundTruth(NAME).semantic_labels(record["file_name"])
+        GroundTruth(NAME).semantic_labels(record)
 
 
 def test_many_classes_keep_clear_of_the_ignore_label(entry: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def test_panoptic_classes_come_from_the_json(panoptic_entry: dict[str, Any]) -> 
     assert metadata.stuff_classes == [category["name"] for category in categories]
     assert len(metadata.thing_dataset_id_to_contiguous_id) == 80
     assert len(DatasetCatalog.get(NAME)) == 2
-    assert GroundTruth(NAME).semantic_labels(DatasetCatalog.get(NAME)[0]["file_name"])
+    assert GroundTruth(NAME).semantic_labels(DatasetCatalog.get(NAME)[0])
 
 
 def test_panoptic_words_may_be_given_by_category_id(

@@ -13,7 +13,7 @@ from detectron2.structures import BitMasks, Instances
 from PIL import Image
 from pycocotools import mask as mask_codec
 
-from maskclippp.evaluation import GroundTruth
+from maskclippp.evaluation import GroundTruth, RunWords
 from maskclippp.files.images import read_label_map, read_panoptic_ids
 from tests.data.real_samples import sample_root
 from tests.golden_cases import GoldenCase
@@ -91,12 +91,13 @@ class GoldenDataset:
             outputs.append({"pred_masks": torch.from_numpy(masks)})
         return outputs
 
-    def uniform_seen_mask(self, *, seen: bool) -> torch.Tensor:
+    def uniformly_seen(self, *, seen: bool) -> RunWords:
         """All classes seen, or none."""
-        return torch.full((self.ground_truth.num_classes,), seen)
+        return RunWords(np.full(self.ground_truth.num_classes, seen))
 
-    def seen_mask(self, name: str) -> torch.Tensor:
-        return torch.tensor(self.case.info["seen_masks_by_contiguous_id"][name])
+    def words(self, name: str) -> RunWords:
+        """The classes that the case records as seen under ``name``."""
+        return RunWords(np.array(self.case.info["seen_masks_by_contiguous_id"][name], dtype=bool))
 
 
 def recorded_seen_masks(found: list[GoldenCase], prefix: str) -> list[tuple[GoldenCase, str]]:

@@ -28,17 +28,17 @@ def evaluate(
     dataset: GoldenDataset, images: slice, folder: Path | None = None, threads: int = 0
 ) -> dict[str, Any]:
     """All evaluators over some of the images; {} on other ranks than the first."""
-    truth = dataset.ground_truth
-    seen = dataset.seen_mask("some_seen")
+    truth, words = dataset.ground_truth, dataset.words("some_seen")
     results: dict[str, Any] = {}
-    for evaluator, outputs in (
-        (SemanticEvaluator(truth, folder, threads=threads), dataset.semantic_outputs()),
-        (PanopticEvaluator(truth, folder, threads=threads), dataset.panoptic_outputs()),
-        (InstanceEvaluator(truth, folder, workers=threads), dataset.instance_outputs()),
-        (MaskAccuracyEvaluator(truth, folder), dataset.mask_class_outputs("sem")),
+    for kind, outputs in (
+        (SemanticEvaluator, dataset.semantic_outputs()),
+        (PanopticEvaluator, dataset.panoptic_outputs()),
+        (InstanceEvaluator, dataset.instance_outputs()),
+        (MaskAccuracyEvaluator, dataset.mask_class_outputs("sem")),
     ):
+        evaluator = kind(truth, folder, words=words, threads=threads)
         for image, output in list(zip(dataset.inputs, outputs, strict=True))[images]:
-            evaluator.process([image], [{**output, "category_overlapping_mask": seen}])
+            evaluator.process([image], [output])
         results.update(evaluator.evaluate() or {})
     return results
 

@@ -94,7 +94,7 @@ def test_class_that_is_no_thing_is_refused() -> None:
         output = dataset.instance_outputs()[0]
         output["instances"].pred_classes[:] = 10000
         evaluator = InstanceEvaluator(dataset.ground_truth)
-        with pytest.raises(ValueError, match="class 10000 is no thing"):
+        with pytest.raises(ValueError, match="class 10000 is not a thing"):
             evaluator.process(dataset.inputs[:1], [output])
 
 
@@ -143,7 +143,7 @@ def test_image_that_the_annotation_lacks_is_named() -> None:
     with registered(CASES[-1]) as dataset:
         evaluator = InstanceEvaluator(dataset.ground_truth)
         image = {**dataset.inputs[0], "image_id": 987654}
-        with pytest.raises(ValueError, match=r"image_id 987654, which is no image of .*\.json"):
+        with pytest.raises(ValueError, match=r"image_id 987654, which is not an image of .*\.json"):
             evaluator.process([image], dataset.instance_outputs()[:1])
 
 

@@ -1,6 +1,5 @@
 """Average precision by LVIS's rules, against numbers of the lvis package and by hand."""
 
-import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,7 @@ from detectron2.structures import Instances
 from pycocotools import mask as mask_codec
 
 from maskclippp.evaluation import GroundTruth, LVISEvaluator
-from maskclippp.evaluation.instance_truth import numbered
-from maskclippp.evaluation.lvis import (
-    FREQUENCIES,
-    best_per_image,
-    federated_average_precision,
-)
+from maskclippp.evaluation.average_precision import average_precision
 
 # What LVISEval of lvis 0.5.3 says of random_scenes(), in percent.
 EXPECTED = {
@@ -108,9 +102,9 @@ def as_masks(detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_numbers_equal_those_of_the_lvis_package(iou_type: str) -> None:
     truth, detections = random_scenes()
     found = as_masks(detections) if iou_type == "segm" else detections
-    table = federated_average_precision(numbered(copy.deepcopy(truth)), found, iou_type)
+    table = average_precision(truth, found, iou_type, federated=True)
     metrics: dict[str, float] = {**table.summary()}
-    for name, frequency in FREQUENCIES.items():
+    for name, frequency in LVISEvaluator.frequencies.items():
         chosen = [c["id"] for c in truth["categories"] if c["frequency"] == frequency]
         metrics[name] = table.over(chosen)
     assert metrics == pytest.approx(EXPECTED[iou_type], abs=1e-7)
@@ -120,13 +114,11 @@ def one_image(**image: Any) -> dict[str, Any]:
     """One object of class 1 in an image of which other classes are known or not."""
     known = {"neg_category_ids": [], "not_exhaustive_category_ids": [], **image}
     box = [10.0, 10.0, 50.0, 50.0]
-    return numbered(
-        {
-            "images": [{"id": 1, "height": SIZE, "width": SIZE, **known}],
-            "annotations": [{"image_id": 1, "category_id": 1, "bbox": box, "area": 2500.0}],
-            "categories": [{"id": i, "name": f"c{i}", "frequency": "f"} for i in (1, 2)],
-        }
-    )
+    return {
+        "images": [{"id": 1, "height": SIZE, "width": SIZE, **known}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": box, "area": 2500.0}],
+        "categories": [{"id": i, "name": f"c{i}", "frequency": "f"} for i in (1, 2)],
+    }
 
 
 def detection(category: int, x: float, score: float) -> dict[str, Any]:
@@ -140,14 +132,17 @@ def test_unmatched_detections_are_ignored_where_not_all_is_annotated(
 ) -> None:
     found = [detection(1, 200.0, 0.9), detection(1, 10.0, 0.8)]
     truth = one_image(not_exhaustive_category_ids=partly)
-    table = federated_average_precision(truth, found, "bbox")
+    table = average_precision(truth, found, "bbox", federated=True)
     assert table.summary()["AP"] == pytest.approx(expected)
 
 
-def test_the_best_detections_of_every_image_are_kept() -> None:
-    found = [{"image_id": i, "score": s} for i in (1, 2) for s in (0.1, 0.3, 0.2)]
-    kept = best_per_image(found, 2)
-    assert [(d["image_id"], d["score"]) for d in kept] == [(1, 0.3), (1, 0.2), (2, 0.3), (2, 0.2)]
+@pytest.mark.parametrize(("better", "expected"), [(299, 100.0), (300, 0.0)])
+def test_the_best_300_detections_of_every_image_are_kept(better: int, expected: float) -> None:
+    """Whatever their category: those of another one push the match out."""
+    others = [detection(2, 200.0, 0.9) for _ in range(better)]
+    found = [detection(1, 10.0, 0.8), *others]
+    table = average_precision(one_image(neg_category_ids=[2]), found, "bbox", federated=True)
+    assert table.over([1]) == pytest.approx(expected)
 
 
 @contextmanager

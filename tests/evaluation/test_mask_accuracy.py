@@ -39,11 +39,10 @@ def test_metrics_equal_the_published_ones(case: GoldenCase, kind: str, key: str)
 def test_seen_and_unseen_means(case: GoldenCase, name: str, kind: str, key: str) -> None:
     expected = case.info["expected"][f"{key}_{name}"]
     with registered(case) as dataset:
-        evaluator = MaskAccuracyEvaluator(dataset.ground_truth, panoptic=kind == "pan")
-        outputs = dataset.mask_class_outputs(kind)
-        for output in outputs:
-            output["category_overlapping_mask"] = dataset.seen_mask(name)
-        evaluator.process(dataset.inputs, outputs)
+        evaluator = MaskAccuracyEvaluator(
+            dataset.ground_truth, panoptic=kind == "pan", words=dataset.words(name)
+        )
+        evaluator.process(dataset.inputs, dataset.mask_class_outputs(kind))
         metrics = evaluator.evaluate()["mask_acc"]
     assert_metrics(metrics, expected, dataset.tolerance)
     assert ("mMaskAcc(S)" in metrics) == ("mMaskAcc(S)" in expected)
@@ -53,12 +52,10 @@ def test_seen_and_unseen_means(case: GoldenCase, name: str, kind: str, key: str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_uniform_mask_leaves_the_plain_metrics(case: GoldenCase, seen: bool) -> None:
     with registered(case) as dataset:
-        evaluator = MaskAccuracyEvaluator(dataset.ground_truth)
-        mask = dataset.uniform_seen_mask(seen=seen)
+        words = dataset.uniformly_seen(seen=seen)
+        evaluator = MaskAccuracyEvaluator(dataset.ground_truth, words=words)
         outputs = dataset.mask_class_outputs("sem")
-        evaluator.process(
-            dataset.inputs, [{**o, "category_overlapping_mask": mask} for o in outputs]
-        )
+        evaluator.process(dataset.inputs, outputs)
         metrics = evaluator.evaluate()["mask_acc"]
         plain = MaskAccuracyEvaluator(dataset.ground_truth)
         plain.process(dataset.inputs, outputs)

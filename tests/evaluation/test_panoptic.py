@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hotcoco.panoptic import pq_compute
+from PIL import Image
 
+from maskclippp.errors import InputError
 from maskclippp.evaluation import PanopticEvaluator
 from maskclippp.evaluation.panoptic_quality import CategoryCounts, count_image, panoptic_quality
 from tests.evaluation.golden_datasets import assert_metrics, registered
@@ -49,16 +52,15 @@ def test_seen_and_unseen_quality_are_means_over_their_classes(
     case: GoldenCase, tmp_path: Path
 ) -> None:
     with registered(case) as dataset:
-        evaluator = PanopticEvaluator(dataset.ground_truth, tmp_path)
-        seen = dataset.seen_mask("some_seen")
-        outputs = [{**o, "category_overlapping_mask": seen} for o in dataset.panoptic_outputs()]
-        evaluator.process(dataset.inputs, outputs)
+        words = dataset.words("some_seen")
+        evaluator = PanopticEvaluator(dataset.ground_truth, tmp_path, words=words)
+        evaluator.process(dataset.inputs, dataset.panoptic_outputs())
         metrics = evaluator.evaluate()["panoptic_seg"]
         positions = dataset.ground_truth.metadata.stuff_dataset_id_to_contiguous_id
     assert_metrics(metrics, dataset.expected["panoptic_seg"], dataset.tolerance)
     rows = json.loads((tmp_path / "panoptic_seg_evaluation.json").read_text())["per_class"]
     for name, wanted in (("PQ(S)", True), ("PQ(U)", False)):
-        values = [row["PQ"] for row in rows if seen[positions[row["id"]]] == wanted]
+        values = [row["PQ"] for row in rows if words.seen[positions[row["id"]]] == wanted]
         assert metrics[name] == pytest.approx(np.mean(values))
 
 
@@ -103,7 +105,7 @@ def test_class_that_is_no_thing_is_refused() -> None:
         evaluator = PanopticEvaluator(dataset.ground_truth)
         ids, segments = dataset.panoptic_outputs()[0]["panoptic_seg"]
         segments[0].update(category_id=100000, isthing=True)
-        with pytest.raises(ValueError, match="100000 is no contiguous thing"):
+        with pytest.raises(ValueError, match="100000 is not a contiguous thing"):
             evaluator.process(dataset.inputs[:1], [{"panoptic_seg": (ids, segments)}])
 
 
@@ -210,3 +212,36 @@ def test_missing_output_names_image_and_switch() -> None:
         evaluator = PanopticEvaluator(dataset.ground_truth)
         with pytest.raises(ValueError, match=r"has no panoptic_seg, only \[\].*PANOPTIC_ON"):
             evaluator.process(dataset.inputs[:1], [{}])
+
+
+def test_record_without_annotation_is_refused() -> None:
+    with registered(CASES[-1]) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth)
+        record = dataset.inputs[0]
+        del record["pan_seg_file_name"]
+        with pytest.raises(InputError, match="lacks pan_seg_file_name"):
+            evaluator.process([record], dataset.panoptic_outputs()[:1])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_numbers_equal_those_of_another_implementation(case: GoldenCase, tmp_path: Path) -> None:
+    with registered(case) as dataset:
+        evaluator = PanopticEvaluator(dataset.ground_truth, tmp_path)
+        evaluator.process(dataset.inputs, dataset.panoptic_outputs())
+        metrics = evaluator.evaluate()["panoptic_seg"]
+        metadata = dataset.ground_truth.metadata
+        for record, output in zip(dataset.inputs, dataset.panoptic_outputs(), strict=True):
+            ids = output["panoptic_seg"][0].numpy()
+            colors = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+            stem = Path(record["file_name"]).stem
+            Image.fromarray(colors.astype(np.uint8)).save(tmp_path / f"{stem}.png")
+        results = pq_compute(
+            metadata.panoptic_json,
+            tmp_path / "predictions.json",
+            metadata.panoptic_root,
+            tmp_path,
+        )
+    for group, suffix in (("All", ""), ("Things", "_th"), ("Stuff", "_st")):
+        for name in ("PQ", "SQ", "RQ"):
+            expected = 100 * results[group][name.lower()]
+            assert metrics[name + suffix] == pytest.approx(expected, abs=1e-10, nan_ok=True)

@@ -15,7 +15,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from maskclippp.evaluation import GroundTruth, SemanticEvaluator
+from maskclippp.errors import InputError
+from maskclippp.evaluation import GroundTruth, RunWords, SemanticEvaluator
+from maskclippp.words.vocabulary import Vocabulary
 from tests.evaluation.golden_datasets import assert_metrics, recorded_seen_masks, registered
 from tests.golden_cases import GoldenCase, cases
 
@@ -68,11 +70,8 @@ def test_confusion_matrix_counts_every_pixel(case: GoldenCase) -> None:
 def test_seen_and_unseen_means(case: GoldenCase, name: str) -> None:
     expected = case.info["expected"][f"sem_seg_{name}"]
     with registered(case) as dataset:
-        evaluator = SemanticEvaluator(dataset.ground_truth)
-        outputs = dataset.semantic_outputs()
-        for output in outputs:
-            output["category_overlapping_mask"] = dataset.seen_mask(name)
-        evaluator.process(dataset.inputs, outputs)
+        evaluator = SemanticEvaluator(dataset.ground_truth, words=dataset.words(name))
+        evaluator.process(dataset.inputs, dataset.semantic_outputs())
         metrics = evaluator.evaluate()["sem_seg"]
     assert_metrics(metrics, expected, dataset.tolerance)
     assert ("mIoU(S)" in metrics) == ("mIoU(S)" in expected)
@@ -82,30 +81,27 @@ def test_seen_and_unseen_means(case: GoldenCase, name: str) -> None:
 @pytest.mark.parametrize("case", PANOPTIC_CASES, ids=str)
 def test_uniform_mask_leaves_the_plain_metrics(case: GoldenCase, seen: bool) -> None:
     with registered(case) as dataset:
-        evaluator = SemanticEvaluator(dataset.ground_truth)
-        mask = dataset.uniform_seen_mask(seen=seen)
+        words = dataset.uniformly_seen(seen=seen)
+        evaluator = SemanticEvaluator(dataset.ground_truth, words=words)
         outputs = dataset.semantic_outputs()
-        evaluator.process(
-            dataset.inputs, [{**o, "category_overlapping_mask": mask} for o in outputs]
-        )
+        evaluator.process(dataset.inputs, outputs)
         metrics = evaluator.evaluate()["sem_seg"]
         plain = SemanticEvaluator(dataset.ground_truth)
         plain.process(dataset.inputs, outputs)
     np.testing.assert_equal(metrics, plain.evaluate()["sem_seg"])
 
 
-def test_reset_forgets_which_classes_were_seen() -> None:
+def test_reset_forgets_the_images_but_not_which_classes_are_seen() -> None:
     with registered(PANOPTIC_CASES[-1]) as dataset:
-        evaluator = SemanticEvaluator(dataset.ground_truth)
+        evaluator = SemanticEvaluator(dataset.ground_truth, words=dataset.words("some_seen"))
         outputs = dataset.semantic_outputs()
-        seen = dataset.seen_mask("some_seen")
-        evaluator.process(
-            dataset.inputs, [{**o, "category_overlapping_mask": seen} for o in outputs]
-        )
-        assert "mIoU(S)" in evaluator.evaluate()["sem_seg"]
-        evaluator.reset()
         evaluator.process(dataset.inputs, outputs)
-        assert "mIoU(S)" not in evaluator.evaluate()["sem_seg"]
+        first = evaluator.evaluate()["sem_seg"]
+        assert "mIoU(S)" in first
+        evaluator.reset()
+        assert not evaluator.confusion.any()
+        evaluator.process(dataset.inputs, outputs)
+        np.testing.assert_equal(evaluator.evaluate()["sem_seg"], first)
 
 
 def test_scores_and_labels_give_the_same_numbers() -> None:
@@ -145,11 +141,12 @@ def test_files_hold_the_numbers_and_the_convention(case: GoldenCase, tmp_path: P
 def test_label_out_of_range_names_file_value_and_range(value: int, tmp_path: Path) -> None:
     label_file = tmp_path / "labels.png"
     Image.fromarray(np.array([[0, 4, value, 255]], dtype=np.uint8)).save(label_file)
-    with small_dataset([{"file_name": "a.jpg", "sem_seg_file_name": str(label_file)}]) as truth:
+    record = {"file_name": "a.jpg", "sem_seg_file_name": str(label_file)}
+    with small_dataset([record]) as truth:
         evaluator = SemanticEvaluator(truth)
         output = {"sem_seg_labels": torch.zeros(1, 4, dtype=torch.int64)}
         with pytest.raises(ValueError, match=r"allows 0\.\.4 and the ignore label 255") as error:
-            evaluator.process([{"file_name": "a.jpg"}], [output])
+            evaluator.process([record], [output])
     assert str(label_file) in str(error.value)
     assert f"value {value} " in str(error.value)
 
@@ -162,7 +159,7 @@ def test_missing_label_file_is_derived_from_the_panoptic_map() -> None:
         records = [{**r, "sem_seg_file_name": "absent.png"} for r in dataset.inputs]
         with small_dataset(records, dataset.ground_truth.class_names) as truth:
             derived = SemanticEvaluator(truth)
-            derived.process(dataset.inputs, outputs)
+            derived.process(records, outputs)
         assert (derived.confusion == from_files.confusion).all()
 
 
@@ -223,3 +220,25 @@ def test_missing_output_names_image_and_switch() -> None:
         evaluator = SemanticEvaluator(dataset.ground_truth)
         with pytest.raises(ValueError, match=r"has no sem_seg_labels, only \[\].*SEMANTIC_ON"):
             evaluator.process(dataset.inputs[:1], [{}])
+
+
+def test_record_without_annotation_is_refused() -> None:
+    with registered(PANOPTIC_CASES[-1]) as dataset:
+        evaluator = SemanticEvaluator(dataset.ground_truth)
+        (output, *_) = dataset.semantic_outputs()
+        with pytest.raises(InputError, match=r"record of a\.jpg names neither"):
+            evaluator.process([{"file_name": "a.jpg"}], [output])
+
+
+def test_result_file_identifies_the_words(tmp_path: Path) -> None:
+    with registered(PANOPTIC_CASES[-1]) as dataset:
+        names = dataset.ground_truth.class_names
+        test, train = Vocabulary.from_class_names(names), Vocabulary.from_class_names(names[:2])
+        words = RunWords.from_vocabularies(test, train)
+        evaluator = SemanticEvaluator(dataset.ground_truth, tmp_path, words=words)
+        evaluator.process(dataset.inputs, dataset.semantic_outputs())
+        evaluator.evaluate()
+    content = json.loads((tmp_path / "sem_seg_evaluation.json").read_text())
+    assert content["test_vocabulary"] == test.provenance()
+    assert content["train_vocabulary"] == train.provenance()
+    assert [row["seen"] for row in content["per_class"]] == [True] * 2 + [False] * (len(names) - 2)
