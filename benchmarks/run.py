@@ -42,6 +42,7 @@ from maskclippp.clip import VisualEncoder, build_text_tower, build_visual_encode
 from maskclippp.clip.visual_encoder import FeatureShape
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
+from maskclippp.errors import exit_on_bad_input
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from maskclippp.meta_arch import MaskCLIPpp
 
@@ -278,4 +279,5 @@ def as_table(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_bad_input():
+        main()

@@ -23,6 +23,7 @@ from tabulate import tabulate
 from benchmarks.model_stages import STAGES
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
+from maskclippp.errors import exit_on_bad_input
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # A mask classifier lies one folder below its dataset, a config with a generator two.
@@ -110,4 +111,5 @@ def run_benchmark(config: Path, part: str, *options: Any) -> list[dict[str, Any]
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_bad_input():
+        main()

@@ -1,8 +1,16 @@
 """Errors that the user can fix; every message says what, where, expected, found and remedy.
 
-The command line prints the message of an :class:`InputError` and exits with status 2. Any other
-exception is a bug of ours and keeps its traceback.
+A program prints the message of an :class:`InputError` and exits with status 2. Any other exception
+is a bug of ours and keeps its traceback.
 """
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+INPUT_ERROR_STATUS = 2
 
 
 class InputError(ValueError):
@@ -36,3 +44,24 @@ class MissingPackageError(InputError, ImportError):
 
 class UnsupportedError(InputError, NotImplementedError):
     """A combination of settings that this project does not implement."""
+
+
+@contextmanager
+def exit_on_bad_input(output_dir: Path | None = None, rank: int = 0) -> Iterator[None]:
+    """Print an :class:`InputError` as one sentence on stderr and exit with status 2.
+
+    Args:
+        output_dir: the traceback of any error, bugs included, is appended to its log file.
+        rank: of this process; each rank has its own log file.
+    """
+    try:
+        yield
+    except Exception as error:
+        if output_dir is not None:
+            name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
+            with (output_dir / name).open("a") as file:
+                file.write(traceback.format_exc())
+        if not isinstance(error, InputError):
+            raise
+        sys.stderr.write(f"error: {error.sentence}\n")
+        sys.exit(INPUT_ERROR_STATUS)

@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 import maskclippp
 from maskclippp.data.shapes.captions import describe
 from maskclippp.data.shapes.scenes import SceneStyle, draw_scene
+from maskclippp.errors import exit_on_bad_input
 
 logger = logging.getLogger("pretrain_shapes_clip")
 
@@ -218,4 +219,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_bad_input():
+        main()

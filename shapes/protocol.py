@@ -79,7 +79,8 @@ def run(arguments: Sequence[str], log_file: Path, on_line: Callable[[str], None]
     """Run ``train_maskclippp.py`` with its output in a file, each line shown to ``on_line``.
 
     Raises:
-        RuntimeError: it failed; the message has the end of its output.
+        SystemExit: it refused its input; its sentence is shown, and its status kept.
+        RuntimeError: it failed otherwise; the message has the end of its output.
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(REPOSITORY / "train_maskclippp.py"), *arguments]
@@ -93,7 +94,12 @@ def run(arguments: Sequence[str], log_file: Path, on_line: Callable[[str], None]
             log.write(line)
             lines.append(line)
             on_line(line)
-    if process.wait() != 0:
+    status = process.wait()
+    refused = [line for line in lines if line.startswith("error: ")]
+    if status and refused:
+        sys.stderr.write("".join(lines[lines.index(refused[-1]) :]))
+        sys.exit(status)
+    if status:
         end = "".join(lines[-15:])
         raise RuntimeError(f"{' '.join(command)} failed (all of it in {log_file}):\n{end}")
 

@@ -36,7 +36,7 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.shapes.dataset import classes_of, scene_of
 from maskclippp.data.shapes.scenes import Scene, SceneStyle, draw_scene
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, exit_on_bad_input
 from maskclippp.generators import MaskGenerator, build_generator
 from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
@@ -274,4 +274,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_bad_input():
+        main()

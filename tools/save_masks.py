@@ -40,7 +40,7 @@ from maskclippp.config.keys import get_cfg  # noqa: E402
 from maskclippp.config.merging import merge_config_file, merge_options  # noqa: E402
 from maskclippp.data.custom import register_custom_datasets  # noqa: E402
 from maskclippp.data.mappers.evaluation import EvaluationMapper  # noqa: E402
-from maskclippp.engine.errors import exit_on_bad_input  # noqa: E402
+from maskclippp.errors import InputError, exit_on_bad_input  # noqa: E402
 from maskclippp.files.atomic import atomic_write  # noqa: E402
 from maskclippp.generators import build_generator, check_generator  # noqa: E402
 from maskclippp.inference.postprocess import binary_masks  # noqa: E402
@@ -110,7 +110,7 @@ def folder_records(folder: Path) -> list[Record]:
 
 
 def mask_paths(images: Sequence[str], output: Path, suffix: str) -> dict[str, Path]:
-    """The mask file of every image; exits if two images would share one."""
+    """The mask file of every image; InputError if two images would share one."""
     absolute = [Path(os.path.abspath(image)) for image in images]  # noqa: PTH100  links are kept
     root = os.path.commonpath([path.parent for path in absolute])
     image_of: dict[Path, str] = {}
@@ -118,12 +118,12 @@ def mask_paths(images: Sequence[str], output: Path, suffix: str) -> dict[str, Pa
         place = output / path.parent.relative_to(root) / (path.stem + suffix)
         other = image_of.setdefault(place, image)
         if other != image:
-            sys.exit(f"error: {other} and {image} would share the mask file {place}: rename one")
+            raise InputError(f"{other} and {image} would share the mask file {place}: rename one")
     return {image: place for place, image in image_of.items()}
 
 
 def keep_settings(cfg: CfgNode, output: Path, *, has_masks: bool) -> None:
-    """Note what the masks depend on; exits if ``output`` has masks of other settings."""
+    """Record what the masks depend on; InputError if ``output`` has masks of other settings."""
     nodes: dict[str, Any] = {key: cfg.MODEL.MASKCLIPPP[key] for key in _SETTINGS}
     nodes |= {key: cfg.MODEL[key] for key in ("SEM_SEG_HEAD", "SWIN")}
     nodes["MASK_FORMER"] = {k: v for k, v in cfg.MODEL.MASK_FORMER.items() if k != "TEST"}
@@ -139,8 +139,8 @@ def keep_settings(cfg: CfgNode, output: Path, *, has_masks: bool) -> None:
     before, now = yaml.safe_load(path.read_text()), yaml.safe_load(settings)
     changed = [key for key in now if now[key] != before.get(key)]
     if changed:
-        sys.exit(
-            f"error: {output} has masks that were made with another {', '.join(changed)} "
+        raise InputError(
+            f"{output} has masks that were made with another {', '.join(changed)} "
             f"(see {path}): choose another --output"
         )
 

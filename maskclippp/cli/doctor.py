@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskclippp import __version__
+from maskclippp.errors import InputError, exit_on_bad_input
+
 # Only what decides results or speed, by their names on PyPI.
 _PACKAGES = (
     *("torch", "torchvision", "open_clip_torch", "timm", "fvcore", "iopath", "yacs", "numpy"),
@@ -46,8 +49,6 @@ def main(arguments: Sequence[str]) -> None:
     }
     if args.config_file:
         sections[f"files of {args.config_file}"] = _config_files(args.config_file)
-    from maskclippp.engine.errors import exit_on_bad_input
-
     with exit_on_bad_input():
         for title, lines in sections.items():
             sys.stdout.write(f"{title}\n")
@@ -56,7 +57,6 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    from maskclippp import __version__
     from maskclippp.detectron2_engine import engine_description
 
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
@@ -148,7 +148,6 @@ def _config_files(config: str) -> Iterator[tuple[str, str]]:
 
 def _pretrained(node: Any) -> str:
     from maskclippp.clip.pretrained import find_pretrained
-    from maskclippp.errors import InputError
 
     try:
         return f"found {find_pretrained(node.MODEL_NAME, node.PRETRAINED).path}"
@@ -157,7 +156,6 @@ def _pretrained(node: Any) -> str:
 
 
 def _generator(cfg: Any) -> str:
-    from maskclippp.errors import InputError
     from maskclippp.generators import check_generator
 
     try:

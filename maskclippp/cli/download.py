@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from maskclippp.clip.pretrained import find_pretrained
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
-from maskclippp.engine.errors import exit_on_bad_input
+from maskclippp.errors import exit_on_bad_input
 from maskclippp.files.downloads import download_all
 from maskclippp.generators import check_generator
 from maskclippp.words.openseg import ORIGIN, openseg_folder, remote_files

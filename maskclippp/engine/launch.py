@@ -12,9 +12,9 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from maskclippp.engine.checkpoint import Checkpointer
-from maskclippp.engine.errors import exit_on_bad_input
 from maskclippp.engine.setup import build_config, setup
 from maskclippp.engine.trainer import Trainer
+from maskclippp.errors import exit_on_bad_input
 
 
 def main(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_argument_parser, default_setup, hooks
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -17,7 +17,7 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
 from maskclippp.detectron2_engine import engine_description
-from maskclippp.errors import InputError, UnreadableFileError
+from maskclippp.errors import InputError, UnreadableFileError, UnsupportedError
 from maskclippp.view_averaging import check_augmentation
 from maskclippp.words.sources import (
     KEY,
@@ -76,6 +76,11 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     _check_vocabularies(cfg)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
+    if cfg.TEST.PRECISE_BN.ENABLED and not hasattr(hooks, "PreciseBN"):
+        raise UnsupportedError(
+            "TEST.PRECISE_BN.ENABLED needs an installed detectron2, but the embedded engine runs: "
+            "install detectron2, or set the key to False"
+        )
     cfg.freeze()
     return cfg
 

@@ -35,7 +35,7 @@ def test_the_checks_ran_on_the_embedded_engine(report: dict[str, Any]) -> None:
 def test_python_tags_are_not_executed(report: dict[str, Any]) -> None:
     assert not report["python_tag"]["executed"]
     assert "ConstructorError" in report["python_tag"]["error"]
-    assert report["python_tag"]["unsafe"].startswith("ValueError: python tags are never executed")
+    assert report["python_tag"]["unsafe"].startswith("ValueError: Python tags are never executed")
 
 
 @pytest.mark.parametrize("check", ["pickled_code", "pickle_file"])
@@ -67,7 +67,7 @@ def test_two_cpu_processes_compute_the_gradients_of_one(report: dict[str, Any]) 
 
 def test_an_empty_subset_is_refused_instead_of_drawn_from_for_ever(report: dict[str, Any]) -> None:
     assert report["empty_subset"].startswith(
-        "ValueError: DATALOADER.RANDOM_SUBSET_RATIO: the share 0.04 of 20 records"
+        "ValueError: DATALOADER.RANDOM_SUBSET_RATIO: the fraction 0.04 of 20 records"
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import train_maskclippp
+from maskclippp.detectron2_engine import is_embedded
 from maskclippp.engine.setup import argument_parser, build_config
 from tests.golden_cases import cases
 
@@ -87,6 +88,14 @@ def test_more_gpus_than_present_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="--num-gpus 3, but there are 2 CUDA devices"):
         build_config(parse("--num-gpus", "3", *TRAIN_SET))
+
+
+@pytest.mark.skipif(not is_embedded(), reason="detectron2 itself has it")
+def test_missing_precise_batch_norm_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = failure(monkeypatch, capsys, *VALID, "TEST.PRECISE_BN.ENABLED", "True")
+    assert "TEST.PRECISE_BN.ENABLED needs an installed detectron2" in error
 
 
 def test_no_gpus_means_cpu() -> None:

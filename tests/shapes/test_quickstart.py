@@ -90,3 +90,14 @@ def test_a_failed_run_shows_the_end_of_its_output(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)terminal\.txt.*unrecognized arguments"):
         protocol.run(["--no-such-option"], tmp_path / "terminal.txt", lines.append)
     assert lines
+
+
+@pytest.mark.processes
+def test_bad_input_to_a_run_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--num-gpus", "0", "--config-file", "absent.yaml"]
+    with pytest.raises(SystemExit) as stopped:
+        protocol.run(arguments, tmp_path / "terminal.txt", lambda line: None)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: Config file 'absent.yaml' does not exist")

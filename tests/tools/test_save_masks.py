@@ -15,6 +15,7 @@ from torch import Tensor
 from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.mappers.images import image_to_tensor
 from maskclippp.engine import Trainer
+from maskclippp.errors import InputError
 from maskclippp.generators import SuperpixelSegmentor
 from maskclippp.masks.mask_files import read_masks
 from tests.data.panoptic_scene import SIZES, make_coco_panoptic
@@ -160,14 +161,14 @@ def test_finished_files_are_left_and_missing_ones_made(
 def test_masks_of_two_generators_are_not_mixed(images: Path, config: Path, tmp_path: Path) -> None:
     run(config, tmp_path / "masks")
     options = ("MODEL.MASKCLIPPP.SEGMENTOR.SUPERPIXELS.NUM_SEGMENTS", "9")
-    with pytest.raises(SystemExit, match=r"made with another SEGMENTOR .*choose another --output"):
+    with pytest.raises(InputError, match=r"made with another SEGMENTOR .*choose another --output"):
         run(config, tmp_path / "masks", *options)
 
 
 def test_masks_of_another_precision_are_refused(images: Path, config: Path, tmp_path: Path) -> None:
     run(config, tmp_path / "masks")
     next((tmp_path / "masks").glob("*.npz")).unlink()
-    with pytest.raises(SystemExit, match="made with another DTYPE"):
+    with pytest.raises(InputError, match="made with another DTYPE"):
         run(config, tmp_path / "masks", "MODEL.MASKCLIPPP.TEST.DTYPE", "bfloat16")
 
 
@@ -187,7 +188,7 @@ def test_settings_may_change_while_there_are_no_masks(
 def test_images_that_would_share_a_file_are_named(config: Path, tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png"):
         Image.new("RGB", (20, 10)).save(tmp_path / name)
-    with pytest.raises(SystemExit, match=r"a\.jpg and .*a\.png would share .*a\.npz"):
+    with pytest.raises(InputError, match=r"a\.jpg and .*a\.png would share .*a\.npz"):
         run(config, tmp_path / "masks", "--images", str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Saving and loading models and the state of training."""
+"""Saves and loads models and the training state."""
 
 from fvcore.common.checkpoint import Checkpointer, PeriodicCheckpointer
 

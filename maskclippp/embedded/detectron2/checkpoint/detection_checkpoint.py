@@ -1,4 +1,4 @@
-"""The checkpointer of a run."""
+"""The checkpointer of a training run."""
 
 import logging
 import pickle
@@ -15,12 +15,12 @@ __all__ = ["DetectionCheckpointer"]
 
 
 class DetectionCheckpointer(Checkpointer):
-    """fvcore's checkpointer, which never executes what a file contains.
+    """fvcore's checkpointer, but files are read as data and never execute code.
 
     Args:
-        model: a model, or its DDP wrapper.
-        save_dir: where checkpoints and ``last_checkpoint`` lie.
-        save_to_disk: by default only the main process writes.
+        model: a model, possibly in a DDP wrapper.
+        save_dir: folder of the checkpoints and of ``last_checkpoint``.
+        save_to_disk: None: only the main process writes.
         checkpointables: further objects with ``state_dict`` and ``load_state_dict``.
     """
 
@@ -41,11 +41,10 @@ class DetectionCheckpointer(Checkpointer):
         """Load a checkpoint into the model and the checkpointables; ``""`` loads nothing.
 
         Returns:
-            What the file holds beyond that, such as ``iteration``.
+            The rest of the file's content, such as ``iteration``.
 
         Raises:
-            ValueError: the file is a pickle, or contains objects other than tensors and plain
-                containers.
+            ValueError: the file is a pickle, or contains more than tensors and plain containers.
         """
         logger = logging.getLogger(__name__)
         logger.info("[DetectionCheckpointer] Loading from %s ...", path)

@@ -1,4 +1,4 @@
-"""Configuration: a typed tree of values, and classes that can be built from it."""
+"""Configuration: a typed tree of values, and objects that are built from it."""
 
 from detectron2.config.config import CfgNode, get_cfg
 from detectron2.config.configurable import configurable

@@ -11,8 +11,8 @@ from detectron2.utils.file_io import PathManager
 class CfgNode(_FvcoreCfgNode):
     """A typed tree of configuration values with ``_BASE_`` inheritance between files.
 
-    Everything but the treatment of files is yacs and fvcore: merges check types, unknown keys are
-    errors, ``freeze()`` makes the tree read-only.
+    Only the handling of files differs from yacs and fvcore: merging checks types, unknown keys are
+    errors, and ``freeze()`` makes the tree read-only.
     """
 
     @classmethod
@@ -20,16 +20,16 @@ class CfgNode(_FvcoreCfgNode):
         return PathManager.open(filename, "r")
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
-        """Lay the values of a YAML file, and of the files its ``_BASE_`` names, over this node.
+        """Merge a YAML file and the files that its ``_BASE_`` names into this node.
 
         Raises:
-            AssertionError: the file does not exist, or is written for another VERSION.
+            AssertionError: the file does not exist, or has another VERSION.
             KeyError: the file sets a key that this node does not have.
-            ValueError: a value has another type than the present one, or ``allow_unsafe`` is set:
-                this engine never executes python tags.
+            ValueError: a value has the wrong type, or ``allow_unsafe`` is set: this engine never
+                executes Python tags.
         """
         if allow_unsafe:
-            raise ValueError(f"python tags are never executed: {cfg_filename} must be plain YAML")
+            raise ValueError(f"Python tags are never executed: {cfg_filename} must be plain YAML")
         assert PathManager.isfile(cfg_filename), f"Config file '{cfg_filename}' does not exist!"
         loaded = type(self)(self.load_yaml_with_base(cfg_filename))
         file_version = loaded.get("VERSION", CONFIG_VERSION)
@@ -43,10 +43,10 @@ class CfgNode(_FvcoreCfgNode):
         self.merge_from_other_cfg(loaded)
 
     def dump(self, **kwargs: Any) -> str:
-        """The whole tree as safe-loadable YAML, keys sorted; tuples become lists."""
+        """The tree as YAML for a safe loader, keys sorted; tuples become lists."""
         return super().dump(**kwargs)
 
 
 def get_cfg() -> CfgNode:
-    """A fresh, unfrozen node with detectron2's default values."""
+    """A new, unfrozen node with detectron2's default values."""
     return CfgNode(default_values())

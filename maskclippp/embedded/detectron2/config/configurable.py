@@ -15,15 +15,15 @@ def configurable(
 ) -> Callable[..., Any]:
     """Let an ``__init__`` or a function also be called with a config node.
 
-    As ``@configurable`` on ``__init__`` the class supplies a class method ``from_config(cls,
-    cfg)``; as ``@configurable(from_config=f)`` on a function, ``f(cfg)`` does. It returns the
-    keyword arguments of the real call. A call counts as one with a config when its first positional
-    argument or its keyword ``cfg`` is a config node. Keywords that ``from_config`` does not take
-    override its result; one with ``*args`` or ``**kwargs`` takes everything itself.
+    ``from_config`` translates the config into keyword arguments: a class method
+    ``from_config(cls, cfg)`` for ``@configurable`` on ``__init__``, and the function ``f(cfg)`` for
+    ``@configurable(from_config=f)``. It is used if the first positional argument, or the keyword
+    ``cfg``, is a config node. Keywords that it does not take override its result; if it has
+    ``*args`` or ``**kwargs``, it receives all arguments.
 
     Raises:
-        TypeError: wrong use of the decorator; ``from_config`` is not a class method, or its first
-            parameter is not called ``cfg``.
+        TypeError: the decorator is misused, ``from_config`` is not a class method, or its first
+            parameter is not named ``cfg``.
         AttributeError: the class has no ``from_config``.
     """
     if init_func is not None:
@@ -77,7 +77,7 @@ def _has_config(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def _explicit_arguments(
     from_config: Callable[..., dict[str, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Translate a call with a config node into the keyword arguments of the plain call."""
+    """The keyword arguments of the plain call that a call with a config node stands for."""
     parameters = inspect.signature(from_config).parameters
     if next(iter(parameters), None) != "cfg":
         if inspect.ismethod(from_config):

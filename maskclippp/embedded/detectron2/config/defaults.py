@@ -6,10 +6,9 @@ from typing import Any
 import yaml
 
 CONFIG_VERSION = 2
-"""Version of the key layout. Files that say nothing are taken to have this one."""
+"""Version of the key layout; assumed for files without a VERSION."""
 
-# YAML has no tuples. The type of a default decides the type of everything merged over it, so these
-# must be tuples in memory.
+# YAML has no tuples. A merged value must have the type of the default, so these must be tuples.
 _TUPLE_KEYS = (
     "MODEL.RPN.BBOX_REG_WEIGHTS",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",

@@ -1,4 +1,4 @@
-"""Datasets by name, and the loaders that turn their records into batches."""
+"""Datasets by name, and loaders that make batches of their records."""
 
 from detectron2.data.build import (
     build_batch_data_loader,

@@ -1,4 +1,4 @@
-"""Loaders for training and evaluation."""
+"""Data loaders for training and evaluation."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -38,8 +38,8 @@ def trivial_batch_collator(batch: list[Any]) -> list[Any]:
 
 
 def worker_init_reset_seed(worker_id: int) -> None:
-    """Seed python, numpy and torch in a loader's worker from torch's base seed and its number."""
-    # In a worker initial_seed() already differs per worker, but numpy and random do not follow it.
+    """Seed Python, NumPy and torch in a loader's worker."""
+    # initial_seed() already differs between workers, but NumPy and random do not use it.
     seed_all_rng(torch.initial_seed() % 2**31 + worker_id)
 
 
@@ -50,12 +50,12 @@ def get_detection_dataset_dicts(
 
     Args:
         names: names in DatasetCatalog.
-        filter_empty: leave out records whose ``annotations`` are empty or nothing but crowds.
-            Records without this key (panoptic and semantic ones) stay.
+        filter_empty: drop records whose ``annotations`` are empty or only crowds. Records without
+            this key (panoptic and semantic ones) are kept.
 
     Raises:
         KeyError: unknown dataset.
-        AssertionError: a dataset, or what is left after filtering, is empty.
+        AssertionError: a dataset is empty, or nothing is left after filtering.
     """
     names = [names] if isinstance(names, str) else list(names)
     assert names, "no dataset was named (DATASETS.TRAIN or DATASETS.TEST is empty)"
@@ -90,11 +90,11 @@ def build_batch_data_loader(
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> Iterable[Any]:
-    """Batches for this process from an endless sampler; incomplete ones are dropped.
+    """Batches of this process from an endless sampler; incomplete ones are dropped.
 
     Args:
         total_batch_size: over all processes; their number must divide it.
-        aspect_ratio_grouping: batch wide images with wide ones, the others with others.
+        aspect_ratio_grouping: do not mix landscape images with others in a batch.
 
     Raises:
         AssertionError: the number of processes does not divide ``total_batch_size``.
@@ -114,7 +114,7 @@ def build_batch_data_loader(
             drop_last=True,
             worker_init_fn=worker_init_reset_seed,
         )
-    # Workers hand over single records, in the sampler's order; the batches are formed here.
+    # Workers return single records, in the sampler's order; batches are formed here.
     stream = DataLoader(
         dataset,
         batch_size=None,
@@ -136,8 +136,8 @@ def _identity(item: Any) -> Any:
 def _required(mapper: Mapper | None) -> Mapper:
     if mapper is None:
         raise ValueError(
-            "this engine has no default mapper: pass mapper=, a function from a record of the "
-            "dataset to what the model takes"
+            "this engine has no default mapper: pass mapper=, a function from a dataset record to "
+            "the model's input"
         )
     return mapper
 
@@ -194,19 +194,18 @@ def build_detection_train_loader(
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> Iterable[Any]:
-    """An endless loader of training batches for this process.
+    """An endless loader of the training batches of this process.
 
-    Called with a config (``build_detection_train_loader(cfg, mapper=...)``) or with plain
-    arguments.
+    Also takes a config: ``build_detection_train_loader(cfg, mapper=...)``.
 
     Args:
         dataset: records, or a map-style dataset.
-        mapper: record to model input; None for no mapping.
-        sampler: order of the records; shuffled by default.
-        total_batch_size: images per step over all processes.
+        mapper: from a record to the model's input; None: no mapping.
+        sampler: the order of the records; default: shuffled.
+        total_batch_size: images per step, over all processes.
         aspect_ratio_grouping: as in :func:`build_batch_data_loader`.
-        num_workers: worker processes; 0 loads in this process.
-        collate_fn: list of items to batch; by default the list is the batch.
+        num_workers: worker processes; 0: load in this process.
+        collate_fn: from a list of items to a batch; default: the list itself.
     """
     mapped = _map_dataset(dataset, mapper)
     if sampler is None:
@@ -251,10 +250,10 @@ def build_detection_test_loader(
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader that sees every record once over all processes, in order.
+    """A loader that yields every record once over all processes, in order.
 
-    Called with a config (``build_detection_test_loader(cfg, dataset_name, mapper=...)``) or with
-    plain arguments, as :func:`build_detection_train_loader`; ``batch_size`` is per process.
+    Also takes a config: ``build_detection_test_loader(cfg, dataset_name, mapper=...)``. The
+    arguments are those of :func:`build_detection_train_loader`; ``batch_size`` is per process.
     """
     mapped = _map_dataset(dataset, mapper)
     if sampler is None:

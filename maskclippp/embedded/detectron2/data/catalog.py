@@ -1,4 +1,4 @@
-"""The two catalogs: how to load a dataset, and what is known about it."""
+"""Two catalogs: how to load a dataset, and its metadata."""
 
 import logging
 from collections import UserDict
@@ -9,10 +9,10 @@ __all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
 
 
 class _DatasetCatalog(UserDict[str, Callable[[], list[dict[str, Any]]]]):
-    """Names of datasets and the functions that load their records."""
+    """Functions that load the records of a dataset, by its name."""
 
     def register(self, name: str, func: Callable[[], list[dict[str, Any]]]) -> None:
-        """Give the dataset ``name`` a loading function without arguments.
+        """Register the function, without arguments, that loads the dataset ``name``.
 
         Raises:
             AssertionError: ``func`` is not callable, or the name is taken.
@@ -22,10 +22,10 @@ class _DatasetCatalog(UserDict[str, Callable[[], list[dict[str, Any]]]]):
         self[name] = func
 
     def get(self, name: str) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Call the dataset's function and return its records.
+        """Load the records of a dataset.
 
         Raises:
-            KeyError: nothing is registered under this name; the message lists what is.
+            KeyError: unknown name; the message lists the registered ones.
         """
         if name not in self:
             available = ", ".join(self)
@@ -35,24 +35,24 @@ class _DatasetCatalog(UserDict[str, Callable[[], list[dict[str, Any]]]]):
         return self[name]()
 
     def list(self) -> "list[str]":
-        """The registered names, in order of registration."""
+        """The names, in order of registration."""
         return [*self]
 
     def remove(self, name: str) -> None:
-        """Forget a dataset; KeyError when there is none of this name."""
+        """Unregister a dataset; KeyError if it is not registered."""
         self.pop(name)
 
 
 class Metadata:
-    """What is known about one dataset: attributes, set once.
+    """Attributes of one dataset, such as its class names.
 
-    Setting an attribute again to an equal value is allowed, to another one an AssertionError: the
-    same dataset must not mean two things in one run.
+    Setting an attribute again to a different value is an AssertionError: a dataset must not mean
+    two things in one run.
     """
 
     name: str = "N/A"
 
-    _RENAMED = {  # noqa: RUF012 - a constant
+    _RENAMED = {  # noqa: RUF012  a constant
         "class_names": "thing_classes",
         "dataset_id_to_contiguous_id": "thing_dataset_id_to_contiguous_id",
         "stuff_class_names": "stuff_classes",
@@ -85,21 +85,21 @@ class Metadata:
         return dict(self.__dict__)
 
     def set(self, **kwargs: Any) -> "Metadata":
-        """Set several attributes; returns itself."""
+        """Set several attributes; returns this object."""
         for key, value in kwargs.items():
             setattr(self, key, value)
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The attribute, or ``default`` when there is none."""
+        """The attribute, or ``default`` if it is not set."""
         return getattr(self, key, default)
 
 
 class _MetadataCatalog(UserDict[str, Metadata]):
-    """Names of datasets and their :class:`Metadata`."""
+    """The :class:`Metadata` of datasets, by name."""
 
     def get(self, name: str) -> Metadata:  # type: ignore[override]
-        """The metadata of a dataset; a new, empty entry on first use."""
+        """The metadata of a dataset; created empty on first use."""
         assert name, "the name of a dataset must not be empty"
         if name not in self:
             metadata = Metadata()
@@ -112,7 +112,7 @@ class _MetadataCatalog(UserDict[str, Metadata]):
         return [*self]
 
     def remove(self, name: str) -> None:
-        """Forget an entry; KeyError when there is none of this name."""
+        """Remove an entry; KeyError if there is none."""
         self.pop(name)
 
 

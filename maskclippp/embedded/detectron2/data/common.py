@@ -1,4 +1,4 @@
-"""Datasets over records: memory that worker processes share, mapping, batching by aspect ratio."""
+"""Datasets of records: shared memory for workers, mapping, batching by aspect ratio."""
 
 import copy
 import logging
@@ -20,9 +20,9 @@ class DatasetFromList(Dataset[Any]):
 
     Args:
         lst: the items.
-        copy: hand out deep copies, so that mappers may change them.
-        serialize: hold the items pickled in one array. Forked workers then share its memory; a list
-            of Python objects would be copied page by page as reference counts change.
+        copy: return deep copies, which mappers may modify.
+        serialize: store the items pickled in one array. Forked workers share its memory; a list of
+            Python objects would be copied page by page as reference counts change.
     """
 
     def __init__(self, lst: list[Any], copy: bool = True, serialize: bool = True) -> None:
@@ -48,12 +48,11 @@ class DatasetFromList(Dataset[Any]):
 
 
 class MapDataset(Dataset[Any]):
-    """A dataset whose items pass through a mapper.
+    """A dataset with a mapper applied to its items.
 
     Args:
         dataset: the items.
-        map_func: the mapper. When it returns None, a random other item is taken in place of this
-            one.
+        map_func: the mapper. If it returns None, a random other item replaces this one.
     """
 
     def __init__(self, dataset: Dataset[Any], map_func: Callable[[Any], Any]) -> None:
@@ -65,7 +64,7 @@ class MapDataset(Dataset[Any]):
         return len(self._dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
-        """The mapped item; RuntimeError when the mapper refuses one item after the other."""
+        """The mapped item; RuntimeError if the mapper returns None too many times in a row."""
         current = int(index)
         for draw in range(_MAX_FAILED_DRAWS):
             mapped = self._map_func(self._dataset[current])
@@ -77,17 +76,17 @@ class MapDataset(Dataset[Any]):
                 )
             current = self._random.randrange(len(self))
         raise RuntimeError(
-            f"the mapper returned None for {_MAX_FAILED_DRAWS} items in a row, the first of them "
-            f"number {index}"
+            f"the mapper returned None for {_MAX_FAILED_DRAWS} items in a row, starting with item "
+            f"{index}"
         )
 
 
 class AspectRatioGroupedDataset(IterableDataset[list[dict[str, Any]]]):
-    """Batches of images that are all wider than high, or all not.
+    """Batches whose images are either all in landscape format, or all not.
 
     Args:
         dataset: mapped records with ``width`` and ``height`` (of the original image).
-        batch_size: images per batch; incomplete batches at the end of the stream are dropped.
+        batch_size: images per batch; incomplete batches at the end are dropped.
     """
 
     def __init__(self, dataset: Iterable[dict[str, Any]], batch_size: int) -> None:

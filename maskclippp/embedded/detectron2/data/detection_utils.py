@@ -1,4 +1,4 @@
-"""Reading images."""
+"""Reads images."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ __all__ = ["SizeMismatchError", "check_image_size", "read_image"]
 
 
 class SizeMismatchError(ValueError):
-    """An image has another size than its record says."""
+    """The size of an image differs from that in its record."""
 
 
 def read_image(file_name: str, format: str | None = None) -> np.ndarray:
-    """The image, upright by its EXIF orientation, as uint8 [H, W, C] ([H, W, 1] for ``L``).
+    """The image, rotated as its EXIF orientation says, as uint8 [H, W, C] ([H, W, 1] for ``L``).
 
     Args:
-        format: a mode of PIL, ``"BGR"``, or None for the file's own mode.
+        format: a mode of PIL, or ``"BGR"``; None: the file's own mode.
     """
     with PathManager.open(file_name, "rb") as file:
         image: Image.Image = ImageOps.exif_transpose(Image.open(file))
@@ -31,10 +31,10 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
 
 
 def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
-    """Compare an image with its record's ``width`` and ``height``; fill them in where missing.
+    """Check an image against its record's ``width`` and ``height``; set them if missing.
 
     Raises:
-        SizeMismatchError: they differ; names the file and both sizes.
+        SizeMismatchError: names the file and both sizes.
     """
     height, width = image.shape[:2]
     expected = (dataset_dict.setdefault("width", width), dataset_dict.setdefault("height", height))

@@ -1,4 +1,4 @@
-"""Starting, training, evaluating."""
+"""Launching processes, training and evaluation."""
 
 from detectron2.engine import hooks
 from detectron2.engine.defaults import (

@@ -1,4 +1,4 @@
-"""The standard trainer. Its parts are class methods, so a subclass replaces one at a time."""
+"""The standard trainer; its parts are class methods, which subclasses replace one by one."""
 
 import logging
 import weakref
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class DefaultTrainer(TrainerBase):
-    """Model, optimizer, data, schedule, checkpoints, evaluation and reports, all from a config.
+    """Builds model, optimizer, data, schedule, checkpoints, evaluation and writers from a config.
 
     Attributes:
         cfg: the config, scaled to the number of processes.
@@ -63,7 +63,7 @@ class DefaultTrainer(TrainerBase):
         step_trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer: SimpleTrainer = step_trainer(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        # A proxy: the checkpointer must not keep this trainer alive.
+        # A proxy, so that the checkpointer does not keep this trainer alive.
         self.checkpointer = DetectionCheckpointer(
             model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
@@ -74,7 +74,7 @@ class DefaultTrainer(TrainerBase):
 
     @property
     def model(self) -> nn.Module:
-        """The model, in a run of several processes in its DDP wrapper."""
+        """The model, in its DDP wrapper if there are several processes."""
         return self._trainer.model
 
     @property
@@ -96,7 +96,7 @@ class DefaultTrainer(TrainerBase):
             self.start_iter = self.iter + 1
 
     def build_hooks(self) -> list[HookBase]:
-        """The hooks in their order: timer, schedule, checkpoints, evaluation, reports."""
+        """The hooks, in order: timer, schedule, checkpoints, evaluation, writers."""
         cfg = self.cfg
         if cfg.TEST.PRECISE_BN.ENABLED:
             raise ValueError(
@@ -107,8 +107,8 @@ class DefaultTrainer(TrainerBase):
             self._last_eval_results = self.test(self.cfg, self.model)
             return self._last_eval_results
 
-        # Checkpoints come before evaluation: if that fails, nothing is lost. Reports come last, so
-        # that they include the evaluation.
+        # Checkpoints precede evaluation, so that nothing is lost if it fails. Writers come last, so
+        # that they include its results.
         chosen: list[HookBase] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if comm.is_main_process():
             chosen.append(
@@ -120,15 +120,15 @@ class DefaultTrainer(TrainerBase):
         return chosen
 
     def build_writers(self) -> list[EventWriter]:
-        """Who reports scalars."""
+        """The writers that report scalars."""
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def train(self) -> dict[str, Any] | None:  # type: ignore[override]
         """Run the training.
 
         Returns:
-            The last evaluation's results if TEST.EXPECTED_RESULTS is set (they have been verified),
-            on the main process; else None.
+            On the main process, if TEST.EXPECTED_RESULTS is set: the verified results of the last
+            evaluation; else None.
         """
         super().train(self.start_iter, self.max_iter)
         if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
@@ -174,7 +174,7 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """To be supplied by subclasses that evaluate."""
+        """Subclasses that evaluate override this."""
         raise NotImplementedError(
             "a trainer that evaluates must implement build_evaluator, or get evaluators in test()"
         )
@@ -189,11 +189,11 @@ class DefaultTrainer(TrainerBase):
         """Evaluate on every dataset of DATASETS.TEST.
 
         Args:
-            evaluators: one per dataset; by default :meth:`build_evaluator` makes them.
+            evaluators: one per dataset; default: those of :meth:`build_evaluator`.
 
         Returns:
-            {dataset: {task: {metric: value}}}, for one dataset without the outer level; empty on
-            other processes than the main one.
+            {dataset: {task: {metric: value}}}, without the outer level for a single dataset; empty
+            except on the main process.
         """
         logger = logging.getLogger(__name__)
         names = cfg.DATASETS.TEST
@@ -226,10 +226,10 @@ class DefaultTrainer(TrainerBase):
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
-        """Adapt a config made for SOLVER.REFERENCE_WORLD_SIZE processes to another number of them.
+        """Scale a config for SOLVER.REFERENCE_WORLD_SIZE processes to another number of them.
 
-        Batch and learning rate grow, lengths and periods shrink in proportion. 0 (the default) or
-        an equal number changes nothing.
+        Batch size and learning rate grow, and lengths and periods shrink, in proportion. Nothing
+        changes if the numbers are equal, or the reference is 0 (the default).
 
         Returns:
             The same object, or a scaled copy, frozen if the original is.

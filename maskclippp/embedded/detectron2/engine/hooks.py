@@ -1,4 +1,4 @@
-"""The hooks of a standard training."""
+"""The hooks of standard training."""
 
 import datetime
 import logging
@@ -26,12 +26,12 @@ __all__ = [
 
 
 class IterationTimer(HookBase):
-    """Records the scalar ``time`` (seconds per step) and logs the speed at the end.
+    """Records the scalar ``time`` (seconds per step) and finally logs the speed.
 
-    It must be the first hook: what other hooks take is not counted as a step's time.
+    It must be the first hook, so that the time of other hooks does not count.
 
     Args:
-        warmup_iter: the first steps, slower than the others, are not timed.
+        warmup_iter: number of the first, slower steps that are not timed.
     """
 
     def __init__(self, warmup_iter: int = 3) -> None:
@@ -76,7 +76,7 @@ class IterationTimer(HookBase):
 
 
 class PeriodicWriter(HookBase):
-    """Lets writers write every ``period`` iterations, at the last one, and after training."""
+    """Calls writers every ``period`` iterations, at the last one, and after training."""
 
     def __init__(self, writers: Sequence[EventWriter], period: int = 20) -> None:
         self._writers = list(writers)
@@ -90,13 +90,13 @@ class PeriodicWriter(HookBase):
 
     def after_train(self) -> None:
         for writer in self._writers:
-            # What other hooks put after the last step, such as a last evaluation.
+            # What other hooks recorded after the last step, such as the final evaluation.
             writer.write()
             writer.close()
 
 
 class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
-    """fvcore's periodic checkpointer as a hook: arguments as there."""
+    """fvcore's periodic checkpointer as a hook, with the same arguments."""
 
     def before_train(self) -> None:
         self.max_iter = self.trainer.max_iter
@@ -109,8 +109,8 @@ class LRScheduler(HookBase):
     """Records the scalar ``lr`` and steps the schedule after every iteration.
 
     Args:
-        optimizer: None for the trainer's.
-        scheduler: None for the trainer's ``scheduler``.
+        optimizer: None: the trainer's.
+        scheduler: None: the trainer's.
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class LRScheduler(HookBase):
 
     @staticmethod
     def get_best_param_group_id(optimizer: torch.optim.Optimizer) -> int:
-        """The group whose learning rate speaks for the run.
+        """The group whose learning rate is reported.
 
-        It is the one with most parameters; where each group has one parameter, the first one with
-        the most common learning rate.
+        It is the group with the most parameters, or, if each group has a single parameter, the
+        first one with the most common learning rate.
         """
         sizes = [len(group["params"]) for group in optimizer.param_groups]
         if max(sizes) > 1:
@@ -163,9 +163,9 @@ class EvalHook(HookBase):
     """Evaluates every ``eval_period`` iterations and after a finished training.
 
     Args:
-        eval_period: 0 for no evaluation in between.
+        eval_period: 0: only after training.
         eval_function: returns nested results with numbers at the leaves, or nothing.
-        eval_after_train: whether to evaluate when the last iteration was reached.
+        eval_after_train: whether to evaluate after the last iteration.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class EvalHook(HookBase):
         self._after_train = eval_after_train
 
     def _evaluate(self) -> None:
-        """Put the results into the storage under ``task/metric``.
+        """Evaluate, and record the results as ``task/metric``.
 
         Raises:
             ValueError: a result is not a number.
@@ -197,7 +197,7 @@ class EvalHook(HookBase):
                     ) from error
             for name, value in scalars.items():
                 self.trainer.storage.put_scalar(name, value, smoothing_hint=False)
-        # Evaluation may take ranks different times; their next step must not time out.
+        # Ranks may finish at different times; the next step must not time out.
         comm.synchronize()
 
     def after_step(self) -> None:
@@ -206,8 +206,8 @@ class EvalHook(HookBase):
             self._evaluate()
 
     def after_train(self) -> None:
-        # Not after an exception, which leaves the iteration below the end.
+        # Not after an exception, which leaves the iteration below the maximum.
         if self._after_train and self.trainer.iter >= self.trainer.max_iter:
             self._evaluate()
-        # The function usually holds the trainer, and it this hook: let both go.
+        # The function usually refers to the trainer, which refers to this hook: break the cycle.
         del self._function

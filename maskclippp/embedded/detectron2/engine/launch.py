@@ -1,4 +1,4 @@
-"""Starting the processes of a run."""
+"""Starts the processes of a run."""
 
 import datetime
 import logging
@@ -28,17 +28,17 @@ def launch(
 ) -> None:
     """Call ``main_func(*args)`` in every process of a run.
 
-    A run of one process is a plain call here, without a process group. Otherwise one child process
-    per GPU is started, joined by NCCL; on a machine without GPUs, that many CPU processes joined by
+    For one process this is a plain call, without a process group. Otherwise one child process per
+    GPU is started, with NCCL; on a machine without GPUs, the same number of CPU processes, with
     gloo.
 
     Args:
-        main_func: what each process runs; its value is not returned.
+        main_func: runs in each process; its result is ignored.
         num_gpus_per_machine: processes per machine.
-        num_machines: every machine runs this call, with its own ``machine_rank`` from 0.
-        dist_url: where rank 0 listens, ``tcp://host:port``; ``"auto"`` finds a free port, for one
-            machine only; ``file://`` works on shared storage.
-        timeout: of every communication.
+        num_machines: each machine makes this call, with its own ``machine_rank`` from 0.
+        dist_url: address of rank 0, ``tcp://host:port``; ``"auto"``: a free port, for one machine
+            only; ``file://`` needs shared storage.
+        timeout: of each communication.
 
     Raises:
         AssertionError: ``"auto"`` with several machines, or no ``dist_url``.
@@ -60,7 +60,7 @@ def launch(
         _run_child,
         nprocs=num_gpus_per_machine,
         args=(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, args, timeout),
-        daemon=False,  # data loaders start processes of their own
+        daemon=False,  # data loaders start processes
         start_method="spawn",
     )
 
@@ -88,7 +88,7 @@ def _run_child(
         assert processes_per_machine <= present, (
             f"{processes_per_machine} GPUs requested, but this machine has {present}"
         )
-        # Before the group exists: NCCL would otherwise put every rank's first buffers on GPU 0.
+        # Before the group exists: NCCL would otherwise put the first buffers of all ranks on GPU 0.
         torch.cuda.set_device(local_rank)
     dist.init_process_group(
         backend="nccl" if use_gpu else "gloo",
@@ -98,8 +98,8 @@ def _run_child(
         timeout=timeout,
     )
     comm.set_layout(processes_per_machine, timeout)
-    # Ranks that run ahead while others still initialize would time out.
+    # Ranks that start early would time out while others still initialize.
     comm.synchronize()
     main_func(*args)
-    # Not after an exception: the other ranks would be waited for.
+    # Not after an exception: this would wait for the other ranks.
     dist.destroy_process_group()

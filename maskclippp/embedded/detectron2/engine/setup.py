@@ -1,4 +1,4 @@
-"""What happens before a trainer is built: arguments, logs, seeds, parallel models, writers."""
+"""Preparation of a run: arguments, logs, seeds, parallel models, writers."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ __all__ = ["create_ddp_model", "default_argument_parser", "default_setup", "defa
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The command line of a training script; flags come before the KEY VALUE pairs."""
+    """The arguments of a training script; flags come before the KEY VALUE pairs."""
     program = sys.argv[0]
     examples = f"""
 Examples:
@@ -35,7 +35,7 @@ Examples:
 One machine:
     $ {program} --num-gpus 8 --config-file cfg.yaml
 
-Other values than the file's:
+Values that override the file's:
     $ {program} --config-file cfg.yaml MODEL.WEIGHTS model.pth SOLVER.BASE_LR 0.001
 
 Several machines:
@@ -52,18 +52,18 @@ Several machines:
         help="continue from the last checkpoint of the output directory, if there is one",
     )
     parser.add_argument("--eval-only", action="store_true", help="perform evaluation only")
-    parser.add_argument("--num-gpus", type=int, default=1, help="number of gpus *per machine*")
+    parser.add_argument("--num-gpus", type=int, default=1, help="number of GPUs *per machine*")
     parser.add_argument("--num-machines", type=int, default=1, help="total number of machines")
     parser.add_argument(
         "--machine-rank", type=int, default=0, help="the rank of this machine (unique per machine)"
     )
-    # Another port per user: two users of one machine must not meet.
+    # A port per user, so that users of one machine do not collide.
     user = os.getuid() if hasattr(os, "getuid") else 1
     port = 2**15 + 2**14 + hash(user) % 2**14
     parser.add_argument(
         "--dist-url",
         default=f"tcp://127.0.0.1:{port}",
-        help="where the processes of a run find each other: tcp://host:port, or auto",
+        help="address at which the processes of a run meet: tcp://host:port, or auto",
     )
     parser.add_argument(
         "opts",
@@ -75,7 +75,7 @@ Several machines:
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Prepare a run: output folder, logs, ``config.yaml``, seeds, cudnn.
+    """Prepare a run: output folder, logs, ``config.yaml``, seeds and cuDNN.
 
     The seed of rank r is SEED + r when SEED >= 0, else random.
     """
@@ -98,7 +98,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
             file.write(cfg.dump())
         logger.info("Full config saved to %s", path)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
-    # Evaluation meets many image sizes: trying algorithms for each would cost more than it gains.
+    # In evaluation, benchmarking for each of many image sizes would cost more than it gains.
     if not getattr(args, "eval_only", False):
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     if cfg.FLOAT32_PRECISION:
@@ -107,10 +107,10 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def create_ddp_model(model: nn.Module, **kwargs: Any) -> nn.Module:
-    """The model wrapped for several processes, on GPUs or CPUs; itself in a run of one process.
+    """The model, in DistributedDataParallel if there are several processes, on GPUs or CPUs.
 
     Args:
-        kwargs: of ``DistributedDataParallel``.
+        kwargs: arguments of ``DistributedDataParallel``.
     """
     if comm.get_world_size() == 1:
         return model
@@ -120,7 +120,7 @@ def create_ddp_model(model: nn.Module, **kwargs: Any) -> nn.Module:
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
-    """Terminal, ``metrics.json`` and TensorBoard, in this order."""
+    """Writers to the terminal, ``metrics.json`` and TensorBoard, in this order."""
     PathManager.mkdirs(output_dir)
     return [
         CommonMetricPrinter(max_iter),

@@ -1,4 +1,4 @@
-"""The training loop: iterations, hooks around them, and what one step does."""
+"""The training loop: iterations, hooks, and single steps."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
 
 class HookBase:
-    """What a trainer calls around its steps. ``self.trainer`` is the trainer."""
+    """Methods that a trainer, ``self.trainer``, calls around its steps."""
 
     trainer: "TrainerBase"
 
@@ -31,23 +31,23 @@ class HookBase:
         """Before every step."""
 
     def after_backward(self) -> None:
-        """Between a step's backward pass and its update."""
+        """Between the backward pass and the update of a step."""
 
     def after_step(self) -> None:
         """After every step."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must keep; a hook with state also has ``load_state_dict``."""
+        """The state for checkpoints; a hook with state also has ``load_state_dict``."""
         return {}
 
 
 class TrainerBase:
-    """A loop over iterations that calls hooks; subclasses say what a step is.
+    """A loop over iterations that calls hooks; subclasses define a step.
 
     Attributes:
-        iter: number of the present iteration.
-        start_iter: number of the first one.
-        max_iter: one past the last one.
+        iter: the current iteration.
+        start_iter: the first iteration.
+        max_iter: one past the last iteration.
         storage: the EventStorage while training.
     """
 
@@ -59,11 +59,11 @@ class TrainerBase:
         self.storage: EventStorage
 
     def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
-        """Add hooks, which run in order of registration; None is left out."""
+        """Add hooks, which are called in order of registration; None is skipped."""
         for hook in hooks:
             if hook is None:
                 continue
-            # A proxy: trainer and hooks must not keep each other (and the GPU memory) alive.
+            # A proxy, so that trainer and hooks do not keep each other (and GPU memory) alive.
             hook.trainer = weakref.proxy(self)
             self._hooks.append(hook)
 
@@ -92,7 +92,7 @@ class TrainerBase:
             hook.before_train()
 
     def after_train(self) -> None:
-        # Results of a last evaluation belong to the iteration after the last one.
+        # Results of the final evaluation belong to the iteration after the last one.
         self.storage.iter = self.iter
         for hook in self._hooks:
             hook.after_train()
@@ -115,13 +115,13 @@ class TrainerBase:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """The iteration, and the state of those hooks that have any, by class name."""
+        """The iteration, and the non-empty states of hooks by class name."""
         states = {type(hook).__qualname__: hook.state_dict() for hook in self._hooks}
         states = {name: state for name, state in states.items() if state}
         return {"iteration": self.iter, **({"hooks": states} if states else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The reverse; a hook that is not here any more is reported and left out."""
+        """Restore what ``state_dict`` returned; states of unknown hooks are ignored."""
         self.iter = state_dict["iteration"]
         hooks = {type(hook).__qualname__: hook for hook in self._hooks}
         for name, state in state_dict.get("hooks", {}).items():
@@ -139,12 +139,11 @@ class SimpleTrainer(TrainerBase):
     """One step of gradient descent: data, losses, backward, update.
 
     Args:
-        model: takes a batch, returns a dictionary of scalar losses, or one loss.
+        model: from a batch to a dictionary of scalar losses, or to one loss.
         data_loader: endless batches.
         optimizer: over the model's parameters.
-        gather_metric_period: every how many steps the losses of all processes are averaged.
-        zero_grad_before_forward: clear gradients before the forward pass, for optimizers or models
-            that look at them in it.
+        gather_metric_period: losses are averaged over the processes every this many steps.
+        zero_grad_before_forward: clear gradients before the forward pass, not after it.
     """
 
     def __init__(
@@ -166,7 +165,7 @@ class SimpleTrainer(TrainerBase):
 
     @property
     def _data_loader_iter(self) -> Iterator[Any]:
-        # Made at the first step, so that building a trainer starts no worker processes.
+        # Created at the first step, so that building a trainer starts no worker processes.
         if self._iterator is None:
             self._iterator = iter(self.data_loader)
         return self._iterator
@@ -175,7 +174,7 @@ class SimpleTrainer(TrainerBase):
         """One step.
 
         Raises:
-            FloatingPointError: the loss is infinite or NaN; the parameters are left as they were.
+            FloatingPointError: the loss is infinite or NaN; the parameters are unchanged.
         """
         assert self.model.training, "[SimpleTrainer] model was changed to eval mode!"
         start = time.perf_counter()
@@ -209,7 +208,7 @@ class SimpleTrainer(TrainerBase):
 
     @staticmethod
     def write_metrics(loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int) -> None:
-        """Put the losses, averaged over the processes, and the loading times into the storage.
+        """Record the losses, averaged over the processes, and the loading times.
 
         Raises:
             FloatingPointError: the sum of the losses is infinite or NaN.
@@ -217,11 +216,11 @@ class SimpleTrainer(TrainerBase):
         metrics = {name: loss.detach().cpu().item() for name, loss in loss_dict.items()}
         gathered = comm.gather({**metrics, "data_time": data_time})
         storage = get_event_storage()
-        # The local value: which rank waits for its data.
+        # The local value shows which rank waits for data.
         storage.put_scalar("rank_data_time", data_time, cur_iter=cur_iter)
         averages = metrics
         if comm.is_main_process():
-            # The slowest rank decides, since all others wait for it.
+            # All ranks wait for the slowest one.
             slowest = max(of_rank["data_time"] for of_rank in gathered)
             storage.put_scalar("data_time", slowest, cur_iter=cur_iter)
             averages = {
@@ -250,8 +249,8 @@ class AMPTrainer(SimpleTrainer):
     """A :class:`SimpleTrainer` with automatic mixed precision on CUDA.
 
     Args:
-        grad_scaler: scales the loss so that half-precision gradients do not vanish.
-        precision: type of the autocast regions.
+        grad_scaler: scales the loss, so that half-precision gradients do not underflow.
+        precision: the autocast type.
     """
 
     def __init__(
@@ -282,7 +281,7 @@ class AMPTrainer(SimpleTrainer):
         self.grad_scaler.scale(losses).backward()
 
     def _update(self) -> None:
-        # Unscales the gradients and leaves the step out when one is infinite.
+        # Unscales the gradients, and skips the step if one is not finite.
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 

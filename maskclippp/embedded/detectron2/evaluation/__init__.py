@@ -1,4 +1,4 @@
-"""Evaluation: the loop, the interface of evaluators, reports of results."""
+"""The evaluation loop, the interface of evaluators, and reports of results."""
 
 from detectron2.evaluation.evaluator import (
     DatasetEvaluator,

@@ -23,20 +23,20 @@ _SECONDS_BETWEEN_REPORTS = 5.0
 
 
 class DatasetEvaluator:
-    """Collects what a model says about a dataset, batch by batch, and turns it into numbers."""
+    """Collects a model's outputs on a dataset, batch by batch, and computes metrics."""
 
     def reset(self) -> None:
-        """Start anew."""
+        """Discard what was collected."""
 
     def process(self, inputs: Any, outputs: Any) -> None:
-        """Take in one batch: what the model got and what it returned, of equal length."""
+        """Collect one batch: the model's inputs and outputs, of equal length."""
 
     def evaluate(self) -> dict[str, Any] | None:
-        """The results, {task: {metric: value}}, on the main process; elsewhere None or {}."""
+        """The results, {task: {metric: value}}, on the main process; None or {} on others."""
 
 
 class DatasetEvaluators(DatasetEvaluator):
-    """Several evaluators as one; their tasks must have different names."""
+    """Several evaluators as one; the names of their tasks must differ."""
 
     def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
         self._evaluators = list(evaluators)
@@ -52,7 +52,7 @@ class DatasetEvaluators(DatasetEvaluator):
     def evaluate(self) -> dict[str, Any]:
         results: dict[str, Any] = {}
         for evaluator in self._evaluators:
-            # Every rank must evaluate (evaluators communicate); only the main one has results.
+            # All ranks must evaluate, since evaluators communicate; only the main one has results.
             result = evaluator.evaluate()
             if not comm.is_main_process() or result is None:
                 continue
@@ -66,7 +66,7 @@ class DatasetEvaluators(DatasetEvaluator):
 
 @contextmanager
 def inference_context(model: nn.Module) -> Iterator[None]:
-    """Within this context the model is in evaluation mode; its former mode returns afterwards."""
+    """A context in which the model is in evaluation mode; its mode is restored afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -76,7 +76,7 @@ def inference_context(model: nn.Module) -> Iterator[None]:
 
 
 class _Stopwatch:
-    """Times of the parts of the evaluation loop, without the first, slower batches."""
+    """Times the parts of the evaluation loop, without the first, slower batches."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -86,7 +86,7 @@ class _Stopwatch:
         self._start = self._last = self._last_report = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """The time since the last lap went into ``part``."""
+        """Add the time since the last lap to ``part``."""
         now = time.perf_counter()
         self._seconds[part] += now - self._last
         self._last = now
@@ -102,7 +102,7 @@ class _Stopwatch:
         return max(self._count - self._warmup, 1)
 
     def progress(self) -> str | None:
-        """A progress line, once in a while; None in between and during the warmup."""
+        """A progress line every few seconds; None in between and during the warmup."""
         now = time.perf_counter()
         first = self._count == self._warmup + 1
         if self._count <= self._warmup or not (
@@ -137,17 +137,17 @@ def inference_on_dataset(
     evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
     callbacks: dict[str, Callable[[], None]] | None = None,
 ) -> dict[str, Any]:
-    """Run the model over a data set, in evaluation mode without gradients, and evaluate it.
+    """Run the model on a dataset, in evaluation mode and without gradients, and evaluate it.
 
     Args:
-        model: batch of inputs to list of outputs; its training mode is restored.
-        data_loader: batches, with a length.
-        evaluator: one, several, or None (run the model only).
-        callbacks: functions to call at ``"start"`` and ``"end"`` and ``"before_inference"`` and
-            ``"after_inference"`` of every batch.
+        model: from a batch of inputs to a list of outputs; its training mode is restored.
+        data_loader: batches; has a length.
+        evaluator: one or several; None: only run the model.
+        callbacks: called at ``"start"`` and ``"end"``, and ``"before_inference"`` and
+            ``"after_inference"`` of each batch.
 
     Returns:
-        The evaluator's results; ``{}`` on processes that have none.
+        The evaluator's results; ``{}`` on processes without results.
     """
     logger = logging.getLogger(__name__)
     total = len(data_loader)  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def _run_batches(
         outputs = model(inputs)
         call("after_inference")
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # else the time would be attributed to the next GPU wait
+            torch.cuda.synchronize()  # else the next wait would be charged
         watch.lap("Inference")
         evaluator.process(inputs, outputs)
         watch.lap("Eval")

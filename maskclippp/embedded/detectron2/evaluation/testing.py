@@ -1,4 +1,4 @@
-"""Reports and checks of evaluation results."""
+"""Reports and checks evaluation results."""
 
 import logging
 import pprint
@@ -14,10 +14,10 @@ __all__ = ["flatten_results_dict", "print_csv_format", "verify_results"]
 
 
 def print_csv_format(results: Mapping[str, Any]) -> None:
-    """Log results so that they can be copied into a table.
+    """Log results in a form that can be copied into a table.
 
-    ``results`` is {task: {metric: value}}; metrics with ``-`` in their names (values of single
-    classes) are left out.
+    Metrics of {task: {metric: value}} with ``-`` in their names, those of single classes, are
+    omitted.
     """
     logger = logging.getLogger(__name__)
     for task, metrics in results.items():
@@ -34,7 +34,7 @@ def verify_results(cfg: CfgNode, results: Mapping[str, Any]) -> bool:
     """Compare results with TEST.EXPECTED_RESULTS, a list of [task, metric, value, tolerance].
 
     Returns:
-        True; a result that is missing, not finite or too far off ends the program with exit code 1.
+        True; if a result is missing, not finite or out of tolerance, the program exits with 1.
     """
     expected = cfg.TEST.EXPECTED_RESULTS
     if not expected:
@@ -52,7 +52,7 @@ def verify_results(cfg: CfgNode, results: Mapping[str, Any]) -> bool:
 
 
 def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested results with the keys joined: {"task": {"metric": 1}} becomes {"task/metric": 1}."""
+    """Nested results with joined keys: {"task": {"metric": 1}} becomes {"task/metric": 1}."""
     flat: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Descriptions of layers' outputs. The layers themselves come from torch."""
+"""Shapes of feature maps; the layers themselves are those of torch."""
 
 from detectron2.layers.shape_spec import ShapeSpec
 

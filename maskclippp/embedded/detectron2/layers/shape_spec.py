@@ -1,4 +1,4 @@
-"""The shape of a feature map, as far as it is known when a model is built."""
+"""The shape of a feature map, as far as known when a model is built."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ __all__ = ["ShapeSpec"]
 
 @dataclass
 class ShapeSpec:
-    """Channels, size and stride (in input pixels) of a feature map; None where unknown."""
+    """Channels, size and stride (in input pixels) of a feature map; None if unknown."""
 
     channels: int | None = None
     height: int | None = None

@@ -1,4 +1,4 @@
-"""Backbones: images to named feature maps."""
+"""Backbones, which map images to named feature maps."""
 
 from abc import ABCMeta, abstractmethod
 from typing import Any
@@ -15,7 +15,7 @@ BACKBONE_REGISTRY = Registry("BACKBONE")
 
 
 class Backbone(nn.Module, metaclass=ABCMeta):
-    """Base of networks that turn a batch of images into named feature maps."""
+    """Base class of networks that map a batch of images to named feature maps."""
 
     _out_features: list[str]
     _out_feature_channels: dict[str, int]
@@ -23,15 +23,15 @@ class Backbone(nn.Module, metaclass=ABCMeta):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images [B, 3, H, W] to feature maps [B, C, h, w] by name."""
+        """From images [B, 3, H, W] to feature maps [B, C, h, w] by name."""
 
     @property
     def size_divisibility(self) -> int:
-        """What height and width of the input must be divisible by; 0 for nothing."""
+        """The height and width of the input must be multiples of this; 0: no constraint."""
         return 0
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every output."""
+        """Channels and stride of each output."""
         return {
             name: ShapeSpec(
                 channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]

@@ -1,4 +1,4 @@
-"""Whole models by name."""
+"""Complete models by name."""
 
 import torch
 from torch import nn
@@ -12,6 +12,6 @@ META_ARCH_REGISTRY = Registry("META_ARCH")
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """The model that MODEL.META_ARCHITECTURE names, on MODEL.DEVICE, without loaded weights."""
+    """The model MODEL.META_ARCHITECTURE on MODEL.DEVICE, with initial weights."""
     model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     return model.to(torch.device(cfg.MODEL.DEVICE))

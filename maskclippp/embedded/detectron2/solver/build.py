@@ -1,4 +1,4 @@
-"""Optimizer and schedule from a config."""
+"""Builds optimizer and learning-rate schedule from a config."""
 
 import logging
 from collections.abc import Callable
@@ -48,13 +48,13 @@ def maybe_add_gradient_clipping(
 def maybe_add_gradient_clipping(
     cfg: CfgNode, optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]
 ) -> torch.optim.Optimizer | type[torch.optim.Optimizer]:
-    """Let an optimizer (or a class of optimizers) clip each parameter's gradient before its step.
+    """Make an optimizer (or optimizer class) clip the gradient of each parameter before a step.
 
-    SOLVER.CLIP_GRADIENTS.CLIP_TYPE ``"value"`` limits every entry to CLIP_VALUE, ``"norm"`` the
-    parameter's NORM_TYPE-norm. Nothing happens unless ENABLED.
+    SOLVER.CLIP_GRADIENTS.CLIP_TYPE ``"value"`` limits each entry to CLIP_VALUE, ``"norm"`` the norm
+    (of NORM_TYPE) of each parameter's gradient. Nothing changes unless ENABLED.
 
     Raises:
-        ValueError: another CLIP_TYPE.
+        ValueError: unknown CLIP_TYPE.
     """
     settings = cfg.SOLVER.CLIP_GRADIENTS
     if not settings.ENABLED:
@@ -97,12 +97,14 @@ def get_default_optimizer_params(
     bias_lr_factor: float = 1.0,
     weight_decay_bias: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Parameter groups, one per pair of learning rate and weight decay, shared parameters once.
+    """Parameter groups, one per pair of learning rate and weight decay.
+
+    Shared parameters appear once.
 
     Args:
-        weight_decay_norm: of the parameters of norm layers; None for ``weight_decay``.
-        bias_lr_factor: the learning rate of biases is multiplied by this.
-        weight_decay_bias: of biases, those of norm layers too; None to leave them as they are.
+        weight_decay_norm: for the parameters of normalization layers; None: ``weight_decay``.
+        bias_lr_factor: multiplies the learning rate of biases.
+        weight_decay_bias: for biases, including those of normalization layers; None: no exception.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
@@ -125,7 +127,7 @@ def get_default_optimizer_params(
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with the SOLVER settings."""
+    """Stochastic gradient descent as SOLVER describes it."""
     solver = cfg.SOLVER
     parameters = get_default_optimizer_params(
         model,
@@ -149,7 +151,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMult
     """The schedule that SOLVER.LR_SCHEDULER_NAME names, with warmup.
 
     Raises:
-        ValueError: unknown name; a milestone that equals MAX_ITER.
+        ValueError: unknown name, or a milestone equal to MAX_ITER.
         AssertionError: BASE_LR_END outside [0, BASE_LR].
     """
     solver = cfg.SOLVER
@@ -180,7 +182,7 @@ def _main_schedule(solver: CfgNode) -> ParamScheduler:
     if name == "WarmupCosineLR":
         end_value = solver.BASE_LR_END / solver.BASE_LR
         assert 0.0 <= end_value <= 1.0, (
-            f"SOLVER.BASE_LR_END ({solver.BASE_LR_END}) must lie between 0 and SOLVER.BASE_LR "
+            f"SOLVER.BASE_LR_END ({solver.BASE_LR_END}) must be between 0 and SOLVER.BASE_LR "
             f"({solver.BASE_LR})"
         )
         return CosineParamScheduler(1.0, end_value)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as functions of how much of the run is done."""
+"""Learning-rate schedules as functions of the progress of a run."""
 
 from typing import Any
 
@@ -10,16 +10,15 @@ __all__ = ["LRMultiplier", "WarmupParamScheduler"]
 
 
 class WarmupParamScheduler(ParamScheduler):
-    """A schedule whose beginning is replaced by a warmup.
+    """A schedule that begins with a warmup.
 
     Args:
-        scheduler: the schedule, a function of the share done, ``where`` in [0, 1].
-        warmup_factor: the warmup starts at this times the schedule's start.
-        warmup_length: share of the run, in [0, 1].
-        warmup_method: ``"linear"`` up to the schedule's value at the end of the warmup, or
-            ``"constant"``.
-        rescale_interval: squeeze the whole schedule into the time after the warmup; otherwise it
-            runs from the start and the warmup merely hides its beginning.
+        scheduler: the schedule, a function of the progress ``where`` in [0, 1].
+        warmup_factor: the warmup starts at this fraction of the schedule's first value.
+        warmup_length: fraction of the run, in [0, 1].
+        warmup_method: ``"linear"`` up to the schedule's value after the warmup, or ``"constant"``.
+        rescale_interval: compress the whole schedule into the time after the warmup; otherwise the
+            warmup replaces its beginning.
 
     Raises:
         ValueError: unknown method, or a length outside [0, 1].
@@ -34,7 +33,7 @@ class WarmupParamScheduler(ParamScheduler):
         rescale_interval: bool = False,
     ) -> None:
         if not 0 <= warmup_length <= 1:
-            raise ValueError(f"the warmup takes a share of the run, got {warmup_length}")
+            raise ValueError(f"warmup_length must be in [0, 1], got {warmup_length}")
         self._scheduler = scheduler
         self._length = warmup_length
         self._rescale = rescale_interval
@@ -47,7 +46,7 @@ class WarmupParamScheduler(ParamScheduler):
             raise ValueError(f"Unknown warmup method: {warmup_method}")
 
     def __call__(self, where: float) -> float:
-        # The tolerance keeps rounding of i / max_iter from prolonging the warmup by one iteration.
+        # The tolerance: rounding of i / max_iter must not prolong the warmup by an iteration.
         if where + self.WHERE_EPSILON <= self._length:
             done = where / self._length
             return self._end * done + self._start * (1 - done)
@@ -57,13 +56,13 @@ class WarmupParamScheduler(ParamScheduler):
 
 
 class LRMultiplier(LRScheduler):
-    """Multiplies every group's initial learning rate by a schedule, so groups keep their ratio.
+    """Multiplies the initial learning rate of each group by a schedule.
 
     Args:
-        optimizer: its groups' present learning rates are the initial ones.
-        multiplier: schedule of the share done.
+        optimizer: the current learning rates of its groups are the initial ones.
+        multiplier: from the progress in [0, 1] to a factor.
         max_iter: number of steps of the run.
-        last_iter: number of steps done; -1 for a new run.
+        last_iter: the last completed step; -1: a new run.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class LRMultiplier(LRScheduler):
         super().__init__(optimizer, last_epoch=last_iter)
 
     def state_dict(self) -> dict[str, Any]:
-        """Only what the configuration does not say: base_lrs and last_epoch (steps done)."""
+        """What the configuration does not determine: base_lrs and last_epoch (completed steps)."""
         return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
 
     def get_lr(self) -> list[float | torch.Tensor]:

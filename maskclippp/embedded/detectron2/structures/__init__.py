@@ -1,4 +1,4 @@
-"""Boxes, masks and the records that hold them."""
+"""Boxes, masks and per-image collections of objects."""
 
 from detectron2.structures.boxes import Boxes, BoxMode, pairwise_iou
 from detectron2.structures.instances import Instances

@@ -13,7 +13,7 @@ __all__ = ["BoxMode", "Boxes", "pairwise_iou"]
 
 @unique
 class BoxMode(IntEnum):
-    """How four numbers describe a box; the values are those that records of datasets carry."""
+    """How four numbers describe a box; the values appear in dataset records."""
 
     XYXY_ABS = 0
     XYWH_ABS = 1
@@ -23,7 +23,7 @@ class BoxMode(IntEnum):
 
     @staticmethod
     def convert(box: Any, from_mode: "BoxMode", to_mode: "BoxMode") -> Any:
-        """Convert one box (list or tuple) or many (array or tensor [N, 4]); same type returned.
+        """Convert one box (list or tuple) or several (array or tensor [N, 4]), keeping the type.
 
         Raises:
             AssertionError: modes other than XYXY_ABS and XYWH_ABS.
@@ -61,7 +61,7 @@ class Boxes:
 
     @classmethod
     def cat(cls, boxes_list: list["Boxes"]) -> "Boxes":
-        """All boxes of several lists in one."""
+        """Concatenate boxes."""
         if not boxes_list:
             return cls(torch.empty(0, 4))
         return cls(torch.cat([boxes.tensor for boxes in boxes_list]))
@@ -82,11 +82,11 @@ class Boxes:
         return width_height[:, 0] * width_height[:, 1]
 
     def nonempty(self, threshold: float = 0.0) -> Tensor:
-        """Bool [N]: both sides are longer than ``threshold``."""
+        """Bool [N]: whether both sides are longer than ``threshold``."""
         return (self.tensor[:, 2:] - self.tensor[:, :2] > threshold).all(dim=1)
 
     def __getitem__(self, item: int | slice | Tensor) -> "Boxes":
-        """A selection, always as :class:`Boxes`, even of one box."""
+        """A selection, as :class:`Boxes` even for a single box."""
         selected = self.tensor[item]
         return Boxes(selected[None] if isinstance(item, int) else selected)
 
@@ -101,7 +101,7 @@ class Boxes:
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """Intersection over union of every pair, [N, M]; 0 where the boxes do not meet."""
+    """Intersection over union of all pairs, [N, M]; 0 for disjoint boxes."""
     first, second = boxes1.tensor[:, None], boxes2.tensor[None]
     top_left = torch.maximum(first[..., :2], second[..., :2])
     bottom_right = torch.minimum(first[..., 2:], second[..., 2:])

@@ -1,4 +1,4 @@
-"""Per-image records of objects."""
+"""Per-image collections of objects."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,14 +9,14 @@ __all__ = ["Instances"]
 
 
 class Instances:
-    """Fields of equal length about the objects of one image.
+    """The objects of one image, as fields of equal length.
 
     A field is anything with a length: a tensor [N, ...], a list, :class:`Boxes`, :class:`BitMasks`.
     Fields are read and written as attributes.
 
     Args:
         image_size: (height, width) of the image.
-        kwargs: fields to start with.
+        kwargs: initial fields.
     """
 
     def __init__(self, image_size: tuple[int, int], **kwargs: Any) -> None:
@@ -36,13 +36,13 @@ class Instances:
             self.set(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        # "_fields" itself is absent while an object is being unpickled or copied.
+        # "_fields" itself is missing while an object is unpickled or copied.
         if name == "_fields" or name not in self._fields:
             raise AttributeError(f"Cannot find field '{name}' in the given Instances!")
         return self._fields[name]
 
     def set(self, name: str, value: Any) -> None:
-        """Set a field; AssertionError when its length differs from that of the others."""
+        """Set a field; AssertionError if its length differs from that of the others."""
         length = len(value)
         if self._fields:
             assert len(self) == length, (
@@ -59,15 +59,15 @@ class Instances:
         del self._fields[name]
 
     def get(self, name: str) -> Any:
-        """The field of this name; KeyError when there is none."""
+        """The field of this name; KeyError if there is none."""
         return self._fields[name]
 
     def get_fields(self) -> dict[str, Any]:
-        """All fields by name: the object's own dictionary, not a copy."""
+        """All fields by name, without copying the dictionary."""
         return self._fields
 
     def to(self, *args: Any, **kwargs: Any) -> "Instances":
-        """A copy with every field that can be moved moved, as ``Tensor.to``."""
+        """A copy whose fields are converted by their ``to`` method, if they have one."""
         moved = {
             name: value.to(*args, **kwargs) if hasattr(value, "to") else value
             for name, value in self._fields.items()
@@ -75,7 +75,7 @@ class Instances:
         return Instances(self._image_size, **moved)
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> "Instances":
-        """The selected objects, always as :class:`Instances`.
+        """A selection, as :class:`Instances` even for a single object.
 
         Raises:
             IndexError: an integer out of range.
@@ -97,16 +97,16 @@ class Instances:
 
     @staticmethod
     def cat(instance_lists: list["Instances"]) -> "Instances":
-        """The objects of several records of the same image and the same fields.
+        """Concatenate the objects of several collections of one image, with the same fields.
 
         Raises:
-            ValueError: a field whose type cannot be joined, or images of different sizes.
+            ValueError: the type of a field cannot be concatenated, or image sizes differ.
         """
         first = instance_lists[0]
         if len(instance_lists) == 1:
             return first
         if any(other.image_size != first.image_size for other in instance_lists):
-            raise ValueError("only Instances of one image size can be joined")
+            raise ValueError("cannot concatenate Instances of different image sizes")
         result = Instances(first.image_size)
         for name in first.get_fields():
             values = [instances.get(name) for instances in instance_lists]
@@ -131,4 +131,4 @@ def _join(name: str, values: list[Any]) -> Any:
         return [item for value in values for item in value]
     if hasattr(type(first), "cat"):
         return type(first).cat(values)
-    raise ValueError(f"cannot join field '{name}' of type {type(first).__name__}")
+    raise ValueError(f"cannot concatenate field '{name}' of type {type(first).__name__}")

@@ -14,7 +14,7 @@ __all__ = ["BitMasks", "polygons_to_bitmask"]
 
 
 def polygons_to_bitmask(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Bool mask [height, width] of the union of polygons, each a flat array x0, y0, x1, y1, ..."""
+    """The union of polygons, bool [height, width]; a polygon is a flat array x0, y0, x1, y1, ..."""
     if not polygons:
         return np.zeros((height, width), dtype=bool)
     encoded = coco_mask.frPyObjects([np.asarray(p).tolist() for p in polygons], height, width)
@@ -33,7 +33,7 @@ class BitMasks:
 
     @staticmethod
     def cat(bitmasks_list: list["BitMasks"]) -> "BitMasks":
-        """All masks of several objects, of one image size, in one."""
+        """Concatenate masks of one image size."""
         return BitMasks(torch.cat([masks.tensor for masks in bitmasks_list]))
 
     @property
@@ -44,18 +44,18 @@ class BitMasks:
         return BitMasks(self.tensor.to(*args, **kwargs))
 
     def nonempty(self) -> Tensor:
-        """Bool [N]: the mask has a pixel."""
+        """Bool [N]: whether a mask has any pixel."""
         return self.tensor.flatten(1).any(dim=1)
 
     def get_bounding_boxes(self) -> Boxes:
-        """Tight boxes around the masks, right and bottom edge exclusive; zeros for empty masks."""
+        """Tight boxes around the masks, right and bottom exclusive; zeros for empty masks."""
         columns, rows = self.tensor.any(dim=1), self.tensor.any(dim=2)
         left, right = _first_and_last(columns)
         top, bottom = _first_and_last(rows)
         return Boxes(torch.stack([left, top, right, bottom], dim=1).float())
 
     def __getitem__(self, item: int | slice | Tensor) -> "BitMasks":
-        """A selection, always as :class:`BitMasks`, even of one mask."""
+        """A selection, as :class:`BitMasks` even for a single mask."""
         selected = self.tensor[item]
         return BitMasks(selected[None] if isinstance(item, int) else selected)
 
@@ -70,7 +70,7 @@ class BitMasks:
 
 
 def _first_and_last(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the first and one past the last True of every row of [N, L]; 0, 0 without any."""
+    """Indices of the first and one past the last True per row of [N, L]; 0 and 0 if none."""
     if occupied.shape[1] == 0:
         zeros = torch.zeros(occupied.shape[0], dtype=torch.long, device=occupied.device)
         return zeros, zeros

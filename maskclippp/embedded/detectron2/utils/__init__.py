@@ -1,1 +1,1 @@
-"""Utilities that do not depend on models or data."""
+"""Utilities that are independent of models and data."""

@@ -1,4 +1,4 @@
-"""A report on the software and hardware of this machine, for logs and bug reports."""
+"""Describes the software and hardware of this machine, for logs and bug reports."""
 
 import importlib.metadata
 import os

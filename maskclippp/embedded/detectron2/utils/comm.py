@@ -1,4 +1,4 @@
-"""Communication between the processes of a run. Everything also works without a process group."""
+"""Communication between the processes of a run; also works without a process group."""
 
 import datetime
 import functools
@@ -20,7 +20,7 @@ __all__ = [
     "synchronize",
 ]
 
-# Set by launch: how many processes each machine runs, and how long to wait for the others.
+# Set by launch: number of processes per machine, and timeout of communications.
 _processes_per_machine: int | None = None
 _timeout: datetime.timedelta | None = None
 
@@ -30,12 +30,12 @@ def _is_distributed() -> bool:
 
 
 def get_world_size() -> int:
-    """Number of processes of the run."""
+    """Number of processes."""
     return dist.get_world_size() if _is_distributed() else 1
 
 
 def get_rank() -> int:
-    """Number of this process in the run, from 0."""
+    """Index of this process, from 0."""
     return dist.get_rank() if _is_distributed() else 0
 
 
@@ -45,14 +45,14 @@ def is_main_process() -> bool:
 
 
 def set_layout(processes_per_machine: int, timeout: datetime.timedelta) -> None:
-    """Tell this module how the run is laid out; every process of the run calls this once.
+    """Set the layout of the run; each process calls this once.
 
     Args:
-        processes_per_machine: ranks are counted machine by machine.
-        timeout: of every communication, whatever its group.
+        processes_per_machine: consecutive ranks share a machine.
+        timeout: of each communication, in any group.
 
     Raises:
-        ValueError: the world size is not a multiple of the machine size.
+        ValueError: the world size is not a multiple of ``processes_per_machine``.
     """
     global _processes_per_machine, _timeout
     if get_world_size() % processes_per_machine:
@@ -63,7 +63,7 @@ def set_layout(processes_per_machine: int, timeout: datetime.timedelta) -> None:
 
 
 def get_local_rank() -> int:
-    """Number of this process among those of this machine."""
+    """Index of this process among those of its machine."""
     if not _is_distributed():
         return 0
     if _processes_per_machine is None:
@@ -74,18 +74,18 @@ def get_local_rank() -> int:
 
 
 def synchronize() -> None:
-    """Wait until every process is here."""
+    """Wait until all processes have called this."""
     if get_world_size() == 1:
         return
     if dist.get_backend() == dist.Backend.NCCL:
-        # Without the device id NCCL guesses which GPU belongs to this rank.
+        # Without device_ids, NCCL guesses the GPU of this rank.
         dist.barrier(device_ids=[torch.cuda.current_device()])
     else:
         dist.barrier()
 
 
 def _cpu_group() -> dist.ProcessGroup | None:
-    """A group for CPU objects: gloo if the default group is NCCL."""
+    """A group for objects in CPU memory: gloo if the default group is NCCL."""
     return _gloo_group() if dist.get_backend() == dist.Backend.NCCL else dist.group.WORLD
 
 
@@ -96,7 +96,7 @@ def _gloo_group() -> dist.ProcessGroup:
 
 
 def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
-    """The picklable ``data`` of every process, ordered by rank, on every process."""
+    """The picklable ``data`` of all processes, ordered by rank."""
     if get_world_size() == 1:
         return [data]
     group = _cpu_group() if group is None else group
@@ -106,7 +106,7 @@ def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
 
 
 def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> list[Any]:
-    """The picklable ``data`` of every process, ordered by rank, on rank ``dst``; else ``[]``."""
+    """The picklable ``data`` of all processes, ordered by rank, on rank ``dst``; else ``[]``."""
     if get_world_size() == 1:
         return [data]
     group = _cpu_group() if group is None else group
@@ -117,5 +117,5 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
 
 
 def shared_random_seed() -> int:
-    """A random number that is the same on every process. All processes must call it."""
+    """A random number, the same on all processes, which must all call this."""
     return all_gather(random.SystemRandom().randrange(2**31))[0]

@@ -12,7 +12,7 @@ __all__ = ["seed_all_rng"]
 
 
 def seed_all_rng(seed: int | None = None) -> None:
-    """Seed python, numpy and torch; without ``seed``, from time, process id and OS randomness."""
+    """Seed Python, NumPy and torch; None: from time, process id and the OS's randomness."""
     if seed is None:
         entropy = (os.getpid(), time.time_ns(), int.from_bytes(os.urandom(4), "big"))
         seed = hash(entropy) % 2**31

@@ -1,4 +1,4 @@
-"""What a run measures: the storage of scalars, and the writers that report them."""
+"""The storage of scalars, and the writers that report them."""
 
 import datetime
 import json
@@ -29,7 +29,7 @@ _storages: list["EventStorage"] = []
 
 
 def get_event_storage() -> "EventStorage":
-    """The storage of the innermost ``with EventStorage(...)``; AssertionError outside of any."""
+    """The storage of the innermost ``with EventStorage(...)``; AssertionError if there is none."""
     assert _storages, (
         "get_event_storage() has to be called inside a 'with EventStorage(...)' context!"
     )
@@ -37,10 +37,10 @@ def get_event_storage() -> "EventStorage":
 
 
 class EventStorage:
-    """Scalars by name over iterations.
+    """Scalars by name and iteration.
 
     Args:
-        start_iter: number of the first iteration.
+        start_iter: the first iteration.
     """
 
     def __init__(self, start_iter: int = 0) -> None:
@@ -61,10 +61,10 @@ class EventStorage:
         """Record a value of the current iteration (or of ``cur_iter``).
 
         Args:
-            smoothing_hint: whether reports should show the value smoothed; the same in every call.
+            smoothing_hint: whether writers should smooth this scalar; must not change.
 
         Raises:
-            AssertionError: another hint than before.
+            AssertionError: the hint differs from that of an earlier call.
         """
         name = self._prefix + name
         iteration = self.iter if cur_iter is None else cur_iter
@@ -84,7 +84,7 @@ class EventStorage:
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
 
     def history(self, name: str) -> HistoryBuffer:
-        """All values of one scalar; KeyError when it was never put."""
+        """All values of one scalar; KeyError if it was never recorded."""
         if name not in self._histories:
             raise KeyError(f"No history metric available for {name}!")
         return self._histories[name]
@@ -94,11 +94,11 @@ class EventStorage:
         return self._histories
 
     def latest(self) -> dict[str, tuple[float, int]]:
-        """The last value of every scalar with its iteration."""
+        """The last value and its iteration, by scalar."""
         return self._latest
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
-        """As :meth:`latest`, but hinted scalars as the median over the last iterations."""
+        """As :meth:`latest`, with the median over the last iterations for hinted scalars."""
         return {
             name: (
                 self._histories[name].median(self.count_samples(name, window_size))
@@ -110,13 +110,13 @@ class EventStorage:
         }
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
-        """How many values of a scalar fall into its last ``window_size`` iterations."""
+        """How many values a scalar has in its last ``window_size`` iterations."""
         values = self.history(name).values()
         last = values[-1][1]
         return sum(iteration > last - window_size for _, iteration in values[-window_size:])
 
     def smoothing_hints(self) -> dict[str, bool]:
-        """The hint of every scalar."""
+        """The hint, by scalar."""
         return self._hints
 
     def step(self) -> None:
@@ -125,7 +125,7 @@ class EventStorage:
 
     @contextmanager
     def name_scope(self, name: str) -> Iterator[None]:
-        """Within this context every name gets the prefix ``name/``."""
+        """A context in which names get the prefix ``name/``."""
         previous, self._prefix = self._prefix, name.rstrip("/") + "/"
         try:
             yield
@@ -141,10 +141,10 @@ class EventStorage:
 
 
 class EventWriter:
-    """Base of the objects that report what :func:`get_event_storage` holds."""
+    """Base class of objects that report the content of :func:`get_event_storage`."""
 
     def write(self) -> None:
-        """Report what is new."""
+        """Report new values."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class EventWriter:
 
 
 class _NewScalars:
-    """Remembers what was reported: the scalars put after the previous call, smoothed."""
+    """Returns, smoothed, the scalars that were recorded since the previous call."""
 
     def __init__(self, window_size: int) -> None:
         self._window_size = window_size
@@ -174,16 +174,15 @@ class _NewScalars:
 class JSONWriter(EventWriter):
     """Appends one JSON object per iteration with new scalars, keys sorted, to a file.
 
-    Values that are no finite number, which JSON does not know, become null.
+    NaN and infinities, which JSON does not have, become null.
 
     Args:
-        json_file: the file, which is appended to; where a killed run left half a line, that line is
-            ended first.
+        json_file: the file to append to; a partial line of a killed run is terminated first.
         window_size: iterations over which hinted scalars are smoothed.
     """
 
     def __init__(self, json_file: str, window_size: int = 20) -> None:
-        # Held open until close(): a line is written every few steps.
+        # Open until close(): a line is written every few steps.
         self._file: IO[str] = Path(json_file).open("a", encoding="utf-8")  # noqa: SIM115
         if _ends_within_a_line(Path(json_file)):
             self._file.write("\n")
@@ -213,9 +212,9 @@ class TensorboardXWriter(EventWriter):
     """Writes scalars as TensorBoard events.
 
     Args:
-        log_dir: folder of the event file; made by the first write.
+        log_dir: folder of the event file, created by the first write.
         window_size: iterations over which hinted scalars are smoothed.
-        kwargs: passed to ``torch.utils.tensorboard.SummaryWriter``.
+        kwargs: arguments of ``torch.utils.tensorboard.SummaryWriter``.
     """
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs: Any) -> None:
@@ -225,7 +224,7 @@ class TensorboardXWriter(EventWriter):
 
     @cached_property
     def _writer(self) -> Any:
-        # TensorBoard takes a second to import, which only the main process of a run needs.
+        # Importing TensorBoard takes a second; only the main process needs it.
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(self._log_dir, **self._arguments)
@@ -240,10 +239,10 @@ class TensorboardXWriter(EventWriter):
 
 
 class CommonMetricPrinter(EventWriter):
-    """Logs one line: time left, iteration, losses, metrics, speed, learning rate, GPU memory.
+    """Logs a line: remaining time, iteration, losses, metrics, speed, learning rate, GPU memory.
 
     Args:
-        max_iter: length of the run, for the time left; without it no time is shown.
+        max_iter: length of the run; None: do not estimate the remaining time.
         window_size: iterations over which losses are smoothed.
     """
 
@@ -257,7 +256,7 @@ class CommonMetricPrinter(EventWriter):
         storage = get_event_storage()
         iteration = storage.iter
         if iteration == self._max_iter:
-            # The hooks that run after training have nothing to add to the last line.
+            # Hooks after training add nothing to this line.
             return
         remaining = self._time_left(storage)
         parts = [f"eta: {remaining}"] if remaining else []
@@ -285,7 +284,7 @@ class CommonMetricPrinter(EventWriter):
         if name not in storage.histories():
             return []
         history = storage.history(name)
-        # Loading comes in bursts (workers): its recent mean says more than that of the whole run.
+        # Workers load in bursts: the recent mean is more informative than that of the whole run.
         mean = history.avg(self._window_size) if name == "data_time" else history.global_avg()
         return [f"{name}: {mean:.4f}", f"last_{name}: {history.latest():.4f}"]
 

@@ -1,4 +1,4 @@
-"""The path manager through which every file is opened."""
+"""The path manager that opens all files."""
 
 from iopath.common.file_io import HTTPURLHandler
 from iopath.common.file_io import PathManager as _PathManager

@@ -1,4 +1,4 @@
-"""Logging: one set-up per run, and tables."""
+"""Logging and text tables."""
 
 import functools
 import logging
@@ -19,7 +19,7 @@ _TIME_FORMAT = "%m/%d %H:%M:%S"
 
 
 class _ColorFormatter(logging.Formatter):
-    """Warnings and errors stand out on a terminal; the logger's name may be shortened."""
+    """Highlights warnings and errors; may abbreviate the logger's name."""
 
     def __init__(self, *, color: bool, name: str, abbreviation: str) -> None:
         prefix = "[%(asctime)s %(name)s]: "
@@ -44,7 +44,7 @@ class _ColorFormatter(logging.Formatter):
         return f"{level} {text}"
 
 
-# One configuration per (file, rank, name): a second call must not double every line.
+# Cached, because a second call with the same arguments must not duplicate every line.
 @functools.lru_cache
 def setup_logger(
     output: str | None = None,
@@ -56,16 +56,16 @@ def setup_logger(
     enable_propagation: bool = False,
     configure_stdout: bool = True,
 ) -> logging.Logger:
-    """Send the messages of logger ``name``, debug level and up, to the terminal and to a file.
+    """Send all messages of the logger ``name``, from debug level, to the terminal and to a file.
 
     Args:
-        output: a directory (``log.txt`` in it), or a file when it ends in ``.txt`` or ``.log``;
-            ranks other than 0 write next to it, with ``.rank<r>`` appended. Files are appended to.
+        output: a file to append to if it ends in ``.txt`` or ``.log``, else a folder for
+            ``log.txt``; ranks r > 0 append ``.rank<r>`` to the name.
         distributed_rank: only rank 0 writes to standard output.
-        color: colors on the terminal.
-        abbrev_name: what is shown in place of ``name``; ``d2`` for detectron2.
-        enable_propagation: pass messages on to the root logger.
-        configure_stdout: write to standard output at all.
+        color: use colors on the terminal.
+        abbrev_name: shown in place of ``name``; default: ``d2`` for detectron2.
+        enable_propagation: also pass messages to the root logger.
+        configure_stdout: whether to write to standard output.
     """
     logger = logging.getLogger(name)
     logger.setLevel(logging.DEBUG)
@@ -78,7 +78,7 @@ def setup_logger(
         stream.setLevel(logging.DEBUG)
         logger.addHandler(stream)
     if output is not None:
-        # Of its own, because its format names the logger; only the open file is shared.
+        # Each logger has its own handler, whose format contains its name; they share the open file.
         handler = logging.StreamHandler(_open_log(_log_file(output, distributed_rank)))
         handler.setFormatter(_ColorFormatter(color=False, name=name, abbreviation=abbrev_name))
         handler.setLevel(logging.DEBUG)
@@ -96,7 +96,7 @@ def _log_file(output: str, rank: int) -> str:
 
 @functools.lru_cache
 def _open_log(file_name: str) -> TextIO:
-    """A log file, opened once for all loggers (detectron2, fvcore, maskclippp) of this process."""
+    """A log file, opened once for all loggers of this process."""
     return Path(file_name).open("a", encoding="utf-8")
 
 

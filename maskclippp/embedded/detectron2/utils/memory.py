@@ -1,4 +1,4 @@
-"""Surviving moments of scarce GPU memory."""
+"""Retries when GPU memory is exhausted."""
 
 import functools
 import logging
@@ -11,10 +11,10 @@ __all__ = ["retry_if_cuda_oom"]
 
 
 def retry_if_cuda_oom(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Call ``func``; when the GPU has no memory left, empty the cache, then go to the CPU.
+    """Wrap ``func``: if GPU memory runs out, retry with an emptied cache, then on the CPU.
 
-    The CPU call gets its tensor arguments copied there and returns CPU tensors. Only direct
-    arguments are moved, not tensors inside containers. ``func`` must be callable twice.
+    For the CPU, tensors among the arguments, but not those in containers, are copied; the result is
+    on the CPU. Repeated calls of ``func`` must be harmless.
     """
 
     @functools.wraps(func)
@@ -27,7 +27,7 @@ def retry_if_cuda_oom(func: Callable[..., Any]) -> Callable[..., Any]:
             except torch.cuda.OutOfMemoryError:
                 continue
         logging.getLogger(__name__).warning(
-            "no GPU memory left for %s: it runs on the CPU", getattr(func, "__name__", func)
+            "GPU memory is exhausted in %s: running it on the CPU", getattr(func, "__name__", func)
         )
         on_cpu = [_to_cpu(value) for value in args]
         return func(*on_cpu, **{name: _to_cpu(value) for name, value in kwargs.items()})

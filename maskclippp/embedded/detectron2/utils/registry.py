@@ -1,4 +1,4 @@
-"""Registries map names in a config to classes."""
+"""Registries: from names in a config to classes."""
 
 from fvcore.common.registry import Registry
 

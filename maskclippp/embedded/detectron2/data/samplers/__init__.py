@@ -1,4 +1,4 @@
-"""Which records this process reads, and in which order."""
+"""Which records a process reads, and in which order."""
 
 from detectron2.data.samplers.inference import InferenceSampler
 from detectron2.data.samplers.training import (

@@ -1,7 +1,7 @@
-"""The samplers of training: endless streams of indices, each rank taking its share.
+"""The training samplers: endless streams of indices that the ranks share.
 
-All ranks compute the same stream from the same seed; rank r of W takes the elements r, r + W, r +
-2W, and so on. So nothing is drawn twice, and the stream does not depend on the number of ranks.
+All ranks compute the same stream from the same seed; of W ranks, rank r takes the elements r,
+r + W, r + 2W, and so on. The stream does not depend on the number of ranks.
 """
 
 import itertools
@@ -20,10 +20,10 @@ __all__ = ["RandomSubsetTrainingSampler", "RepeatFactorTrainingSampler", "Traini
 
 
 class _EndlessSampler(Sampler[int]):
-    """Repeats passes over the data for ever.
+    """Passes over the data, without end.
 
     Args:
-        seed: of the order; None for a random one that all ranks share.
+        seed: determines the order; None: a random seed that all ranks share.
     """
 
     def __init__(self, seed: int | None) -> None:
@@ -54,8 +54,8 @@ class TrainingSampler(_EndlessSampler):
 
     Args:
         size: number of records.
-        shuffle: a new order in every pass, or 0 .. size - 1.
-        seed: as above.
+        shuffle: a new random order in every pass; else 0, ..., size - 1.
+        seed: determines the order; None: a random seed that all ranks share.
     """
 
     def __init__(self, size: int, shuffle: bool = True, seed: int | None = None) -> None:
@@ -74,10 +74,10 @@ class RandomSubsetTrainingSampler(TrainingSampler):
 
     Args:
         size: number of records.
-        subset_ratio: share of the records, in (0, 1].
-        shuffle: a new order in every pass.
-        seed_shuffle: of the order; None for a random one that all ranks share.
-        seed_subset: of the choice of the subset; likewise.
+        subset_ratio: fraction of the records, in (0, 1].
+        shuffle: a new random order in every pass.
+        seed_shuffle: determines the order; None: a random seed that all ranks share.
+        seed_subset: determines the subset; likewise.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class RandomSubsetTrainingSampler(TrainingSampler):
         seed_subset: int | None = None,
     ) -> None:
         if not 0 < subset_ratio <= 1:
-            raise ValueError(f"subset_ratio must lie in (0, 1], got {subset_ratio}")
+            raise ValueError(f"subset_ratio must be in (0, 1], got {subset_ratio}")
         if int(size * subset_ratio) < 1:
             raise ValueError(
-                f"DATALOADER.RANDOM_SUBSET_RATIO: the share {subset_ratio} of {size} records is "
-                "less than one record, so there is nothing to draw"
+                f"DATALOADER.RANDOM_SUBSET_RATIO: the fraction {subset_ratio} of {size} records is "
+                "less than one record"
             )
         super().__init__(size, shuffle, seed_shuffle)
         generator = torch.Generator()
@@ -107,9 +107,9 @@ class RepeatFactorTrainingSampler(_EndlessSampler):
     """Record i on average ``repeat_factors[i]`` times per pass (Gupta et al., LVIS, 2019).
 
     Args:
-        repeat_factors: float [n], at least 0; the fraction is rounded at random in every pass.
-        shuffle: a new order in every pass.
-        seed: as above.
+        repeat_factors: float [n], at least 0; randomly rounded up or down in every pass.
+        shuffle: a new random order in every pass.
+        seed: determines all of this; None: a random seed that all ranks share.
     """
 
     def __init__(
@@ -124,10 +124,11 @@ class RepeatFactorTrainingSampler(_EndlessSampler):
     def repeat_factors_from_category_frequency(
         dataset_dicts: list[dict[str, Any]], repeat_thresh: float, sqrt: bool = True
     ) -> torch.Tensor:
-        """Repeat factors float [n] from how rare the categories of each record are.
+        """Repeat factors, float [n], which are larger for records with rare categories.
 
-        A category in the share f of all records gets max(1, sqrt(repeat_thresh / f)) (or without
-        the root); a record the largest value of its categories; one with empty annotations 1.
+        The factor of a category that occurs in a fraction f of all records is
+        max(1, sqrt(repeat_thresh / f)), without the root if not ``sqrt``. The factor of a record
+        is the largest of its categories; without annotations it is 1.
 
         Raises:
             ValueError: a record has no ``annotations``.

@@ -9,9 +9,13 @@ from torch.utils.data import DataLoader
 
 from maskclippp.config.merging import UnknownKeyError
 from maskclippp.data.loader import images_per_process
-from maskclippp.engine.errors import exit_on_bad_input
 from maskclippp.engine.optimizer import build_optimizer
-from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
+from maskclippp.errors import (
+    InputError,
+    MissingFileError,
+    UnreadableFileError,
+    exit_on_bad_input,
+)
 from maskclippp.files.downloads import DownloadError
 from maskclippp.files.weights import read_checkpoint
 
