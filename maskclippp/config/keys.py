@@ -14,61 +14,57 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
 CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
 
-
-_NO_TRAINING = "loss of the mask generators' own training, which this project does not have"
-_ONE_DECODER = "all mask generators have the same kind of decoder"
-_DEEPLAB = "DeepLab's head, which no model here has"
-_RESNET = "ResNets come from open_clip, and their weights determine their layers"
-
-# Published keys that are accepted but never read: full key -> (default, reason).
-INERT_KEYS: dict[str, tuple[Any, str]] = {
-    "RUN_DEMO": (False, "switch of the published demo script"),
-    "SOLVER.BACKBONE_MULTIPLIER": (0.1, "see VISUAL_ENCODER_MULTIPLIER"),
-    "MODEL.MASKCLIPPP.VISUAL_ENCODER.MASK_SCALE": (1.0, "no encoder uses it"),
-    "MODEL.MASKCLIPPP.VISUAL_ENCODER.MASK_BIAS": (0.0, "no encoder uses it"),
-    "MODEL.MASKCLIPPP.VISUAL_ENCODER_F.MASK_SCALE": (1.0, "no encoder uses it"),
-    "MODEL.MASKCLIPPP.VISUAL_ENCODER_F.MASK_BIAS": (0.0, "no encoder uses it"),
-    "MODEL.MASKCLIPPP.TEST.ENSEMBLE_ON_VALID_MASK": (0.0, "the ensemble covers all masks"),
-    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME": (
-        "MultiScaleMaskedTransformerDecoder",
-        _ONE_DECODER,
-    ),
-    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": ("res5", _ONE_DECODER),
-    "MODEL.MASK_FORMER.ENC_LAYERS": (0, _ONE_DECODER),
-    "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": (32, "see SIZE_DIVISIBILITY of the visual encoders"),
-    "MODEL.MASK_FORMER.DEEP_SUPERVISION": (True, _NO_TRAINING),
-    "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT": (0.1, _NO_TRAINING),
-    "MODEL.MASK_FORMER.CLASS_WEIGHT": (1.0, _NO_TRAINING),
-    "MODEL.MASK_FORMER.DICE_WEIGHT": (1.0, _NO_TRAINING),
-    "MODEL.MASK_FORMER.MASK_WEIGHT": (20.0, _NO_TRAINING),
-    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": (112 * 112, _NO_TRAINING),
-    "MODEL.MASK_FORMER.OVERSAMPLE_RATIO": (3.0, _NO_TRAINING),
-    "MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO": (0.75, _NO_TRAINING),
-    "MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": (
-        False,
-        "results do not depend on the order",
-    ),
-    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": ("BasePixelDecoder", _ONE_DECODER),
-    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": (
-        ["res3", "res4", "res5"],
-        "see MODEL.MASKCLIPPP.SEGMENTOR.TRANSFORMER_IN_FEATURES",
-    ),
-    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": (8, "see MASK_FORMER.NHEADS"),
-    "MODEL.SEM_SEG_HEAD.LOSS_TYPE": ("hard_pixel_mining", _DEEPLAB),
-    "MODEL.SEM_SEG_HEAD.PROJECT_FEATURES": (["res2"], _DEEPLAB),
-    "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS": ([48], _DEEPLAB),
-    "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS": (256, _DEEPLAB),
-    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": ([6, 12, 18], _DEEPLAB),
-    "MODEL.SEM_SEG_HEAD.ASPP_DROPOUT": (0.1, _DEEPLAB),
-    "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV": (False, _DEEPLAB),
-    "MODEL.RESNETS.RES4_DILATION": (1, _RESNET),
-    "MODEL.RESNETS.RES5_MULTI_GRID": ([1, 2, 4], _RESNET),
-    "MODEL.RESNETS.STEM_TYPE": ("deeplab", _RESNET),
-    "MODEL.SWIN.OUT_FEATURES": (
-        ["res2", "res3", "res4", "res5"],
-        "see OUT_FEATURES of the visual encoders",
-    ),
-    "MODEL.SWIN.PRETRAIN_IMG_SIZE": (224, "only for position embeddings, which no Swin here has"),
+# Published keys that are accepted but never read: reason -> full keys with their defaults.
+INERT_KEYS: dict[str, dict[str, Any]] = {
+    "switch of the published demo script": {"RUN_DEMO": False},
+    "see VISUAL_ENCODER_MULTIPLIER": {"SOLVER.BACKBONE_MULTIPLIER": 0.1},
+    "no encoder uses it": {
+        "MODEL.MASKCLIPPP.VISUAL_ENCODER.MASK_SCALE": 1.0,
+        "MODEL.MASKCLIPPP.VISUAL_ENCODER.MASK_BIAS": 0.0,
+        "MODEL.MASKCLIPPP.VISUAL_ENCODER_F.MASK_SCALE": 1.0,
+        "MODEL.MASKCLIPPP.VISUAL_ENCODER_F.MASK_BIAS": 0.0,
+    },
+    "the ensemble covers all masks": {"MODEL.MASKCLIPPP.TEST.ENSEMBLE_ON_VALID_MASK": 0.0},
+    "all mask generators have the same kind of decoder": {
+        "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME": "MultiScaleMaskedTransformerDecoder",
+        "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "res5",
+        "MODEL.MASK_FORMER.ENC_LAYERS": 0,
+        "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "BasePixelDecoder",
+    },
+    "loss of the mask generators' own training, which this project does not have": {
+        "MODEL.MASK_FORMER.DEEP_SUPERVISION": True,
+        "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT": 0.1,
+        "MODEL.MASK_FORMER.CLASS_WEIGHT": 1.0,
+        "MODEL.MASK_FORMER.DICE_WEIGHT": 1.0,
+        "MODEL.MASK_FORMER.MASK_WEIGHT": 20.0,
+        "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 112 * 112,
+        "MODEL.MASK_FORMER.OVERSAMPLE_RATIO": 3.0,
+        "MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO": 0.75,
+    },
+    "results do not depend on the order": {
+        "MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False
+    },
+    "see the keys of that kind of MODEL.MASKCLIPPP and MODEL.MASK_FORMER": {
+        "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": 32,
+        "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": ["res3", "res4", "res5"],
+        "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": 8,
+        "MODEL.SWIN.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+    },
+    "DeepLab's head, which no model here has": {
+        "MODEL.SEM_SEG_HEAD.LOSS_TYPE": "hard_pixel_mining",
+        "MODEL.SEM_SEG_HEAD.PROJECT_FEATURES": ["res2"],
+        "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS": [48],
+        "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS": 256,
+        "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": [6, 12, 18],
+        "MODEL.SEM_SEG_HEAD.ASPP_DROPOUT": 0.1,
+        "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV": False,
+    },
+    "ResNets come from open_clip, and their weights determine their layers": {
+        "MODEL.RESNETS.RES4_DILATION": 1,
+        "MODEL.RESNETS.RES5_MULTI_GRID": [1, 2, 4],
+        "MODEL.RESNETS.STEM_TYPE": "deeplab",
+    },
+    "only for position embeddings, which no Swin here has": {"MODEL.SWIN.PRETRAIN_IMG_SIZE": 224},
 }
 
 
@@ -86,9 +82,10 @@ def add_maskclippp_config(cfg: CfgNode) -> None:
     _add_model_keys(cfg)
     _add_mask_former_keys(cfg)
     _add_swin_keys(cfg)
-    for full_key, (default, _) in INERT_KEYS.items():
-        *sections, key = full_key.split(".")
-        functools.reduce(getattr, sections, cfg)[key] = copy.deepcopy(default)
+    for keys in copy.deepcopy(INERT_KEYS).values():
+        for full_key, default in keys.items():
+            *sections, key = full_key.split(".")
+            functools.reduce(getattr, sections, cfg)[key] = default
     cfg.WANDB = CfgNode(
         {
             "ENABLED": False,  # log to Weights & Biases instead of TensorBoard

@@ -44,30 +44,25 @@ class _PlainLoader(yaml.SafeLoader):
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self._open_anchors: set[str] = set()
+        self._open_anchors: list[str | None] = []
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()
         anchor = getattr(event, "anchor", None)
-        if self.check_event(yaml.AliasEvent):
-            if anchor in self._open_anchors:
-                message = f"the alias *{anchor} refers to itself"
-                raise yaml.composer.ComposerError(None, None, message, event.start_mark)
-            return super().compose_node(parent, index)
-        if anchor is None:
-            return super().compose_node(parent, index)
-        self._open_anchors.add(anchor)
+        if self.check_event(yaml.AliasEvent) and anchor in self._open_anchors:
+            message = f"the alias *{anchor} refers to itself"
+            raise yaml.composer.ComposerError(None, None, message, event.start_mark)
+        self._open_anchors.append(anchor)
         node = super().compose_node(parent, index)
-        self._open_anchors.discard(anchor)
+        self._open_anchors.pop()
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         first: dict[tuple[str, str], yaml.Node] = {}
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE_TAG:
-                continue
-            known = first.setdefault((key.tag, key.value), key)
+            scalar = isinstance(key, yaml.ScalarNode) and key.tag != _MERGE_TAG
+            known = first.setdefault((key.tag, key.value), key) if scalar else key
             if known is not key:
                 message = f"the key {key.value!r} is defined here"
                 raise yaml.composer.ComposerError(

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and loading that reports what did not fit."""
+"""Checkpoints: written atomically, and loaded with a report of what did not fit."""
 
 import logging
 import re
@@ -28,18 +28,17 @@ _PERIODIC_NAME = re.compile(r"model_(\d{7}|final)\.pth")
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Saves and loads the model and the trainer; the files are those of detectron2.
+    """Saves and loads the model and the trainer, in detectron2's file format.
 
-    A model may list in ``checkpoint_prefixes`` the first components of the state-dict keys that
-    are worth saving (its trained parts); then only these are saved, and only these are missed
-    when a file lacks them.
+    A model may list the first components of the state-dict keys of its trained parts in
+    ``checkpoint_prefixes``; then only these are saved, and only these are reported if missing.
     """
 
     def save(self, name: str, **extra: Any) -> None:
-        """Write ``<name>.pth`` (model, checkpointables, ``extra``) and make it the last one.
+        """Write ``<name>.pth`` (model, checkpointables, ``extra``) and tag it as the last one.
 
         Raises:
-            OSError: the file cannot be written; the checkpoints before it are untouched.
+            UnreadableFileError: the file cannot be written; earlier checkpoints are unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -55,26 +54,26 @@ class Checkpointer(DetectionCheckpointer):
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
             raise UnreadableFileError(
                 f"checkpoint {path} cannot be written (is the disk full?): {error}. Earlier "
-                "checkpoints are untouched: make room and continue with --resume"
+                "checkpoints are unchanged: free some space and continue with --resume"
             ) from error
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note the newest checkpoint's name in ``last_checkpoint``."""
+        """Write the name of the newest checkpoint to ``last_checkpoint``."""
         with atomic_write(Path(self.save_dir) / "last_checkpoint") as file:
             file.write(last_filename_basename.encode())
 
     def has_checkpoint(self) -> bool:
-        """Whether the folder holds a checkpoint of a run."""
+        """Whether the folder has a checkpoint."""
         return bool(self.resume_candidates())
 
     def get_checkpoint_file(self) -> str:
-        """The path of the newest checkpoint, or an empty text if there is none."""
+        """The path of the newest checkpoint; empty if there is none."""
         candidates = self.resume_candidates()
         return str(candidates[0]) if candidates else ""
 
     def resume_candidates(self) -> list[Path]:
-        """The checkpoints of the run in this folder, the newest first."""
+        """The checkpoints in this folder, newest first."""
         folder = Path(self.save_dir)
         files = [file for file in folder.glob("model_*.pth") if _PERIODIC_NAME.fullmatch(file.name)]
         tag = folder / "last_checkpoint"
@@ -88,19 +87,19 @@ class Checkpointer(DetectionCheckpointer):
     def resume_or_load(
         self, path: str, *, resume: bool = True, may_be_absent: bool = True
     ) -> dict[str, Any]:
-        """Load the run's newest whole checkpoint (``resume``), else only the model from ``path``.
+        """Load the newest undamaged checkpoint (``resume``), else only the model from ``path``.
 
         Returns:
             The rest of the file's content, without model and loaded checkpointables.
 
         Raises:
-            FileNotFoundError: there is neither, and it may not be absent.
+            MissingFileError: there is neither, and ``may_be_absent`` is false.
         """
         if resume and (candidates := self.resume_candidates()):
             return self._resume(candidates)
         if not path and not may_be_absent:
             raise MissingFileError(
-                f"no checkpoint in {self.save_dir}: name the run by --tag, or a file by "
+                f"no checkpoint in {self.save_dir}: name the run with --tag, or a file with "
                 "MODEL.WEIGHTS"
             )
         if resume:
@@ -110,12 +109,12 @@ class Checkpointer(DetectionCheckpointer):
     def load(
         self, path: str | Path, checkpointables: Iterable[str] | None = None
     ) -> dict[str, Any]:
-        """Load the model, and the named checkpointables (None: all), from a file.
+        """Load the model and the named checkpointables (None: all), and return the rest.
 
-        An empty path means "no checkpoint". The rest of the file's content is returned.
+        An empty path loads nothing.
 
         Raises:
-            FileNotFoundError: the file does not exist.
+            MissingFileError: the file does not exist.
             CheckpointError: it cannot be read safely, or nothing in it fits the model.
         """
         if not path:
@@ -132,7 +131,7 @@ class Checkpointer(DetectionCheckpointer):
             path, content = self._newest_whole(candidates)
         except CheckpointError as error:
             problem = str(error)
-        # No process may leave before the others know: they would wait for it for ever.
+        # All processes must raise, since the others would wait forever for one that left.
         outcomes = comm.all_gather((path.name if path else "", problem))
         problems = [text for _, text in outcomes if text]
         if problems or path is None:
@@ -147,12 +146,12 @@ class Checkpointer(DetectionCheckpointer):
         return self._apply(content, path, None)
 
     def _newest_whole(self, candidates: list[Path]) -> tuple[Path, dict[str, Any]]:
-        """The first candidate that is not damaged, and its content."""
+        """The first undamaged candidate and its content."""
         for path in candidates:
             try:
                 return path, read_checkpoint(path)
             except UnreadableCheckpointError as error:
-                logger.error("%s; trying the checkpoint before it", error)
+                logger.error("%s; trying the previous checkpoint", error)
         raise CheckpointError(
             f"cannot resume: all {len(candidates)} checkpoints in {self.save_dir} are damaged"
         )
@@ -164,8 +163,8 @@ class Checkpointer(DetectionCheckpointer):
         lacking = [name for name in names if name not in content]
         if lacking:
             raise CheckpointError(
-                f"checkpoint {path} holds no {' and no '.join(lacking)} state, so no run can be "
-                "resumed from it; to start from its weights: MODEL.WEIGHTS, without --resume"
+                f"checkpoint {path} has no {' and no '.join(lacking)} state, so a run cannot be "
+                "resumed from it; to start from its weights, use MODEL.WEIGHTS without --resume"
             )
         load_weights(
             unwrapped(self.model), content.pop("model"), source=path, prefixes=self._prefixes()
@@ -179,7 +178,7 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside a data-parallel wrapper."""
+    """The model without its data-parallel wrapper, if it has one."""
     if isinstance(model, DistributedDataParallel | DataParallel):
         inner: nn.Module = model.module
         return inner
@@ -193,11 +192,11 @@ def load_weights(
     source: str | Path,
     prefixes: tuple[str, ...] | None = None,
 ) -> None:
-    """Copy the tensors that fit by name and shape into the model, and log the rest.
+    """Load the tensors that fit by name and shape into the model, and log the others.
 
     Args:
         source: where the tensors come from, for messages.
-        prefixes: parts of the model that the file should cover; None: all of it.
+        prefixes: parts of the model that the file should contain; None: all.
 
     Raises:
         CheckpointError: no tensor fits.

@@ -43,7 +43,7 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> None:
 
 
 def launch_run(args: argparse.Namespace) -> None:
-    """Check the configuration once, then start the processes."""
+    """Check the configuration, then start the processes."""
     with exit_on_bad_input():
         device = build_config(args).MODEL.DEVICE
     if device == "cpu":

@@ -13,7 +13,7 @@ SCHEDULES = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR"
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
-    """The schedule that SOLVER.LR_SCHEDULER_NAME and its keys describe, stepped per iteration."""
+    """The schedule SOLVER.LR_SCHEDULER_NAME, which is stepped after every iteration."""
     solver, name = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME
     if name not in SCHEDULES:
         raise InputError(f"SOLVER.LR_SCHEDULER_NAME: {name!r} is not one of {SCHEDULES}")
@@ -33,12 +33,12 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
 
 
 class WarmupPoly(ParamScheduler):
-    """(1 - progress) ** power, multiplied by a warmup factor at the beginning (DeepLab).
+    """(1 - progress) ** power (DeepLab), with a warmup.
 
     Args:
-        constant_ending: after the warmup the multiplier never falls below this; 0: no bound.
-        warmup_length: share of the training, in [0, 1].
-        warmup_factor: where a linear warmup starts, or what a constant one multiplies with.
+        constant_ending: lower bound after the warmup.
+        warmup_length: fraction of the training, in [0, 1].
+        warmup_factor: initial factor of a linear warmup, or the factor of a constant one.
         warmup_method: "linear" or "constant".
     """
 

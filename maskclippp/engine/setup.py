@@ -43,8 +43,8 @@ def argument_parser(
     parser.add_argument(
         "--tag",
         default="default",
-        help="files go to output/<config name>/<tag>; default: month and day, with --resume the "
-        "newest run",
+        help="files go to output/<config name>/<tag>; default: month and day, or the newest run if "
+        "--resume is given",
     )
     return parser
 
@@ -52,11 +52,11 @@ def argument_parser(
 def build_config(args: argparse.Namespace) -> CfgNode:
     """The frozen configuration that the arguments describe; nothing is written.
 
-    The datasets that it describes are registered; every process of a run calls this.
+    Custom datasets are registered, so every process of a run must call this.
 
     Raises:
-        InputError: a wrong file or option, see :mod:`maskclippp.config.merging`; an unknown
-            dataset; a missing device.
+        InputError: a wrong file or option (see :mod:`maskclippp.config.merging`), an unknown
+            dataset, or a missing device.
     """
     cfg = get_cfg()
     name = "maskclippp"
@@ -86,7 +86,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """The frozen configuration, with its run directory, logs and random seeds set up.
+    """The frozen configuration, after setting up run directory, logs and random seeds.
 
     Raises:
         InputError: the run directory cannot be created; also the errors of :func:`build_config`.
@@ -108,7 +108,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def _default_tag(folder: Path, *, resume: bool) -> str:
-    """Month and day; with ``resume``, the newest run in ``folder``, possibly of another day."""
+    """Month and day; with ``resume``, the newest run in ``folder``, even of another day."""
     runs = [path.parent for path in folder.glob("*/last_checkpoint")] if resume else []
     if runs:
         return max(runs, key=lambda run: (run / "last_checkpoint").stat().st_mtime).name
@@ -135,7 +135,7 @@ def _check_device(device: str, num_gpus: int) -> None:
 
 
 def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
-    """Raise an InputError if a required dataset is not named, or a named one not registered."""
+    """Raise an InputError if a required dataset is missing or unknown."""
     key = "TRAIN" if for_training else "TEST"
     if not cfg.DATASETS[key]:
         raise InputError(f"DATASETS.{key} is empty: name at least one dataset")
@@ -156,17 +156,17 @@ def _check_vocabularies(cfg: CfgNode) -> None:
     """Raise the InputError of :mod:`maskclippp.words.sources` if a vocabulary is missing."""
     selection = cfg.DATASETS.VOCABULARY
     if selection in ("auto", "builtin"):
-        return  # the model reports it if there are none
+        return  # the model reports missing vocabularies
     training_vocabulary(cfg.DATASETS.TRAIN, selection)
     for name in cfg.DATASETS.TEST:
         evaluation_vocabulary(name, selection)
 
 
 def _check_same_words(cfg: CfgNode) -> None:
-    """Raise an InputError if processes, perhaps on several machines, have different words."""
+    """Raise an InputError if processes, perhaps on several machines, disagree on the words."""
     found = sorted(set(comm.all_gather(resolved_selection(cfg.DATASETS.VOCABULARY))))
     if len(found) > 1:
         raise InputError(
             f"{KEY} auto means {' and '.join(found)} on different machines of this run: download "
-            f"the word lists on all of them, or set {KEY} builtin"
+            f"the class lists on all of them, or set {KEY} builtin"
         )

@@ -11,12 +11,12 @@ from maskclippp.errors import MissingPackageError
 
 
 class WandbWriter(EventWriter):
-    """Logs what is new in the event storage to a W&B run, which ``close`` finishes.
+    """Logs new scalars of the event storage to a W&B run, which ``close`` finishes.
 
-    The run's files go to ``output_dir``; WANDB_MODE=offline works without a network.
+    Its files go to ``output_dir``; with WANDB_MODE=offline, no network is needed.
 
     Raises:
-        MissingPackageError: the package ``wandb`` is missing.
+        MissingPackageError: ``wandb`` is not installed.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class WandbWriter(EventWriter):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "WandbWriter":
-        """A run named WANDB.NAME, else after the output folder: <config name>/<tag>."""
+        """A run named WANDB.NAME, by default <config name>/<tag> as in the output folder."""
         folder = Path(cfg.OUTPUT_DIR)
         return cls(
             project=cfg.WANDB.PROJECT,
@@ -44,7 +44,7 @@ class WandbWriter(EventWriter):
         )
 
     def write(self) -> None:
-        """Log all scalars that were written since the last call."""
+        """Log the scalars that were recorded since the last call."""
         latest = get_event_storage().latest_with_smoothing_hint(self._window)
         per_iteration: dict[int, dict[str, float]] = {}
         for name, (value, iteration) in latest.items():
