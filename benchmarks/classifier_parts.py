@@ -116,14 +116,14 @@ def train(bench: Bench, model: MaskCLIPpp) -> Iterator[Row]:
     vocabulary = model.train_vocabulary
     assert vocabulary is not None
     records = [_train_record(work) for _ in range(work.batch_size)]
-    if not model.text_is_trained:
+    if model.text_encoder.frozen:
         model.text_classifier.cache = False
-        model._sample_train_text(vocabulary)  # once for the whole training: not timed
+        model.text_classifier.sample(vocabulary)  # once for the whole training: not timed
 
     def plain_text() -> Tensor:
         assert bench.plain is not None
-        if not model.text_is_trained:
-            return model._sample_train_text(vocabulary)
+        if model.text_encoder.frozen:
+            return model.text_classifier.sample(vocabulary)
         names = [vocabulary.synonyms[index] for index in vocabulary.sample_synonyms()]
         templates = model.text_classifier.templates
         embeddings: Tensor = bench.plain.text_embeddings(model.text_encoder, templates, names)
@@ -149,9 +149,9 @@ def train(bench: Bench, model: MaskCLIPpp) -> Iterator[Row]:
     )
     what = f"{work.batch_size} x {times(work.image_size)}, {work.train_masks} masks"
     yield Row("train", what, work.batch_size, "images", runs)
-    if model.text_is_trained:
+    if not model.text_encoder.frozen:
         runs = bench.compare(
-            lambda: step(lambda: model._sample_train_text(vocabulary)),
+            lambda: step(lambda: model.text_classifier.sample(vocabulary)),
             lambda: step(plain_text),
             agree,
         )

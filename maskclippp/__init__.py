@@ -1,7 +1,7 @@
 """MaskCLIP++: CLIP fine-tuned as a mask classifier for open-vocabulary segmentation.
 
-Importing the package makes ``detectron2`` importable (an installed one always wins, see
-:mod:`maskclippp.detectron2_engine`) and registers every part and dataset by name.
+Importing the package makes ``detectron2`` importable (:mod:`maskclippp.detectron2_engine`) and
+registers all parts and datasets by name.
 """
 
 import sys
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 ensure_detectron2()
 
-# The program of the same name imports what a command needs; torch alone takes seconds.
+# The command-line program imports only what a command needs: importing torch takes seconds.
 if Path((sys.argv or [""])[0]).stem != __name__ and sys.orig_argv[1:3] != ["-m", __name__]:
-    # Registration of datasets and of the model; both need the engine to be importable.
+    # These register datasets and model; both import detectron2.
     from maskclippp import data, meta_arch  # noqa: F401

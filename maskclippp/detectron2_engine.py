@@ -1,8 +1,7 @@
-"""Makes ``import detectron2`` work: the installed package, or else the embedded engine.
+"""Makes ``import detectron2`` work with the installed package, or else the embedded engine.
 
-detectron2 is not on PyPI. Where it is not installed, ``maskclippp/embedded`` (our own
-implementation of the names we use) is appended to the end of ``sys.path``, so that a later
-installation takes precedence without any change here.
+detectron2 is not on PyPI. If it is not installed, ``maskclippp/embedded`` (our own implementation
+of the names that we use) is appended to ``sys.path``. An installed detectron2 takes precedence.
 """
 
 import importlib.util
@@ -13,9 +12,9 @@ _EMBEDDED_FOLDER = Path(__file__).resolve().parent / "embedded"
 
 
 def ensure_detectron2() -> None:
-    """Append the embedded engine to ``sys.path`` if, and only if, detectron2 is not installed."""
+    """Append the embedded engine to ``sys.path`` if detectron2 is not installed."""
     found = importlib.util.find_spec("detectron2")
-    # A plain folder of that name, such as a clone of the project, is found as well, without origin.
+    # A folder of that name without a package in it, such as a clone of detectron2, has no origin.
     if found is None or found.origin is None:
         sys.path.append(str(_EMBEDDED_FOLDER))
 
@@ -28,7 +27,7 @@ def is_embedded() -> bool:
 
 
 def engine_description() -> str:
-    """One line that says which detectron2 runs, and from where."""
+    """One line: which detectron2 is used, and where it is."""
     import detectron2
 
     kind = "embedded" if is_embedded() else "installed"

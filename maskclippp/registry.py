@@ -1,4 +1,4 @@
-"""The registries of exchangeable parts, and how a part is built by its name in a config."""
+"""The registries of exchangeable parts, which configs select by name."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ SEGMENTOR_REGISTRY = Registry("SEGMENTOR")
 
 
 def get_part(registry: Registry, name: str, key: str) -> Any:
-    """The class registered as ``name``; a ValueError names the config ``key`` and valid names."""
+    """The class registered as ``name``; an InputError gives the config ``key`` and valid names."""
     if name not in registry:
         names = sorted(entry for entry, _ in registry)
         raise InputError(f"{key}: {name!r} is not one of {names}")

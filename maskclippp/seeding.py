@@ -1,7 +1,7 @@
-"""Stateless randomness: every training step and every sample is seeded from its own position.
+"""Stateless randomness: every training step and every sample is seeded by its own position.
 
-Because nothing depends on how many random numbers were drawn before, a resumed run, another number
-of worker processes or another number of ranks draws exactly the same numbers.
+Nothing depends on how many random numbers were drawn before. A resumed run, or one with another
+number of worker processes or ranks, therefore draws exactly the same numbers.
 """
 
 import random
@@ -15,22 +15,22 @@ _SAMPLE_STREAM, _STEP_STREAM, _STEP_RANK_STREAM = range(3)
 
 
 def derive_seed(*numbers: int) -> int:
-    """One well mixed 64-bit seed from several non-negative integers."""
+    """A well-mixed 64-bit seed from several non-negative integers."""
     low, high = np.random.SeedSequence(numbers).generate_state(2)
     return int(low) | int(high) << 32
 
 
 def sample_seed(seed: int, position: int) -> int:
-    """The seed of the training sample at a global position of the endless sample stream."""
+    """The seed of the training sample at a position in the endless stream of samples."""
     return derive_seed(_SAMPLE_STREAM, seed, position)
 
 
 @contextmanager
 def seeded_generators(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, numpy and torch (CPU) inside the block only."""
+    """Seed the global generators of Python, NumPy and PyTorch (CPU) inside the block only."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     _seed_python_and_numpy(seed, seed)
-    # Not torch.manual_seed, which would reseed the accelerators for good.
+    # torch.manual_seed would also reseed the accelerators, whose states are not restored.
     torch.default_generator.manual_seed(seed)
     try:
         yield
@@ -43,8 +43,8 @@ def seeded_generators(seed: int) -> Iterator[None]:
 def seed_training_step(seed: int, iteration: int, rank: int) -> None:
     """Seed all generators for one training step.
 
-    Python's generator agrees on all ranks (choices that all ranks must share, such as the sampled
-    synonyms, use it); numpy and torch (all devices) differ between ranks.
+    Python's generator gets the same seed on all ranks: it is used for choices that ranks must
+    share, such as the sampled synonyms. The seeds of NumPy and PyTorch (all devices) differ.
     """
     own_seed = derive_seed(_STEP_RANK_STREAM, seed, iteration, rank)
     _seed_python_and_numpy(derive_seed(_STEP_STREAM, seed, iteration), own_seed)

@@ -1,15 +1,14 @@
-"""Semantic segmentation by the mean over several sizes of an image, each also mirrored.
+"""Test-time augmentation of semantic segmentation: several sizes of an image, also mirrored.
 
-What is averaged, at the original size, are scores: sums over masks of class probability x mask.
-They are linear in the masks. The masks of all views are kept at the resolution at which they were
-found, with their class probabilities, and scores are formed for a few rows of the output at a time:
-classes x pixels floats are never held.
+The scores of the views (sums over masks of class probability x mask) are averaged at the output
+size. Scores are linear in the masks. Therefore the masks of all views are kept at the resolution at
+which they were found, with their class probabilities, and the scores are computed for a few output
+rows at a time: classes x pixels floats are never stored.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -25,27 +24,26 @@ from maskclippp.masks.resampling import Taps, resample
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.upsampling import reduce_masks
 from maskclippp.meta_arch import MaskCLIPpp
-from maskclippp.words.vocabulary import Vocabulary
+from maskclippp.records import ImageResult, Record
+from maskclippp.words.requested import RequestedWords
 
 logger = logging.getLogger(__name__)
 
-# Scores held at a time: 256 MiB as float32.
+# Scores stored at a time: 256 MiB as float32.
 _BUDGET = 64 * 2**20
 # Score maps that live at once while one view is added to the sum.
 _COPIES = 4
-# Annotations by which some generators make masks; they are mirrored together with the image.
-_LABEL_MAPS = ("sem_seg", "pan_seg")
 _OWN_RESIZING = ("short", "square")
 
 
 @dataclass(frozen=True)
 class ViewScores:
-    """Scores [K, H, W] of one view of an image, not yet formed.
+    """The scores [K, H, W] of one view of an image, computed by rows (:meth:`band`).
 
     Attributes:
-        probabilities: [Q, K] of the masks.
+        probabilities: [Q, K], class probabilities of the masks.
         masks: [Q, h, w], no larger than the output.
-        rows, columns: bring masks to the output.
+        rows, columns: the maps that resize masks to the output size [H, W].
     """
 
     probabilities: Tensor
@@ -63,16 +61,16 @@ class ViewScores:
         *,
         mirrored: bool,
     ) -> "ViewScores":
-        """From masks of a view, with logits [Q, K] or [Q, K + 1] (void last), for an output size.
+        """From the masks of a view, with logits [Q, K] or [Q, K + 1] (void last).
 
-        ``mirrored``: the view shows the image from right to left; the scores do not.
+        ``mirrored``: the view is a mirror image; the scores are mirrored back.
         """
         values, rows, columns = reduce_masks(masks, size)
         columns = columns.flipped() if mirrored else columns
         return cls(class_probabilities(logits, num_classes), values, rows, columns)
 
     def band(self, first: int, last: int) -> Tensor:
-        """float32 [K, last - first, W]: the scores of some rows of the output."""
+        """float32 [K, last - first, W]: the scores of the output rows first..last-1."""
         read, rows = self.rows[first:last].cropped()
         masks = self.masks[:, read].float()
         scores = torch.einsum("qk,qhw->khw", self.probabilities, masks)
@@ -80,7 +78,7 @@ class ViewScores:
 
 
 def best_mean_scores(views: Sequence[ViewScores]) -> Tensor:
-    """int64 [H, W]: the class whose score, averaged over the views, is greatest at every pixel."""
+    """int64 [H, W]: the class with the greatest mean score over the views, for every pixel."""
     num_classes = views[0].probabilities.shape[1]
     height, width = len(views[0].rows), len(views[0].columns)
     step = max(1, _BUDGET // (_COPIES * num_classes * width))
@@ -95,7 +93,7 @@ def best_mean_scores(views: Sequence[ViewScores]) -> Tensor:
 
 
 class SemanticTestTimeAugmentation(nn.Module):
-    """A model that segments every image semantically in several views.
+    """Segments every image semantically as the mean over several views.
 
     Args:
         model: segments one view.
@@ -112,15 +110,15 @@ class SemanticTestTimeAugmentation(nn.Module):
         self.min_sizes = tuple(min_sizes)
         self.max_size = max_size
         self.flip = flip
-        # Whoever evaluates this model leaves it in the mode in which it was.
+        # After an evaluation this module, and with it the model, is set back to its own mode.
         self.train(model.training)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> "SemanticTestTimeAugmentation":
-        """As TEST.AUG describes it.
+        """Wrap a model as TEST.AUG describes.
 
         Raises:
-            ValueError: see :func:`check_augmentation`; or the model is another one.
+            InputError: see :func:`check_augmentation`; or the model is not a MaskCLIPpp.
         """
         check_augmentation(cfg)
         if not isinstance(model, MaskCLIPpp):
@@ -132,28 +130,22 @@ class SemanticTestTimeAugmentation(nn.Module):
         return cls(model, min_sizes=node.MIN_SIZES, max_size=node.MAX_SIZE, flip=node.FLIP)
 
     @property
-    def test_vocabulary(self) -> Vocabulary | None:
+    def requested_words(self) -> RequestedWords:
         """See :class:`MaskCLIPpp`."""
-        return self.model.test_vocabulary
-
-    @property
-    def train_vocabulary(self) -> Vocabulary | None:
-        """See :class:`MaskCLIPpp`."""
-        return self.model.train_vocabulary
+        return self.model.requested_words
 
     def set_test_dataset(self, name: str) -> None:
         """See :class:`MaskCLIPpp`."""
         self.model.set_test_dataset(name)
 
     @torch.no_grad()
-    def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def forward(self, batched_inputs: Sequence[Record]) -> list[ImageResult]:
         """Results per image: ``sem_seg_labels`` int64 [H, W] and ``category_overlapping_mask``.
 
         Args:
-            batched_inputs: records as of ``MaskCLIPpp.forward``, with images of the original
-                size: views are made from them.
+            batched_inputs: as for ``MaskCLIPpp.forward``, with images at their original size.
         """
-        words = self.model.requested_words()
+        words = self.requested_words
         return [
             {
                 "sem_seg_labels": best_mean_scores(list(self._views(record, len(words)))),
@@ -162,23 +154,23 @@ class SemanticTestTimeAugmentation(nn.Module):
             for record in batched_inputs
         ]
 
-    def _views(self, record: dict[str, Any], num_classes: int) -> Iterator[ViewScores]:
+    def _views(self, record: Record, num_classes: int) -> Iterator[ViewScores]:
         image = F.to_pil_image(record["image"])
         size = (record.get("height", image.height), record.get("width", image.width))
         for min_size in self.min_sizes:
             view_size = shortest_edge_size(image.height, image.width, min_size, self.max_size)
             resized = F.resize(image, list(view_size), v2.InterpolationMode.BILINEAR)
-            view = {**record, "image": image_to_tensor(resized)}
+            view: Record = {**record, "image": image_to_tensor(resized)}
             for mirrored in (False, True) if self.flip else (False,):
-                (found,) = self.model.classify_masks([_mirror(view) if mirrored else view])
+                (found,) = self.model.classify_masks([_mirrored(view) if mirrored else view])
                 yield ViewScores.of(found.masks, found.logits, num_classes, size, mirrored=mirrored)
 
 
 def check_augmentation(cfg: CfgNode) -> None:
-    """Check TEST.AUG of a complete config; logs a warning if sizes are without effect.
+    """Check TEST.AUG of a complete config; log a warning if the sizes have no effect.
 
     Raises:
-        ValueError: it asks for what test-time augmentation cannot do.
+        InputError: the config asks for something that test-time augmentation cannot do.
     """
     node, test = cfg.TEST.AUG, cfg.MODEL.MASKCLIPPP.TEST
     if not node.MIN_SIZES or min(node.MIN_SIZES) < 1:
@@ -207,9 +199,9 @@ def check_augmentation(cfg: CfgNode) -> None:
 
 
 def augmentation_config(cfg: CfgNode) -> CfgNode:
-    """The config of an evaluation with test-time augmentation.
+    """The config for evaluation with test-time augmentation.
 
-    It is of semantic segmentation alone, and images come at their original size.
+    Only semantic segmentation is evaluated, and images are read at their original size.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -220,7 +212,11 @@ def augmentation_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def _mirror(record: dict[str, Any]) -> dict[str, Any]:
-    """The record of the mirrored image."""
-    maps = {key: record[key].flip(-1) for key in ("image", *_LABEL_MAPS) if key in record}
-    return {**record, **maps}
+def _mirrored(record: Record) -> Record:
+    """The record of the mirrored image; generators of ground-truth masks read its annotations."""
+    mirrored: Record = {**record, "image": record["image"].flip(-1)}
+    if "sem_seg" in record:
+        mirrored["sem_seg"] = record["sem_seg"].flip(-1)
+    if "pan_seg" in record:
+        mirrored["pan_seg"] = record["pan_seg"].flip(-1)
+    return mirrored

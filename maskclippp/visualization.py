@@ -1,4 +1,4 @@
-"""Pictures of segmentations: colored regions with their class names in place."""
+"""Pictures of segmentations: colored regions, each with its class name."""
 
 import colorsys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from maskclippp.errors import InputError
 UInt8Array = npt.NDArray[np.uint8]
 LabelArray = npt.NDArray[np.integer]
 
-# Neighboring class numbers get hues far apart.
+# Puts the hues of consecutive class numbers far apart.
 _GOLDEN_RATIO = 0.618033988749895
 
 
@@ -34,18 +34,18 @@ def draw_labels(
     opacity: float = 0.5,
     min_share: float = 0.004,
 ) -> Image.Image:
-    """Lay a label map over its image and write each region's class name into it.
+    """Draw a label map over its image, with the class name in each region.
 
     Args:
         image: RGB [H, W, 3].
-        labels: class of every pixel [H, W]; numbers outside ``class_names`` are left bare.
-        class_names: names by class number; what follows a comma (synonyms) is left out.
-        scale: enlargement of the picture, so that names are legible.
-        opacity: of the colors.
+        labels: class of every pixel [H, W]; other numbers than 0..K-1 are not colored.
+        class_names: K names; only the first of several synonyms is shown.
+        scale: factor by which the picture is enlarged, to keep names legible.
+        opacity: of the colors, in [0, 1].
         min_share: regions smaller than this share of the image get no name.
 
     Raises:
-        ValueError: the label map is not of the image's size.
+        InputError: image and label map differ in size.
     """
     if image.shape[:2] != labels.shape:
         raise InputError(f"image is {image.shape[:2]} pixels, its label map {labels.shape}")
@@ -79,7 +79,7 @@ def _borders(labels: LabelArray) -> npt.NDArray[np.bool_]:
 
 
 def _center(region: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Row and column of the point that lies deepest inside the region."""
+    """Row and column of the point that is farthest from the border of the region."""
     depth = ndimage.distance_transform_edt(np.pad(region, 1))
     row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
     return float(row - 1), float(column - 1)
@@ -92,7 +92,7 @@ def _write(
     y: float,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """Center the text at (x, y), moved inside the picture, dark on a light plate."""
+    """Write dark text on a white box, centered at (x, y) or moved so that it is in the picture."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = draw.im.size
     x = min(max(x, (right - left) / 2 + 2), width - (right - left) / 2 - 2)

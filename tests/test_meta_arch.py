@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.meta_arch import MaskCLIPpp
@@ -42,6 +43,11 @@ def no_masks(size: tuple[int, int]) -> dict[str, Any]:
 
 def trained(model: MaskCLIPpp) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def text_embeddings(model: MaskCLIPpp) -> Tensor:
+    """Embeddings of the requested synonyms."""
+    return model.text_classifier.embed_frozen(model.requested_words.vocabulary.synonyms)
 
 
 class TestTraining:
@@ -114,10 +120,10 @@ class TestTraining:
         record = striped_record((64, 64), [2, 0])
         record["image"] = torch.zeros(3, 64, 64, dtype=torch.uint8)
         record["image"][0, :, 32:] = 255
-        masks, labels = model._training_masks([record], 3)
-        at_left, at_right = (masks[0].values[:, 32, column] for column in (8, 56))
-        assert labels[0][at_left].tolist() == [2]
-        assert labels[0][at_right].tolist() == [0]
+        ((masks, labels),) = model._training_masks([record])
+        at_left, at_right = (masks.values[:, 32, column] for column in (8, 56))
+        assert labels[at_left].tolist() == [2]
+        assert labels[at_right].tolist() == [0]
         loss = model([record])["loss_ce"]
         loss.backward()
         assert loss > 0
@@ -253,7 +259,7 @@ class TestEvaluation:
         model = tiny_model(".TEST.DTYPE", "bfloat16", ".PSM.NAME", "DummyPSM").eval()
         model.set_test_vocabulary([f"word number {number}" for number in range(300)])
         encoded = model.visual_encoder([random_image(64, 64)], soft([torch.ones(1, 64, 64)]))
-        exact = model._align(encoded, model._get_test_text())
+        exact = model._align(encoded, text_embeddings(model))
         logits = []
         model.psm.register_forward_hook(lambda module, inputs, found: logits.append(found))
         model([labeled_record((64, 80), 0, 1)])
@@ -333,12 +339,12 @@ class TestWords:
 
     def test_a_tuned_text_tower_is_asked_again_after_training(self) -> None:
         model = tiny_model(".TEXT_ENCODER.FINETUNE_TYPE", "all").eval()
-        before = model._get_test_text()
+        before = text_embeddings(model)
         model.train()
         with torch.no_grad():
             model.text_encoder.get_parameter("text_projection").mul_(torch.linspace(0.5, 1.5, 64))
         model.eval()
-        assert not torch.allclose(model._get_test_text(), before)
+        assert not torch.allclose(text_embeddings(model), before)
 
 
 class TestConfig:

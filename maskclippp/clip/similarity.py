@@ -1,8 +1,8 @@
-"""How CLIP compares masks with text: scaled cosine similarity."""
+"""How CLIP compares masks with text: cosine similarity, multiplied by the logit scale."""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 MAX_LOGIT_SCALE = 100.0
 
@@ -10,6 +10,18 @@ MAX_LOGIT_SCALE = 100.0
 def clamped_scale(logit_scale: Tensor) -> Tensor:
     """min(exp(logit_scale), 100), as CLIP was trained."""
     return logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+
+def choose_logit_scale(tower_scale: nn.Parameter, *, used: bool) -> nn.Parameter | None:
+    """The trained parameter that scales the similarities; None if they are not scaled.
+
+    It is the text tower's own if the tower trains it, else a copy that is trained by itself.
+    Unused, the tower's own is frozen, because it would get no gradient.
+    """
+    if not used:
+        tower_scale.requires_grad_(False)
+        return None
+    return tower_scale if tower_scale.requires_grad else nn.Parameter(tower_scale.detach().clone())
 
 
 def similarity(mask_embeddings: Tensor, text: Tensor, logit_scale: Tensor | None = None) -> Tensor:

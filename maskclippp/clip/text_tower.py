@@ -16,9 +16,16 @@ from maskclippp.registry import TEXT_ENCODER_REGISTRY, get_part
 
 
 class TextTower(nn.Module, ABC):
-    """Sentences in, one embedding each out."""
+    """Sentences in, one embedding each out.
+
+    Attributes:
+        logit_scale: the pretrained log of the similarity scale.
+        revision: counts the events after which embeddings are outdated: weights were loaded, or a
+            tower that is trained entered training mode.
+    """
 
     logit_scale: nn.Parameter
+    revision: int = 0
 
     @property
     @abstractmethod
@@ -43,9 +50,24 @@ class TextTower(nn.Module, ABC):
         return self.encode_tokens(tokens[:, : int(text_lengths(tokens).max())].to(self.device))
 
     @property
+    def frozen(self) -> bool:
+        """No parameter is trained."""
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
+    @property
     def device(self) -> torch.device:
         """The device of the parameters."""
         return self.logit_scale.device
+
+    def train(self, mode: bool = True) -> "TextTower":
+        """See ``nn.Module``."""
+        if mode and not self.frozen:
+            self.revision += 1
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        self.revision += 1
 
 
 def text_lengths(tokens: Tensor) -> Tensor:

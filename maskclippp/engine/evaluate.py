@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from maskclippp.files.atomic import write_json
+from maskclippp.words.requested import RequestedWords
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,8 @@ def evaluate(
         logger.info("Evaluation results for %s:", dataset_name)
         print_csv_format(results)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"dataset": dataset_name, **_words_of(model), "results": results}
+        words: RequestedWords | None = getattr(model, "requested_words", None)
+        provenance = {} if words is None else words.provenance()
+        content = {"dataset": dataset_name, **provenance, "results": results}
         write_json(folder / "results.json", content)
     return results
-
-
-def _words_of(model: nn.Module) -> dict[str, Any]:
-    """Provenance of the model's vocabularies, by attribute name; empty if it has none."""
-    vocabularies = {
-        key: getattr(model, key, None) for key in ("test_vocabulary", "train_vocabulary")
-    }
-    return {key: words.provenance() for key, words in vocabularies.items() if words is not None}

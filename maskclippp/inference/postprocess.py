@@ -9,7 +9,6 @@ class or mask.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -18,6 +17,7 @@ from torch import Tensor
 from maskclippp.masks.resampling import resample
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.upsampling import best_rows, reduce_masks, solid_parts
+from maskclippp.records import Segment
 
 
 def mask_classes(logits: Tensor, num_classes: int) -> Tensor:
@@ -64,7 +64,7 @@ def panoptic_segmentation(
     num_classes: int,
     size: tuple[int, int],
     settings: PanopticSettings,
-) -> tuple[Tensor, list[dict[str, Any]]]:
+) -> tuple[Tensor, list[Segment]]:
     """Non-overlapping segments, as in Mask2Former.
 
     Masks whose best class is not void and whose probability exceeds ``object_mask_threshold``
@@ -96,10 +96,10 @@ def panoptic_segmentation(
 
 def _number_segments(
     valid: Sequence[bool], labels: Sequence[int], thing_classes: frozenset[int]
-) -> tuple[list[int], list[dict[str, Any]]]:
+) -> tuple[list[int], list[Segment]]:
     """Segment id of every mask (0: dropped), in mask order; equal stuff classes share one."""
     ids = [0] * len(valid)
-    segments: list[dict[str, Any]] = []
+    segments: list[Segment] = []
     stuff_ids: dict[int, int] = {}
     for index, label in enumerate(labels):
         if not valid[index]:

@@ -1,7 +1,6 @@
 """What is computed in evaluation, and the results of one image."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -11,6 +10,7 @@ from maskclippp.errors import InputError
 from maskclippp.inference import postprocess
 from maskclippp.inference.class_logits import append_void, geometric_ensemble, train_to_test_logits
 from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.records import ImageResult
 
 _DTYPES = {
     "float32": torch.float32,
@@ -142,7 +142,7 @@ def image_results(
     thing_classes: frozenset[int],
     num_classes: int,
     settings: InferenceSettings,
-) -> dict[str, Any]:
+) -> ImageResult:
     """The results that the settings ask for, by the names of ``MaskCLIPpp.forward``.
 
     They are computed in float32, also within autocast: half precision cannot tell classes of
@@ -167,8 +167,8 @@ def _segmentations(
     thing_classes: frozenset[int],
     num_classes: int,
     settings: InferenceSettings,
-) -> dict[str, Any]:
-    results: dict[str, Any] = {}
+) -> ImageResult:
+    results: ImageResult = {}
     arguments = (found.masks, found.logits, num_classes, size)
     if settings.semantic_on and settings.semantic_output == "scores":
         results["sem_seg"] = postprocess.semantic_scores(*arguments)

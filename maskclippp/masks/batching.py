@@ -4,8 +4,9 @@ Order of operations: normalize, resize (bilinear, not corner-aligned, no antiali
 at the right and bottom. Masks are resized and padded in step with their image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from torch import Tensor
 from maskclippp.errors import InputError
 from maskclippp.masks.resampling import Taps, resample
 from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.records import Record
+
+Result = TypeVar("Result")
 
 RESIZE_TYPES = ("none", "short", "square", "rel")
 DOWNSAMPLE_METHODS = ("bilinear", "nearest", "bicubic", "avg", "max")
@@ -147,6 +151,23 @@ def padded_size(sizes: Sequence[tuple[int, int]], divisibility: int) -> tuple[in
     divisor = max(divisibility, 1)
     height, width = (max(side) for side in zip(*sizes, strict=True))
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+
+def call_by_size(
+    function: Callable[[Sequence[Record]], Sequence[Result]], records: Sequence[Record]
+) -> list[Result]:
+    """Call a function of a batch once per image size -> its results, in the order of ``records``.
+
+    Images of one size do not add to each other's padding.
+    """
+    indices_of_size: dict[torch.Size, list[int]] = {}
+    for index, record in enumerate(records):
+        indices_of_size.setdefault(record["image"].shape, []).append(index)
+    results: dict[int, Result] = {}
+    for indices in indices_of_size.values():
+        found = function([records[index] for index in indices])
+        results.update(zip(indices, found, strict=True))
+    return [results[index] for index in range(len(records))]
 
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,8 +1,9 @@
 """The requested words: what a model is asked to find, and how that relates to its training."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
@@ -20,7 +21,7 @@ class RequestedWords:
     Attributes:
         vocabulary: the classes.
         thing_classes: numbers of the classes that have instances.
-        train_vocabulary: the classes of the training set; empty if there is none.
+        train_vocabulary: the classes of the training set; None if there is none.
 
     Raises:
         InputError: a thing class that does not exist.
@@ -28,7 +29,7 @@ class RequestedWords:
 
     vocabulary: Vocabulary
     thing_classes: frozenset[int] = frozenset()
-    train_vocabulary: Vocabulary = field(default=Vocabulary(()))
+    train_vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         wrong = sorted(index for index in self.thing_classes if not 0 <= index < len(self))
@@ -53,7 +54,7 @@ class RequestedWords:
         things: Iterable[int] = () if positions is None else positions.values()
         if positions is None and not metadata.get("stuff_classes", None):
             things = range(len(vocabulary))
-        return cls(vocabulary, frozenset(things), train_vocabulary or Vocabulary(()))
+        return cls(vocabulary, frozenset(things), train_vocabulary)
 
     def __len__(self) -> int:
         """K."""
@@ -62,7 +63,7 @@ class RequestedWords:
     @cached_property
     def seen(self) -> Tensor:
         """Whether each class shares a synonym with a training class, bool [K]."""
-        return self.vocabulary.seen_in(self.train_vocabulary)
+        return self.vocabulary.seen_in(self.train_vocabulary or Vocabulary(()))
 
     def class_of_synonym(self, device: torch.device) -> Tensor:
         """int64 [Ka] on ``device``, where it is copied to only once."""
@@ -78,6 +79,14 @@ class RequestedWords:
         if own_classes not in self._own_tables:
             self._own_tables[own_classes] = self.vocabulary.class_of_train_class(own_classes)
         return self._own_tables[own_classes]
+
+    def provenance(self) -> dict[str, Any]:
+        """For result files: ``test_vocabulary`` and, if there is one, ``train_vocabulary``.
+
+        See :meth:`Vocabulary.provenance`.
+        """
+        found = {"test_vocabulary": self.vocabulary, "train_vocabulary": self.train_vocabulary}
+        return {key: value.provenance() for key, value in found.items() if value is not None}
 
     @cached_property
     def _tables(self) -> dict[torch.device, Tensor]:

@@ -1,13 +1,14 @@
 """Synonyms -> text embeddings [Ka, T, D]: every synonym in every template, L2-normalized.
 
-Two exact savings. A causal text tower runs only up to the longest sentence of a chunk, and
-sentences are grouped by length so that few chunks are long. Embeddings from a frozen tower are
-computed once per (weights, templates, synonyms) and cached on disk.
+Three savings that change no result. A causal text tower runs only up to the longest sentence of a
+chunk, and sentences are grouped by length so that few chunks are long. Embeddings of recent
+vocabularies are kept in memory while the weights do not change. Those of a frozen tower are also
+cached on disk, by (weights, templates, synonyms).
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -22,8 +23,12 @@ from maskclippp.clip.text_tower import TextTower, text_lengths
 from maskclippp.errors import InputError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.files.cache import cache_folder
+from maskclippp.words.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+# Vocabularies whose embeddings are kept: that of the training set and a few test vocabularies.
+_MAX_KEPT = 4
 
 
 class TextClassifier:
@@ -33,7 +38,7 @@ class TextClassifier:
         tower: the text tower.
         templates: T sentences with one ``{}`` for the synonym.
         chunk_size: maximum number of sentences per forward pass.
-        cache: cache embeddings from a frozen tower on disk.
+        cache: cache embeddings on disk if the tower is frozen.
     """
 
     def __init__(
@@ -51,34 +56,56 @@ class TextClassifier:
         self.chunk_size = chunk_size
         self.cache = cache
         self._tokens_of_name: dict[str, Tensor] = {}
+        self._kept: dict[tuple[Hashable, ...], Tensor] = {}
 
     def sentences(self, names: Sequence[str]) -> list[str]:
         """Every name in every template: len(names) x T sentences, templates varying fastest."""
         return [template.format(name) for name in names for template in self.templates]
+
+    def sample(self, vocabulary: Vocabulary) -> Tensor:
+        """Embed one randomly drawn synonym per class -> [K, T, D]; a tuned tower gets gradients.
+
+        With a frozen tower all processes must call this together, see :meth:`embed_frozen`.
+        """
+        rows = vocabulary.sample_synonyms()
+        if self.tower.frozen:
+            return self.embed_frozen(vocabulary.synonyms)[rows]
+        return self.embed([vocabulary.synonyms[row] for row in rows])
 
     def embed(self, names: Sequence[str]) -> Tensor:
         """Embed names with gradients, in this process only -> [len(names), T, D]."""
         embeddings = self._embed_tokens(self._tokens(names))
         return embeddings.view(len(names), len(self.templates), -1)
 
-    @torch.no_grad()
     def embed_frozen(self, names: Sequence[str]) -> Tensor:
-        """Embed names without gradients -> float32 [len(names), T, D].
+        """Embed names without gradients -> float32 [len(names), T, D], on the tower's device.
 
-        In a distributed run all processes must call this together; each embeds a share.
+        Recent results are kept until the tower's weights change. In a distributed run all processes
+        must call this together; each embeds a share.
         """
-        tokens = self._tokens(names)
+        key = (tuple(names), self.tower.revision, self.tower.device)
+        if key not in self._kept:
+            while len(self._kept) >= _MAX_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            embeddings = self._load_or_embed(self._tokens(names)).to(self.tower.device)
+            self._kept[key] = embeddings.view(len(names), len(self.templates), -1)
+        return self._kept[key]
+
+    @torch.inference_mode(mode=False)  # inside it, tensors could not be used in training later
+    @torch.no_grad()
+    def _load_or_embed(self, tokens: Tensor) -> Tensor:
+        """[S, D], from the cache if all processes have it there."""
         path = None
-        if self.cache:
+        if self.cache and self.tower.frozen:
             path = cache_folder() / "text" / f"{self._fingerprint(tokens)}.safetensors"
         embeddings = _read_cache(path)
-        # Processes may see different disks: computation is skipped only if all have the file.
+        # Processes may see different disks.
         if not all(comm.all_gather(embeddings is not None)):
             embeddings = self._embed_shared(tokens)
             if path is not None and comm.is_main_process():
                 _write_cache(path, embeddings)
         assert embeddings is not None
-        return embeddings.to(self.tower.device).view(len(names), len(self.templates), -1)
+        return embeddings
 
     def _tokens(self, names: Sequence[str]) -> Tensor:
         """Token ids [len(names) x T, L]; each name is tokenized only once."""

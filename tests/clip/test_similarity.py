@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from maskclippp.clip.similarity import clamped_scale, similarity
+from maskclippp.clip.similarity import choose_logit_scale, clamped_scale, similarity
 
 
 @pytest.mark.parametrize("scale", [None, math.log(2.0)])
@@ -24,3 +24,20 @@ def test_every_mask_is_compared_with_every_synonym_in_every_template(scale: floa
 
 def test_the_scale_ends_at_100() -> None:
     assert clamped_scale(torch.tensor(9.0)) == 100
+
+
+def test_a_trained_scale_of_the_tower_is_used_itself() -> None:
+    scale = torch.nn.Parameter(torch.tensor(2.0))
+    assert choose_logit_scale(scale, used=True) is scale
+    scale.requires_grad_(False)
+    own = choose_logit_scale(scale, used=True)
+    assert own is not scale
+    assert own is not None
+    assert own.requires_grad
+    assert own == scale
+
+
+def test_an_unused_scale_is_not_trained() -> None:
+    scale = torch.nn.Parameter(torch.tensor(2.0))
+    assert choose_logit_scale(scale, used=False) is None
+    assert not scale.requires_grad

@@ -155,7 +155,8 @@ def test_evaluation_with_true_masks(case: GoldenCase, tmp_path: Path) -> None:
     check_results(model(records), case)
     limits = case.info["tolerance"]
     check = {"rtol": limits["rtol"], "atol": limits["atol"]}
-    assert_close(model._get_test_text(), case.tensors("outputs")["test_t_embs"], **check)
+    text = model.text_classifier.embed_frozen(model.requested_words.vocabulary.synonyms)
+    assert_close(text, case.tensors("outputs")["test_t_embs"], **check)
 
 
 class RecordedGenerator(MaskGenerator):
@@ -211,8 +212,7 @@ def test_masks_and_logits_of_the_generator(case: GoldenCase, tmp_path: Path) -> 
     outputs, limits = case.tensors("outputs"), case.info["tolerance"]
     check = {"rtol": limits["rtol"], "atol": limits["atol"]}
     generator = model._get_generator()
-    assert model.test_vocabulary is not None
-    generator.set_vocabulary(model.test_vocabulary)
+    generator.set_vocabulary(model.requested_words.vocabulary)
     generated = generator(records_of(case))
     masks = torch.stack([found.masks.values for found in generated])
     assert_close(masks, outputs["segmentor/pred_masks"], **check)

@@ -1,5 +1,7 @@
 """Ragged images and masks become one padded batch, in step with each other."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from maskclippp.masks.batching import (
     InputFormat,
     PaddedBatch,
     Resize,
+    call_by_size,
     downsample_masks,
     pad_batch,
     pad_ragged,
@@ -19,6 +22,7 @@ from maskclippp.masks.batching import (
     unpad_ragged,
 )
 from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.records import Record
 
 CPU = torch.device("cpu")
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -167,3 +171,18 @@ def test_unpad_ragged_inverts_pad_ragged(counts: list[int]) -> None:
 def test_resize_bilinear_is_not_corner_aligned(size: tuple[int, int]) -> None:
     maps: Tensor = torch.rand(3, 7, 9)
     assert_close(resize_bilinear(maps, size), plain.resize(maps, size))
+
+
+def test_images_of_one_size_are_passed_on_together() -> None:
+    sizes = [(4, 6), (5, 5), (4, 6)]
+    records: list[Record] = [
+        {"image": torch.zeros(3, *size), "image_id": index} for index, size in enumerate(sizes)
+    ]
+    batches = []
+
+    def function(batch: Sequence[Record]) -> list[int | str]:
+        batches.append([record["image_id"] for record in batch])
+        return [record["image_id"] for record in batch]
+
+    assert call_by_size(function, records) == [0, 1, 2]
+    assert batches == [[0, 2], [1]]

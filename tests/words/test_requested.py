@@ -43,3 +43,10 @@ def test_tables_are_computed_once() -> None:
 def test_thing_classes_must_exist() -> None:
     with pytest.raises(ValueError, match=r"thing classes \[2\] are not in 0\.\.1"):
         RequestedWords(Vocabulary.from_class_names(["a", "b"]), frozenset({2}))
+
+
+def test_the_provenance_is_that_of_both_vocabularies() -> None:
+    test, train = (Vocabulary.from_class_names(c) for c in (TEST_CLASSES, TRAIN_CLASSES))
+    assert RequestedWords(test).provenance() == {"test_vocabulary": test.provenance()}
+    both = RequestedWords(test, train_vocabulary=train).provenance()
+    assert both["train_vocabulary"] == train.provenance()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from benchmarks.plain import model as plain
+from maskclippp.words import text_classifier
 from maskclippp.words.templates import TEMPLATES
 from maskclippp.words.text_classifier import TextClassifier
+from maskclippp.words.vocabulary import Vocabulary
 from tests.engine.processes import run_in_processes
 from tests.tiny_models import tiny_text_tower
 
@@ -78,6 +81,66 @@ def test_gradients_reach_a_tuned_tower() -> None:
     gradient = tower.positional_embedding.grad
     assert gradient is not None
     assert gradient.abs().sum() > 0
+
+
+class TestMemory:
+    """Embeddings of recent vocabularies are kept while the weights do not change."""
+
+    def test_the_same_names_cost_nothing_when_they_are_set_again(self) -> None:
+        made = classifier(cache=False)
+        first, other = made.embed_frozen(NAMES), made.embed_frozen(NAMES[:2])
+        calls = count_calls(made)
+        assert made.embed_frozen(list(NAMES)) is first
+        assert made.embed_frozen(NAMES[:2]) is other
+        assert calls == []
+
+    def test_few_vocabularies_are_kept(self) -> None:
+        made = classifier(cache=False)
+        for number in range(10):
+            made.embed_frozen([f"class {number}"])
+        assert len(made._kept) == text_classifier._MAX_KEPT
+
+    @pytest.mark.parametrize("change", ["training", "loading"])
+    def test_other_weights_make_them_outdated(self, change: str) -> None:
+        tower = tiny_text_tower(".TEXT_ENCODER.FINETUNE_TYPE", "all")
+        made = TextClassifier(tower, TEMPLATES["t1"], cache=False)
+        before = made.embed_frozen(NAMES)
+        if change == "training":
+            tower.train()
+            with torch.no_grad():
+                tower.get_parameter("text_projection").mul_(torch.linspace(0.5, 1.5, 64))
+        else:
+            state = {key: value + value.mean() for key, value in tower.state_dict().items()}
+            tower.load_state_dict(state)
+        assert not torch.allclose(made.embed_frozen(NAMES), before)
+
+    def test_a_frozen_tower_is_not_outdated_by_training(self) -> None:
+        made = classifier(cache=False)
+        before = made.embed_frozen(NAMES)
+        made.tower.train()
+        assert made.embed_frozen(NAMES) is before
+
+    def test_what_was_made_for_inference_can_be_used_in_training(self) -> None:
+        made = classifier(cache=False)
+        with torch.inference_mode():
+            text = made.embed_frozen(NAMES)
+        scale = torch.ones((), requires_grad=True)
+        (made.embed_frozen(NAMES) * scale).sum().backward()
+        assert not text.is_inference()
+
+
+@pytest.mark.parametrize("finetune_type", ["none", "all"])
+def test_a_sample_has_one_synonym_of_every_class(finetune_type: str) -> None:
+    tower = tiny_text_tower(".TEXT_ENCODER.FINETUNE_TYPE", finetune_type)
+    made = TextClassifier(tower, TEMPLATES["t14"], cache=False)
+    vocabulary = Vocabulary.from_class_names(["cat, kitten", "dog"])
+    random.seed(0)
+    found = made.sample(vocabulary)
+    random.seed(0)
+    names = [vocabulary.synonyms[row] for row in vocabulary.sample_synonyms()]
+    assert_close(found, made.embed(names), check_stride=False)
+    assert found.shape == (2, 14, 64)
+    assert found.requires_grad == (finetune_type == "all")
 
 
 def test_chunk_size_must_be_positive() -> None:
