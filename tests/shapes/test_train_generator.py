@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import train_shapes_generator as tool
 from safetensors import safe_open
 from torch.testing import assert_close
 
 from maskclippp.data.shapes.dataset import classes_of, scene_of
 from maskclippp.data.shapes.vocabulary import CLASSES
 from maskclippp.generators.checkpoints import check_present
+from shapes import train_generator as tool
 
 KEY = "MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED"
 STRIDE = 4
