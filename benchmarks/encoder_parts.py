@@ -120,7 +120,7 @@ def mask_tokens(bench: Bench, tower: VisualEncoder) -> Iterator[Row]:
         tokens, context = tower._embed_patches(torch.randn(1, 3, *pixels, device=bench.device))
     inputs = (bench, tower, tokens, masks, context)
     measured = {
-        f"blocks {tower.settings.first_block} to {tower.depth}": _blocks(*inputs),
+        f"blocks {tower.first_block} to {tower.depth}": _blocks(*inputs),
         "attention and bias of one block": _attention(*inputs),
     }
     for what, runs in measured.items():
@@ -137,7 +137,7 @@ def _blocks(
         image, on_masks = tokens, tokens[:, :1].expand(-1, len(masks), -1)
         for number, block in enumerate(tower.blocks(), start=1):
             after = tower.depth - number
-            if number >= tower.settings.first_block:
+            if number >= tower.first_block:
                 image, on_masks = tower._run_block_with_masks(
                     block, image, on_masks, masks, [len(masks)], after, context, after > 0
                 )
@@ -154,7 +154,7 @@ def _attention(
     bench: Bench, tower: MaskTokenEncoder, tokens: Tensor, masks: Tensor, context: Any
 ) -> dict[str, Measurement]:
     plain: Any = bench.plain
-    block = list(tower.blocks())[tower.settings.first_block - 1]
+    block = list(tower.blocks())[tower.first_block - 1]
     scale, threshold = tower.mask_logit_scale[-1], tower.settings.threshold
     with torch.no_grad(), bench.autocast():
         start = tokens[:, :1].expand(-1, len(masks), -1)

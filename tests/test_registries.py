@@ -21,6 +21,7 @@ from maskclippp.registry import (
 from tests.tiny_models import (
     MODEL_NAME,
     random_image,
+    soft,
     striped_record,
     tiny_config,
     tiny_model,
@@ -59,7 +60,7 @@ def test_visual_encoder(name: str) -> None:
     images = [random_image(40, 70), random_image(64, 33)]
     masks = [torch.ones(2, *images[0].shape[1:]), torch.ones(0, *images[1].shape[1:])]
     with torch.no_grad():
-        encoded = encoder(images, masks if "m_embs" in outputs else None)
+        encoded = encoder(images, soft(masks) if "m_embs" in outputs else None)
     assert set(encoded.maps) == set(outputs) - {"m_embs"}
     assert all(len(value) == len(images) for value in encoded.maps.values())
     if "m_embs" in outputs:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
+from typing_extensions import override
 
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.similarity import clamped_scale
@@ -24,7 +25,16 @@ from maskclippp.words.templates import get_templates
 
 
 class PSM(nn.Module, ABC):
-    """Maps similarities to logits."""
+    """Maps similarities to logits. Built from the complete config."""
+
+    @configurable
+    def __init__(self) -> None:
+        super().__init__()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:  # noqa: ARG003  subclasses read it
+        """Arguments of the constructor; none by default."""
+        return {}
 
     @abstractmethod
     def forward(self, correlation: Tensor, encoded: EncodedImages, text: Tensor) -> Tensor:
@@ -44,15 +54,7 @@ class PSM(nn.Module, ABC):
 class DummyPSM(PSM):
     """The mean over templates: plain CLIP."""
 
-    @configurable
-    def __init__(self) -> None:
-        super().__init__()
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Nothing to configure."""
-        return {}
-
+    @override
     def forward(self, correlation: Tensor, encoded: EncodedImages, text: Tensor) -> Tensor:
         """See :class:`PSM`."""
         return correlation.mean(dim=-1)
@@ -78,6 +80,7 @@ class LinearPSM(PSM):
             "corr_width": node.PSM.CORR_WIDTH,
         }
 
+    @override
     def forward(self, correlation: Tensor, encoded: EncodedImages, text: Tensor) -> Tensor:
         """See :class:`PSM`."""
         return _weigh_templates(correlation, self.corr_proj_in[0], self.corr_proj_out[0])

@@ -1,28 +1,24 @@
 """CLIP ConvNeXt of OpenCLIP as a mask classifier: masks pool the last stage's feature map."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
 from open_clip.timm_model import TimmModel
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from maskclippp.clip.mask_pooling import pool_masks
-from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.visual_encoder import (
     EncodedImages,
     EncoderOptions,
     FeatureShape,
     VisualEncoder,
-    input_arguments,
 )
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import PaddedBatch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @VISUAL_ENCODER_REGISTRY.register()
@@ -33,9 +29,9 @@ class CLIPConvNeXt(VisualEncoder):
     and stages 1 to 3) | after_s4 (stage 4 and what follows).
 
     Args:
-        proxy: open_clip ``TimmModel`` with ``trunk`` (stem, four stages, head) and ``head``.
         downsample_method: how masks are resized to the feature grid.
-        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
+        options: see :class:`VisualEncoder`; ``proxy`` is an open_clip ``TimmModel`` with ``trunk``
+            (stem, four stages, head) and ``head``.
     """
 
     valid_features = ("m_embs", "p_embs", "i_embs", "stage1", "stage2", "stage3", "stage4")
@@ -50,34 +46,26 @@ class CLIPConvNeXt(VisualEncoder):
 
     @configurable
     def __init__(
-        self,
-        *,
-        proxy: TimmModel,
-        downsample_method: str = "bilinear",
-        **options: "Unpack[EncoderOptions]",
+        self, *, downsample_method: str = "bilinear", **options: Unpack[EncoderOptions]
     ) -> None:
-        trunk = getattr(proxy, "trunk", proxy)
+        super().__init__(**options)
+        trunk = getattr(self.proxy, "trunk", self.proxy)
         if not isinstance(trunk, ConvNeXt):
             raise InputError(
                 "CLIPConvNeXt needs an open_clip model with a timm ConvNeXt image tower "
                 f"(convnext_*), found a {type(trunk).__name__}; check VISUAL_ENCODER.MODEL_NAME"
             )
-        super().__init__(proxy=proxy, **options)
         self.downsample_method = downsample_method
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments from a VISUAL_ENCODER config node; loads the pretrained weights."""
+        """See :class:`VisualEncoder`."""
         if cfg.MASK_PRIOR_BEG != 5:
             raise InputError(
                 "CLIPConvNeXt: MASK_PRIOR_BEG must be 5 (masks pool the map after the fourth "
                 f"stage, as in every published model), found {cfg.MASK_PRIOR_BEG}"
             )
-        return {
-            **input_arguments(cfg),
-            "proxy": load_visual_tower(cfg),
-            "downsample_method": cfg.DOWNSAMPLE_METHOD,
-        }
+        return {**super().from_config(cfg), "downsample_method": cfg.DOWNSAMPLE_METHOD}
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
         """Run the trunk, pool masks, embed. See :class:`VisualEncoder`."""

@@ -1,7 +1,6 @@
 """The image towers of EVA-CLIP (EVA-02 B/16, L/14, L/14-336; EVA-01 g/14) as mask classifiers."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -10,20 +9,11 @@ from timm.models.eva import Eva, EvaBlock
 from torch import Tensor, nn
 
 from maskclippp.clip.eva_keys import store_by_published_keys
-from maskclippp.clip.mask_attention import MaskAttentionSettings, join_heads, split_heads
-from maskclippp.clip.mask_tokens import (
-    MaskTokenEncoder,
-    mask_token_arguments,
-    project_fused,
-)
-from maskclippp.clip.open_clip_models import load_visual_tower
+from maskclippp.clip.mask_attention import join_heads, split_heads
+from maskclippp.clip.mask_tokens import MaskTokenEncoder, project_fused
 from maskclippp.clip.position_embedding import resize_position_embedding
-from maskclippp.clip.visual_encoder import EncoderOptions
 from maskclippp.errors import InputError
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @VISUAL_ENCODER_REGISTRY.register()
@@ -36,8 +26,8 @@ class EVACLIPViT(MaskTokenEncoder):
     (query and value, or fused, projection weights and position embedding).
 
     Args:
-        proxy: timm ``Eva`` whose ``head`` is the projection; blocks normalize before attention.
-        first_block, mask_attention, options: see :class:`MaskTokenEncoder`.
+        options: see :class:`MaskTokenEncoder`; ``proxy`` is a timm ``Eva`` whose ``head`` is the
+            projection and whose blocks normalize before attention.
     """
 
     finetuned_patterns: ClassVar = {
@@ -54,44 +44,38 @@ class EVACLIPViT(MaskTokenEncoder):
     proxy: Eva
 
     @configurable
-    def __init__(
-        self,
-        *,
-        proxy: Eva,
-        first_block: int,
-        mask_attention: MaskAttentionSettings,
-        **options: "Unpack[EncoderOptions]",
-    ) -> None:
-        if not _is_eva_clip(proxy):
-            raise InputError(
-                "EVACLIPViT needs an EVA-CLIP model whose blocks normalize before attention "
-                f"(EVA01-g-14*, EVA02-B-16, EVA02-L-14*), found a {type(proxy).__name__}; check "
-                "VISUAL_ENCODER.MODEL_NAME"
-            )
-        blocks: Any = proxy.blocks
-        super().__init__(
-            proxy=proxy,
-            depth=len(blocks),
-            num_heads=blocks[0].attn.num_heads,
-            patch_size=proxy.patch_embed.patch_size[0],
-            first_block=first_block,
-            mask_attention=mask_attention,
-            **options,
-        )
-        store_by_published_keys(proxy)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        store_by_published_keys(self.proxy)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments from a VISUAL_ENCODER config node; loads the pretrained weights."""
-        tower = load_visual_tower(cfg)
-        return {
-            **mask_token_arguments(cfg),
-            "proxy": getattr(tower, "trunk", tower),
-        }
+        """See :class:`VisualEncoder`; open_clip keeps the tower in a ``TimmModel``."""
+        arguments = super().from_config(cfg)
+        tower = arguments["proxy"]
+        return {**arguments, "proxy": getattr(tower, "trunk", tower)}
 
-    def blocks(self) -> Iterator[nn.Module]:
-        """See :class:`VisualEncoder`."""
-        return iter(self.proxy.blocks)
+    @classmethod
+    def _blocks_of(cls, tower: nn.Module) -> nn.ModuleList:
+        # timm's ``Eva`` also serves CLIP models with other parts, such as PE-Core.
+        if not (
+            isinstance(tower, Eva)
+            and isinstance(tower.blocks[0], EvaBlock)
+            and tower.blocks[0].gamma_1 is None
+            and tower.attn_pool is None
+            and isinstance(tower.norm_pre, nn.Identity)
+        ):
+            raise InputError(
+                "EVACLIPViT needs an EVA-CLIP model whose blocks normalize before attention "
+                f"(EVA01-g-14*, EVA02-B-16, EVA02-L-14*), found a {type(tower).__name__}; check "
+                "VISUAL_ENCODER.MODEL_NAME"
+            )
+        return tower.blocks
+
+    @property
+    def patch_size(self) -> int:
+        """See :class:`MaskTokenEncoder`."""
+        return self.proxy.patch_embed.patch_size[0]
 
     def _embed_patches(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens, and the rotary embedding of the patches (EVA-02)."""
@@ -132,17 +116,6 @@ class EVACLIPViT(MaskTokenEncoder):
 
     def _embed(self, tokens: Tensor) -> Tensor:
         return self.proxy.head(self.proxy.norm(tokens))
-
-
-def _is_eva_clip(tower: nn.Module) -> bool:
-    """timm's ``Eva`` also serves CLIP models with other parts, such as PE-Core."""
-    return (
-        isinstance(tower, Eva)
-        and isinstance(tower.blocks[0], EvaBlock)
-        and tower.blocks[0].gamma_1 is None
-        and tower.attn_pool is None
-        and isinstance(tower.norm_pre, nn.Identity)
-    )
 
 
 def _rotate_patches(tokens: Tensor, rotary: Tensor) -> Tensor:

@@ -45,13 +45,13 @@ class EvaKeys:
         return _NORMS + self.gated * _GATED_MLP + self.split * _SPLIT_BIASES
 
     def to_timm(self, name: str) -> str:
-        """EVA-CLIP's name of a parameter -> timm's."""
+        """The name in EVA-CLIP -> timm's."""
         for published, timm in self._pairs:
             name = name.replace(published, timm)
         return name
 
     def to_published(self, name: str) -> str:
-        """timm's name of a parameter -> EVA-CLIP's."""
+        """The name in timm -> EVA-CLIP's."""
         for published, timm in self._pairs:
             name = name.replace(timm, published)
         return name

@@ -8,12 +8,13 @@ same with and without masks (arXiv 2412.11464, section 3).
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from maskclippp.clip.mask_attention import (
     MaskAttentionSettings,
@@ -21,17 +22,9 @@ from maskclippp.clip.mask_attention import (
     attend_to_masks,
     mask_attention_bias,
 )
-from maskclippp.clip.visual_encoder import (
-    EncodedImages,
-    EncoderOptions,
-    VisualEncoder,
-    input_arguments,
-)
+from maskclippp.clip.visual_encoder import EncodedImages, EncoderOptions, VisualEncoder
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import PaddedBatch, unpad_ragged
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class MaskTokenEncoder(VisualEncoder):
@@ -46,33 +39,27 @@ class MaskTokenEncoder(VisualEncoder):
     block N, [B, C]), ``m_embs-k`` (mask tokens k blocks before the end, [N, C]).
 
     Args:
-        proxy: the image tower.
-        depth: its number of blocks.
-        num_heads: heads per block.
-        patch_size: pixels per side of a patch.
         first_block: the first block with mask tokens (MASK_PRIOR_BEG), counted from 1.
         mask_attention: how they attend.
-        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
+        options: see :class:`VisualEncoder`.
     """
 
+    @configurable
     def __init__(
         self,
         *,
-        proxy: nn.Module,
-        depth: int,
-        num_heads: int,
-        patch_size: int,
         first_block: int,
         mask_attention: MaskAttentionSettings,
-        **options: "Unpack[EncoderOptions]",
+        **options: Unpack[EncoderOptions],
     ) -> None:
+        blocks: Any = self._blocks_of(options["proxy"])
+        depth = len(blocks)
         if not 1 <= first_block <= depth:
             raise InputError(
                 f"{type(self).__name__}: MASK_PRIOR_BEG is the first block with mask tokens; "
                 f"expected 1..{depth} for this model of {depth} blocks, found {first_block}"
             )
         super().__init__(
-            proxy=proxy,
             **options,
             valid_features=(
                 *("m_embs", "p_embs", "i_embs"),
@@ -82,18 +69,32 @@ class MaskTokenEncoder(VisualEncoder):
             ),
         )
         self.depth = depth
-        self.num_heads = num_heads
-        self.patch_size = patch_size
+        self.num_heads = blocks[0].attn.num_heads
         self.first_block = first_block
         self.settings = mask_attention
         # [blocks with mask tokens, heads]; the last block comes first, as in published checkpoints
         self.mask_logit_scale = mask_attention.make_log_scale(
-            depth - first_block + 1, num_heads, frozen=self.frozen
+            depth - first_block + 1, self.num_heads, frozen=self.frozen
         )
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """See :class:`VisualEncoder`."""
+        return {
+            **super().from_config(cfg),
+            "first_block": cfg.MASK_PRIOR_BEG,
+            "mask_attention": MaskAttentionSettings.from_config(cfg),
+        }
+
+    @classmethod
     @abstractmethod
-    def blocks(self) -> Iterator[nn.Module]:
-        """The transformer blocks in order."""
+    def _blocks_of(cls, tower: nn.Module) -> nn.ModuleList | nn.Sequential:
+        """The transformer blocks of a tower; an InputError if it is of another kind."""
+
+    @property
+    @abstractmethod
+    def patch_size(self) -> int:
+        """Pixels per side of a patch."""
 
     @abstractmethod
     def _embed_patches(self, images: Tensor) -> tuple[Tensor, Any]:
@@ -118,6 +119,10 @@ class MaskTokenEncoder(VisualEncoder):
     @abstractmethod
     def _embed(self, tokens: Tensor) -> Tensor:
         """Final norm and projection: [..., C] -> [..., D]."""
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """See :class:`VisualEncoder`."""
+        return iter(self._blocks_of(self.proxy))
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
         """Run the tower, and mask tokens alongside. See :class:`VisualEncoder`."""
@@ -209,15 +214,6 @@ class MaskTokenEncoder(VisualEncoder):
                 f"VISUAL_ENCODER.SIZE_DIVISIBILITY to {self.patch_size}"
             )
         return height // self.patch_size, width // self.patch_size
-
-
-def mask_token_arguments(node: CfgNode) -> dict[str, Any]:
-    """Keyword arguments of all mask-token encoders from a VISUAL_ENCODER config node."""
-    return {
-        **input_arguments(node),
-        "first_block": node.MASK_PRIOR_BEG,
-        "mask_attention": MaskAttentionSettings.from_config(node),
-    }
 
 
 def project_fused(

@@ -7,7 +7,7 @@ section 3).
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, configurable
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.func import functional_call
+from typing_extensions import Unpack
 
 from maskclippp.clip.mask_attention import (
     OUTSIDE,
@@ -25,20 +26,11 @@ from maskclippp.clip.mask_attention import (
     mask_attention_bias,
     split_heads,
 )
-from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.clip.position_embedding import resize_position_embedding
-from maskclippp.clip.visual_encoder import (
-    EncodedImages,
-    EncoderOptions,
-    VisualEncoder,
-    input_arguments,
-)
+from maskclippp.clip.visual_encoder import EncodedImages, EncoderOptions, VisualEncoder
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import PaddedBatch, unpad_ragged
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _STRIDE = 32  # pixels per side of a cell of the last feature map
 
@@ -53,9 +45,9 @@ class CLIPResNet(VisualEncoder):
     (query and value weights and position embedding of the pool).
 
     Args:
-        proxy: open_clip ``ModifiedResNet``: stem, four layers, attention pool.
         mask_attention: how masks attend to the cells of the last feature map.
-        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
+        options: see :class:`VisualEncoder`; ``proxy`` is an open_clip ``ModifiedResNet``: stem,
+            four layers, attention pool.
     """
 
     valid_features = ("m_embs", "p_embs", "i_embs", *_LAYERS)
@@ -69,19 +61,16 @@ class CLIPResNet(VisualEncoder):
 
     @configurable
     def __init__(
-        self,
-        *,
-        proxy: ModifiedResNet,
-        mask_attention: MaskAttentionSettings,
-        **options: "Unpack[EncoderOptions]",
+        self, *, mask_attention: MaskAttentionSettings, **options: Unpack[EncoderOptions]
     ) -> None:
+        proxy = options["proxy"]
         if not isinstance(proxy, ModifiedResNet):
             raise InputError(
                 "CLIPResNet needs an open_clip model with CLIP's own ResNet as image tower (RN50, "
                 f"RN101, RN50x4, RN50x16, RN50x64), found a {type(proxy).__name__}; check "
                 "VISUAL_ENCODER.MODEL_NAME"
             )
-        super().__init__(proxy=proxy, **options)
+        super().__init__(**options)
         self.settings = mask_attention
         self.mask_logit_scale = mask_attention.make_log_scale(
             proxy.attnpool.num_heads, frozen=self.frozen
@@ -89,12 +78,9 @@ class CLIPResNet(VisualEncoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments from a VISUAL_ENCODER config node; loads the pretrained weights."""
-        return {
-            **input_arguments(cfg),
-            "proxy": load_visual_tower(cfg),
-            "mask_attention": MaskAttentionSettings.from_config(cfg),
-        }
+        """See :class:`VisualEncoder`."""
+        attention = MaskAttentionSettings.from_config(cfg)
+        return {**super().from_config(cfg), "mask_attention": attention}
 
     def train(self, mode: bool = True) -> "CLIPResNet":
         """See :class:`VisualEncoder`; BatchNorms that are not trained keep their statistics."""

@@ -3,17 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from timm.layers import PatchEmbed, calculate_drop_path_rates
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from torch import Tensor, nn
 
 from maskclippp.clip.visual_encoder import (
     EncodedImages,
-    EncoderOptions,
     FeatureShape,
     VisualEncoder,
     input_arguments,
@@ -23,9 +22,6 @@ from maskclippp.files.state_dicts import load_exactly
 from maskclippp.files.weights import read_weights
 from maskclippp.masks.batching import PaddedBatch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 NUM_STAGES = 4
 # Where the backbone sits in the published Mask2Former checkpoints.
@@ -174,23 +170,16 @@ class SwinBackbone(nn.Module):
 
 @VISUAL_ENCODER_REGISTRY.register()
 class D2SwinTransformer(VisualEncoder):
-    """The backbone of Mask2Former: maps ``res2`` to ``res5`` at strides 4 to 32; no embeddings.
-
-    Args:
-        proxy: the network.
-        options: see :class:`~maskclippp.clip.visual_encoder.VisualEncoder`.
-    """
+    """The backbone of Mask2Former: maps ``res2`` to ``res5`` at strides 4 to 32; no embeddings."""
 
     valid_features = ("res2", "res3", "res4", "res5")
     model_sections: ClassVar[Mapping[str, str]] = {"swin": "SWIN"}
     proxy: SwinBackbone
 
-    @configurable
-    def __init__(self, *, proxy: SwinBackbone, **options: "Unpack[EncoderOptions]") -> None:
-        super().__init__(proxy=proxy, **options)
-
     @classmethod
-    def from_config(cls, cfg: CfgNode, swin: CfgNode) -> dict[str, Any]:
+    def from_config(  # type: ignore[override]  # see model_sections
+        cls, cfg: CfgNode, swin: CfgNode
+    ) -> dict[str, Any]:
         """Arguments from a VISUAL_ENCODER node and MODEL.SWIN; loads the pretrained weights."""
         backbone = SwinBackbone(**_network_arguments(swin))
         _load_pretrained(backbone, cfg)

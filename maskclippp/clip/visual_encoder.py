@@ -1,6 +1,7 @@
 """The interface of visual encoders: images and masks in, one embedding per mask out.
 
-A new encoder is one file with one registered subclass of :class:`VisualEncoder`.
+A new encoder is one file with one registered subclass of :class:`VisualEncoder` that implements
+:meth:`VisualEncoder.encode`.
 """
 
 from abc import ABC, abstractmethod
@@ -9,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypedDict
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maskclippp.clip.finetuning import set_trainable
+from maskclippp.clip.open_clip_models import load_visual_tower
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import InputFormat, PaddedBatch, Resize, pad_batch
 from maskclippp.masks.soft_masks import SoftMasks
@@ -57,12 +59,13 @@ class FeatureShape:
 
 
 class _NeededOptions(TypedDict):
+    proxy: nn.Module
     input_format: InputFormat
     out_features: Sequence[str]
 
 
 class EncoderOptions(_NeededOptions, total=False):
-    """Keyword arguments that all encoders pass to :class:`VisualEncoder`."""
+    """Keyword arguments that every encoder passes to :class:`VisualEncoder`."""
 
     feature_suffix: str
     finetune_type: str
@@ -92,6 +95,7 @@ class VisualEncoder(nn.Module, ABC):
     # Arguments of from_config that are sections of MODEL, outside the encoder's own node.
     model_sections: ClassVar[Mapping[str, str]] = {}
 
+    @configurable
     def __init__(
         self,
         *,
@@ -119,6 +123,11 @@ class VisualEncoder(nn.Module, ABC):
         self.gradient_checkpointing = gradient_checkpointing
         self.proxy = proxy
         set_trainable(proxy, finetune_type, self.finetuned_patterns, type(self).__name__)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from a VISUAL_ENCODER node; loads the open_clip image tower that it names."""
+        return {**input_arguments(cfg), "proxy": load_visual_tower(cfg)}
 
     @property
     def frozen(self) -> bool:
@@ -187,8 +196,8 @@ class VisualEncoder(nn.Module, ABC):
         return next(self.parameters()).device
 
 
-def input_arguments(node: CfgNode) -> EncoderOptions:
-    """Keyword arguments of :class:`VisualEncoder` from a VISUAL_ENCODER config node."""
+def input_arguments(node: CfgNode) -> dict[str, Any]:
+    """Arguments of :class:`VisualEncoder` from a VISUAL_ENCODER node: all but the network."""
     suffix = node.FEATURE_SUFFIX
     return {
         "input_format": InputFormat(

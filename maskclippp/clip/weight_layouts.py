@@ -131,7 +131,7 @@ def _eva_by_timm_names(visual: dict[str, Tensor], source: str) -> dict[str, Tens
 
 
 def _grid_side(positions: Tensor) -> int | None:
-    """g of a position embedding [..., 1 + g*g, C]; None if it has another form."""
+    """The side g of a position embedding [..., 1 + g*g, C]; None if it has another form."""
     cells = positions.shape[-2] - 1
     side = math.isqrt(cells)
     return side if side * side == cells and positions[..., 0, 0].numel() == 1 else None

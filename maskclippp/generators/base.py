@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
+from typing_extensions import override
 
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.records import Record
@@ -50,6 +51,15 @@ class MaskGenerator(nn.Module, ABC):
 
     needs_ground_truth = False
 
+    @configurable
+    def __init__(self) -> None:
+        super().__init__()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:  # noqa: ARG003  subclasses read it
+        """Arguments of the constructor; none by default."""
+        return {}
+
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
         """Raise what would prevent building the generator, before hours of training."""
@@ -57,6 +67,7 @@ class MaskGenerator(nn.Module, ABC):
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Set the test vocabulary; overridden by generators that classify into it."""
 
+    @override
     def train(self, mode: bool = True) -> "MaskGenerator":
         """See ``nn.Module``; stays in evaluation mode."""
         return super().train(False)

@@ -56,7 +56,7 @@ class AnnotatedMasks(MaskGenerator):
 
     @abstractmethod
     def _masks(self, record: Record) -> Tensor:
-        """bool [Q, h, w] as annotated."""
+        """As annotated: bool [Q, h, w]."""
 
 
 @SEGMENTOR_REGISTRY.register()

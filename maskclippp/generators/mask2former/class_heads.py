@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from maskclippp.clip.similarity import clamped_scale
 from maskclippp.errors import InputError
@@ -28,6 +29,7 @@ class ClosedVocabularyDecoder(MaskedAttentionDecoder):
         super().__init__(options)
         self.class_embed = nn.Linear(options.hidden_dim, num_classes + 1)
 
+    @override
     def classify(self, states: Tensor, masks: Tensor, mask_features: Tensor) -> Tensor:
         """See :class:`MaskedAttentionDecoder`."""
         return self.class_embed(states)

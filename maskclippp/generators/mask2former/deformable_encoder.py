@@ -35,7 +35,7 @@ class DeformableEncoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, reference: Tensor, sizes: GridSizes
     ) -> Tensor:
-        """tokens [B, S, C], positions [1, S, C], reference [1, S, 1, 2] -> [B, S, C]."""
+        """Tokens [B, S, C], positions [1, S, C], reference [1, S, 1, 2] -> [B, S, C]."""
         attended = self.self_attn(tokens + positions, reference, tokens, sizes)
         tokens = self.norm1(tokens + self.dropout(attended))
         hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
@@ -50,7 +50,7 @@ class DeformableEncoder(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, tokens: Tensor, positions: Tensor, sizes: GridSizes) -> Tensor:
-        """tokens [B, S, C], positions [1, S, C], maps of the given sizes -> [B, S, C]."""
+        """Tokens [B, S, C], positions [1, S, C], maps of the given sizes -> [B, S, C]."""
         reference = _cell_centers(sizes, tokens)
         for layer in self.layers:
             tokens = layer(tokens, positions, reference, sizes)
