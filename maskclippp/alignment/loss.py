@@ -1,5 +1,6 @@
 """Cross entropy over masks that weighs every image equally."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,8 +14,44 @@ from maskclippp.errors import InputError
 from maskclippp.registry import CRITERION_REGISTRY, get_part
 
 
+class Criterion(nn.Module, ABC):
+    """A training loss. Built from the complete config."""
+
+    @configurable
+    def __init__(self) -> None:
+        super().__init__()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:  # noqa: ARG003  subclasses read it
+        """Arguments of the constructor; none by default."""
+        return {}
+
+    @abstractmethod
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        image_of_mask: Tensor,
+        num_images: int,
+        areas: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of N masks in ``num_images`` images; all processes must call this together.
+
+        Args:
+            logits: [N, K].
+            labels: int64 [N], 0..K-1 or the label without loss (CRITERION.IGNORE_INDEX).
+            image_of_mask: int64 [N], 0..num_images-1.
+            num_images: images in this process's batch.
+            areas: [N] mask areas on the feature grid.
+
+        Returns:
+            A scalar whose mean over processes is the loss of the whole batch. Without any mask it
+            is 0, still connected to ``logits``.
+        """
+
+
 @CRITERION_REGISTRY.register()
-class ReweightCELoss(nn.Module):
+class ReweightCELoss(Criterion):
     """Weighted cross entropy over the masks of a batch.
 
     The weight of a mask is 1 / (I n), where I is the number of images with masks (in the whole
@@ -69,19 +106,7 @@ class ReweightCELoss(nn.Module):
         num_images: int,
         areas: Tensor | None = None,
     ) -> Tensor:
-        """The loss of N masks in ``num_images`` images; all processes must call this together.
-
-        Args:
-            logits: [N, K].
-            labels: int64 [N], 0..K-1 or ``ignore_index``.
-            image_of_mask: int64 [N], 0..num_images-1.
-            num_images: images in this process's batch.
-            areas: [N] mask areas on the feature grid; needed for ``ignore_empty``.
-
-        Returns:
-            A scalar whose mean over processes is the loss of the whole batch. Without any mask it
-            is 0, still connected to ``logits``.
-        """
+        """See :class:`Criterion`; ``ignore_empty`` needs the areas."""
         # In half precision, counts saturate and small weights vanish.
         logits = logits.float()
         counted = torch.ones_like(labels, dtype=torch.float32)
@@ -136,9 +161,9 @@ def _mean_over_processes(value: Tensor) -> Tensor:
     return value
 
 
-def build_criterion(cfg: CfgNode) -> nn.Module:
+def build_criterion(cfg: CfgNode) -> Criterion:
     """Build the loss that the config names."""
     name = cfg.MODEL.MASKCLIPPP.CRITERION.NAME
     criterion = get_part(CRITERION_REGISTRY, name, "MODEL.MASKCLIPPP.CRITERION.NAME")
-    loss: nn.Module = criterion(cfg)
+    loss: Criterion = criterion(cfg)
     return loss

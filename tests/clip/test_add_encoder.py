@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +12,16 @@ import torch
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.meta_arch import MaskCLIPpp
+from tests.documents import write_files_of
 from tests.golden_cases import REPOSITORY
 from tests.tiny_models import labeled_record, soft, striped_record
-
-DOCUMENT = REPOSITORY / "docs" / "encoders.md"
-# A code block whose file is named at the end of the line above it.
-NAMED_BLOCK = re.compile(r"`([\w.]+)`:\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of the document."""
     folder = tmp_path_factory.mktemp("project")
-    for name, content in NAMED_BLOCK.findall(DOCUMENT.read_text()):
-        (folder / name).write_text(content)
-    (folder / "configs").symlink_to(REPOSITORY / "configs")
+    write_files_of("encoders.md", folder)
     return folder
 
 
