@@ -13,6 +13,7 @@ from detectron2.engine import default_argument_parser, default_setup, hooks
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from maskclippp import generators
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
@@ -73,6 +74,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)
     register_custom_datasets(cfg.DATASETS.CUSTOM)
     _check_datasets(cfg, for_training=not args.eval_only)
+    if not args.eval_only:
+        _check_training_masks(cfg)
     _check_vocabularies(cfg)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
@@ -150,6 +153,23 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
                     f"DATASETS.{key} \"('{(similar or known)[0]}',)\""
                     + ('; "()" trains without evaluation' if key == "TEST" else "")
                 )
+
+
+def _check_training_masks(cfg: CfgNode) -> None:
+    """Raise an InputError if training masks come from a generator that reads the annotation.
+
+    Training batches do not carry the annotation, only the masks and classes made from it.
+    """
+    node = cfg.MODEL.MASKCLIPPP
+    if node.TRAIN_MASKS != "segmentor":
+        return
+    if generators.check_generator(cfg).needs_ground_truth:
+        raise InputError(
+            "MODEL.MASKCLIPPP.TRAIN_MASKS segmentor trains on generated masks, but "
+            f"MODEL.MASKCLIPPP.SEGMENTOR.NAME {node.SEGMENTOR.NAME} returns the annotated ones: "
+            "set TRAIN_MASKS ground_truth to train on annotated masks, or choose another "
+            "SEGMENTOR.NAME"
+        )
 
 
 def _check_vocabularies(cfg: CfgNode) -> None:

@@ -14,6 +14,7 @@ from tests.golden_cases import cases
 
 TRAIN_SET = ("DATASETS.TRAIN", "('openvocab_coco_2017_train_panoptic_with_sem_seg',)")
 VALID = ("--num-gpus", "0", *TRAIN_SET)
+GENERATED = ("MODEL.MASKCLIPPP.TRAIN_MASKS", "segmentor")
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -46,6 +47,10 @@ def failure(
         (
             ["--num-gpus", "0", *TRAIN_SET, "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"],
             ["TEST.AUG.MIN_SIZES"],
+        ),
+        (
+            [*VALID, *GENERATED, "MODEL.MASKCLIPPP.SEGMENTOR.NAME", "GTSegmentor"],
+            ["TRAIN_MASKS segmentor", "SEGMENTOR.NAME GTSegmentor", "set TRAIN_MASKS ground_truth"],
         ),
         (
             ["--num-gpus", "0", "DATASETS.TRAIN", "('openvocab_coco_2017_train_panoptic',)"],
