@@ -17,7 +17,6 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from maskclippp.data.builtin import coco_panoptic
-from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.files.images import read_panoptic_ids
 from preparation.files import GivenImage, LabelMap
@@ -34,7 +33,7 @@ def class_ids(panoptic_map: str, segments_info: list[dict[str, Any]]) -> npt.NDA
 
 def plan(root: Path, split: str) -> list[Step]:
     """The label maps of a split, and the images that belong to them."""
-    records = load_panoptic_records(coco_panoptic(split), root, check_files=False)
+    records = coco_panoptic(split).load(root, check_files=False)
     maps = [
         LabelMap(
             Path(record["sem_seg_file_name"]),

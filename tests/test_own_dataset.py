@@ -14,7 +14,6 @@ from PIL import Image
 import train_maskclippp
 from maskclippp.config.yaml_files import read_yaml
 from maskclippp.data.builtin import coco_panoptic
-from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import read_semantic_labels
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.real_samples import find_samples
@@ -36,7 +35,7 @@ def write_own_data(root: Path, folder: Path) -> None:
 
     Persons, the rest of the things and everything else are the three classes of the index PNGs.
     """
-    records = load_panoptic_records(coco_panoptic("val"), root, check_files=True)
+    records = coco_panoptic("val").load(root)
     for name in ("images", "labels", "panoptic"):
         (folder / name).mkdir(parents=True)
     (folder / "words.txt").write_text(WORDS)
@@ -47,7 +46,7 @@ def write_own_data(root: Path, folder: Path) -> None:
         classes = read_semantic_labels(record, 255).labels
         labels = np.select([classes == 255, classes == PERSON, classes < 80], [255, 0, 1], 2)
         Image.fromarray(labels.astype(np.uint8)).save(folder / "labels" / f"{image.stem}.png")
-    shutil.copy(root / coco_panoptic("val").panoptic_json, folder / "panoptic.json")
+    shutil.copy(root / coco_panoptic("val").annotations, folder / "panoptic.json")
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
-"""Registration of instance datasets: a folder of images and a JSON in the format of COCO or LVIS.
+"""Datasets in the instance format of COCO or LVIS: a JSON and a folder of images.
 
-Metadata hold our words for the classes, whatever names the JSON has: categories are matched by id.
+Their metadata have our class names, whatever names the JSON has: categories are matched by id.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from detectron2.structures import BoxMode
 
 from maskclippp.data.dataset import Dataset
 from maskclippp.errors import InputError
-from maskclippp.files.images import read_json
 from maskclippp.masks import run_length
 from maskclippp.words import Vocabulary
 
@@ -28,14 +27,16 @@ _LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceDataset(Dataset):
-    """A dataset in the instance format of COCO or LVIS. Its classes are the things of the list.
+    """A dataset whose ``annotations`` are a JSON in the instance format of COCO or LVIS.
 
-    ``evaluator_type`` is "coco" or "lvis"; LVIS names images by their URL, whose last folder is
-    that of the split.
+    Its classes are the things among ``words``.
+
+    Args:
+        evaluator: the metadata entry ``evaluator_type``, "coco" or "lvis". LVIS names images by
+            their URL, which ends with the folder of the split and the file.
     """
 
-    instances_json: str
-    evaluator_type: str = "coco"
+    evaluator: str = "coco"
 
     @property
     def classes(self) -> Vocabulary:
@@ -43,18 +44,9 @@ class InstanceDataset(Dataset):
         return super().classes.things()
 
     @property
-    def positions(self) -> dict[int, int]:
-        """Contiguous class by category id."""
-        return dict(self.classes.positions)
-
-    @property
     def parts(self) -> dict[str, str]:
         """See :class:`Dataset`."""
-        return {"images": self.images, "instances JSON": self.instances_json}
-
-    def load(self, root: Path) -> list[dict[str, Any]]:
-        """See :func:`load_instance_records`; all images must exist."""
-        return load_instance_records(self, root, check_files=True)
+        return {"images": self.images, "instances JSON": self.annotations}
 
     def metadata(self, root: Path) -> dict[str, Any]:
         """See :class:`Dataset`."""
@@ -62,68 +54,58 @@ class InstanceDataset(Dataset):
         return {
             "thing_classes": list(classes.names),
             "thing_colors": [list(color) for color in classes.colors],
-            "thing_dataset_id_to_contiguous_id": self.positions,
+            "thing_dataset_id_to_contiguous_id": dict(classes.positions),
             "image_root": str(root / self.images),
-            "json_file": str(root / self.instances_json),
-            "evaluator_type": self.evaluator_type,
+            "json_file": str(root / self.annotations),
+            "evaluator_type": self.evaluator,
         }
 
+    def load(self, root: Path, *, check_files: bool = True) -> list[dict[str, Any]]:
+        """One record per image of the JSON, with or without objects; see :class:`Dataset`.
 
-def load_instance_records(
-    dataset: InstanceDataset, root: Path, *, check_files: bool
-) -> list[dict[str, Any]]:
-    """One record per image of the JSON, also for images without objects.
-
-    Keys: ``file_name``, ``image_id``, ``height``, ``width``, ``annotations`` (``bbox`` as x, y,
-    width, height; ``bbox_mode``; ``segmentation`` of polygons or run-length code; contiguous
-    ``category_id``; ``iscrowd``), and with LVIS ``neg_category_ids`` and
-    ``not_exhaustive_category_ids``. Objects whose polygons all have less than 3 points are left
-    out, with a warning.
-
-    Raises FileNotFoundError (what is expected where, how to prepare it; with ``check_files`` also
-    for missing images) and ValueError (malformed JSON, categories that the class list lacks,
-    annotations of images that the JSON does not list).
-    """
-    layout = dataset.layout(root)
-    json_file = root / dataset.instances_json
-    if not json_file.is_file():
-        raise layout.missing(json_file)
-    name_key = "coco_url" if dataset.evaluator_type == "lvis" else "file_name"
-    content = read_json(
-        json_file,
-        {"images": ("id", "height", "width", name_key), **_REQUIRED_KEYS},
-        f"the instance annotation of dataset {dataset.name}",
-    )
-    if not content["images"]:
-        raise layout.missing(json_file, "at least one image")
-    _check_categories(content["categories"], dataset, json_file)
-    annotations = _annotations_by_image(content, dataset, json_file)
-    records = []
-    for image in content["images"]:
-        # The URL ends in the folder of the split and the file.
-        name = "/".join(image[name_key].split("/")[-2 if name_key == "coco_url" else 0 :])
-        records.append(
+        Keys: ``file_name``, ``image_id``, ``height``, ``width``, ``annotations`` (``bbox`` as x, y,
+        width, height; ``bbox_mode``; ``segmentation`` as polygons or compressed run-length code;
+        contiguous ``category_id``; ``iscrowd``), and for LVIS ``neg_category_ids`` and
+        ``not_exhaustive_category_ids``. Objects whose polygons all have less than 3 points are
+        left out, with a warning.
+        """
+        layout = self.layout(root)
+        json_file = root / self.annotations
+        name_key, num_parts = ("coco_url", 2) if self.evaluator == "lvis" else ("file_name", 0)
+        required = {"images": ("id", "height", "width", name_key), **_REQUIRED_KEYS}
+        content = layout.read_json(json_file, required, "instance")
+        if not content["images"]:
+            raise layout.missing(json_file, "at least one image")
+        positions = self.classes.positions
+        self.check_categories(content["categories"], positions, json_file)
+        objects = _objects_by_image(content, positions, json_file)
+        records = [
             {
-                "file_name": str(root / dataset.images / name),
+                "file_name": str(root / self.images / _last_parts(image[name_key], num_parts)),
                 "image_id": image["id"],
                 "height": image["height"],
                 "width": image["width"],
-                "annotations": annotations[image["id"]],
+                "annotations": objects[image["id"]],
                 **{key: image[key] for key in _LVIS_KEYS if key in image},
             }
-        )
-    if check_files:
-        layout.require_files("images", [record["file_name"] for record in records])
-    return records
+            for image in content["images"]
+        ]
+        if check_files:
+            layout.require_files("images", [record["file_name"] for record in records])
+        return records
 
 
-def _annotations_by_image(
-    content: Mapping[str, Any], dataset: InstanceDataset, json_file: Path
+def _last_parts(path: str, number: int) -> str:
+    """The last parts of a path or URL; 0: all of it."""
+    return "/".join(path.split("/")[-number:])
+
+
+def _objects_by_image(
+    content: Mapping[str, Any], positions: Mapping[int, int], json_file: Path
 ) -> defaultdict[int | str, list[dict[str, Any]]]:
-    positions = dataset.positions
     image_ids = {image["id"] for image in content["images"]}
     by_image: defaultdict[int | str, list[dict[str, Any]]] = defaultdict(list)
-    outlines_lost = 0
+    without_outline = 0
     for index, annotation in enumerate(content["annotations"]):
         place = f"{json_file}: annotations[{index}]"
         if annotation["image_id"] not in image_ids:
@@ -135,7 +117,7 @@ def _annotations_by_image(
             )
         segmentation = _usable_segmentation(annotation["segmentation"])
         if segmentation is None:
-            outlines_lost += 1
+            without_outline += 1
             continue
         by_image[annotation["image_id"]].append(
             {
@@ -146,31 +128,18 @@ def _annotations_by_image(
                 "segmentation": segmentation,
             }
         )
-    if outlines_lost:
+    if without_outline:
         _LOGGER.warning(
             "%s: %d objects without any polygon of at least 3 points are left out",
             json_file,
-            outlines_lost,
+            without_outline,
         )
     return by_image
 
 
 def _usable_segmentation(segmentation: Any) -> Any:
-    """Polygons of at least 3 points, or compressed run-length code; None: nothing is left."""
+    """Polygons of at least 3 points, or compressed run-length code; None if there are none."""
     if isinstance(segmentation, dict):
         return run_length.compress(segmentation)
     polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
     return polygons or None
-
-
-def _check_categories(
-    categories: Sequence[Mapping[str, Any]], dataset: InstanceDataset, json_file: Path
-) -> None:
-    positions = dataset.positions
-    unknown = [category for category in categories if category["id"] not in positions]
-    if unknown:
-        listed = ", ".join(f"{c['id']} ({c.get('name')})" for c in unknown[:10])
-        raise InputError(
-            f"{json_file}: {len(unknown)} categories are not among the {len(positions)} classes "
-            f"of dataset {dataset.name}: {listed}"
-        )

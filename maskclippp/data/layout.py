@@ -1,11 +1,13 @@
-"""Where datasets lie, and errors that say what is expected where and how to prepare it."""
+"""Where datasets are, and errors that say what is expected where and how to prepare it."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from maskclippp.errors import MissingFileError
+from maskclippp.files.images import read_json
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 SHOWN_FILES = 10
@@ -20,11 +22,11 @@ def datasets_root() -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of a dataset below a root, as far as errors have to tell of them.
+    """The parts of a dataset below a root, for error messages.
 
     Args:
-        parts: relative path of each part, by what it is ("images").
-        preparation: what a user who lacks the data is told to do.
+        parts: path of each part, by what it contains ("images").
+        preparation: instructions for users who do not have the data.
     """
 
     dataset_name: str
@@ -32,12 +34,20 @@ class Layout:
     parts: Mapping[str, str]
     preparation: str
 
-    def missing(self, path: Path, what: str = "this file") -> FileNotFoundError:
-        """The error for one path that is not there, or that holds not what it must."""
-        return FileNotFoundError(f"expected {what}: {path}\n{self}")
+    def missing(self, path: Path, what: str = "this file") -> MissingFileError:
+        """The error for a path that does not exist or has the wrong contents."""
+        return MissingFileError(f"expected {what}: {path}\n{self}")
+
+    def read_json(
+        self, path: Path, required_keys: Mapping[str, Sequence[str]], kind: str
+    ) -> dict[str, Any]:
+        """See :func:`maskclippp.files.images.read_json`; ``kind`` of annotation, for messages."""
+        if not path.is_file():
+            raise self.missing(path)
+        return read_json(path, required_keys, f"the {kind} annotation of {self.dataset_name}")
 
     def require_files(self, kind: str, files: Sequence[str]) -> None:
-        """Raise FileNotFoundError, with their count and the first ten, for files that are absent.
+        """Raise a MissingFileError with the number of missing files and the first ten of them.
 
         Each folder is listed once, so that a hundred thousand files are checked in a second.
         """

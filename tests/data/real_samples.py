@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from maskclippp.data.builtin import coco_panoptic
-from maskclippp.data.panoptic import load_panoptic_records
 from tests.golden_cases import REPOSITORY, golden_root
 
 
@@ -36,7 +35,7 @@ def sample_root() -> Path:
 
 def sample_records() -> list[dict[str, Any]]:
     """Records of the real images."""
-    return load_panoptic_records(coco_panoptic("val"), sample_root(), check_files=True)
+    return coco_panoptic("val").load(sample_root())
 
 
 def mapper_cases() -> list[tuple[Path, dict[str, Any]]]:

@@ -16,6 +16,7 @@ from maskclippp.data.custom import register_custom_datasets
 from maskclippp.data.mappers import EvaluationMapper, build_train_mapper
 from maskclippp.evaluation.ground_truth import GroundTruth
 from tests.data.panoptic_scene import make_coco_panoptic
+from tests.data.registered_layouts import Instances, make_instances
 
 NAME = "custom_for_tests"
 HEIGHT, WIDTH = 20, 30
@@ -129,7 +130,7 @@ def test_panoptic_words_may_be_given_by_category_id(
     expected = [f"word {category['id']}" for category in categories]
     assert MetadataCatalog.get(NAME).stuff_classes == expected
     words.write_text("\n".join(lines[:-1]))
-    with pytest.raises(ValueError, match=r"do not have the same ids: \[200\] are in one"):
+    with pytest.raises(ValueError, match=r"do not have the same ids: \[200\] are in only one"):
         register_custom_datasets([{**panoptic_entry, "words": str(words)}])
 
 
@@ -158,19 +159,19 @@ def test_missing_images_are_counted_and_named(panoptic_entry: dict[str, Any]) ->
     ("changes", "error", "message"),
     [
         ({"kind": "folder"}, ValueError, r"\[0\]: kind must be one of"),
-        ({"images": ""}, ValueError, "needs images"),
-        ({"lables": "x"}, ValueError, "'lables' is no key of kind index_png"),
+        ({"images": ""}, ValueError, "also needs images"),
+        ({"lables": "x"}, ValueError, "'lables' is not a key of kind index_png"),
         ({"imges": "x"}, ValueError, "did you mean images"),
-        ({"images": "nowhere"}, FileNotFoundError, "nowhere is no folder"),
+        ({"images": "nowhere"}, FileNotFoundError, "nowhere is not a folder"),
         ({"words": "absent.txt"}, FileNotFoundError, r"absent\.txt does not exist"),
         ({"words": ["dog", "cat, dog"]}, ValueError, r"'dog' \(classes 0, 1\)"),
         ({"words": ["dog", "cat,,"]}, ValueError, "empty synonym"),
         ({"words": 3}, ValueError, "words must be the path"),
         ({"ignore": 7}, ValueError, "also the value of the class 'dog, puppy'"),
-        ({"ignore": "void"}, ValueError, "ignore must be a pixel value"),
+        ({"ignore": "void"}, ValueError, "ignore must be an integer"),
         ({"name": "shapes_val"}, ValueError, "shapes_val ships already"),
-        ({"name": 2017}, ValueError, r"\[0\]: name must be a text, found 2017"),
-        ({"images": ["images"]}, ValueError, "images must be a text"),
+        ({"name": 2017}, ValueError, r"\[0\]: name must be a string, found 2017"),
+        ({"images": ["images"]}, ValueError, "images must be a string"),
     ],
 )
 def test_wrong_entries_are_explained(
@@ -190,7 +191,7 @@ def test_category_ids_that_stand_twice_are_named(panoptic_entry: dict[str, Any])
     content = json.loads(json_file.read_text())
     content["categories"][3]["id"] = 1
     json_file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"category ids \[1\] stand more than once"):
+    with pytest.raises(ValueError, match=r"category ids \[1\] occur more than once"):
         register_custom_datasets([panoptic_entry])
 
 
@@ -220,3 +221,38 @@ def test_the_setting_survives_files_and_command_line(entry: dict[str, Any], tmp_
     dumped.write_text(first.dump())
     merge_config_file(second, dumped)
     assert second.DATASETS == first.DATASETS
+
+
+def test_an_instance_json_is_a_dataset_too(tmp_path: Path) -> None:
+    layout = Instances("images/a.jpg", "instances.json", 2)
+    make_instances(tmp_path, layout, (3, 8))
+    register_custom_datasets(
+        [
+            {
+                "name": NAME,
+                "kind": "coco_instances",
+                "images": str(tmp_path / "images"),
+                "annotations": str(tmp_path / layout.json),
+            }
+        ]
+    )
+    metadata = MetadataCatalog.get(NAME)
+    assert metadata.thing_dataset_id_to_contiguous_id == {3: 0, 8: 1}
+    assert metadata.evaluator_type == "coco"
+    (record,) = DatasetCatalog.get(NAME)
+    assert record["file_name"] == str(tmp_path / layout.image)
+
+
+def test_an_annotation_without_a_named_image_is_explained(panoptic_entry: dict[str, Any]) -> None:
+    json_file = Path(panoptic_entry["annotations"])
+    content = json.loads(json_file.read_text())
+    del content["images"][0]["file_name"]
+    json_file.write_text(json.dumps(content))
+    register_custom_datasets([panoptic_entry])
+    with pytest.raises(ValueError, match=r"panoptic_val2017\.json: .* not listed with a file_name"):
+        DatasetCatalog.get(NAME)
+
+
+def test_file_names_are_one_of_three_ways(panoptic_entry: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"file_names must be one of .*'listed'.* found 'any'"):
+        register_custom_datasets([{**panoptic_entry, "file_names": "any"}])

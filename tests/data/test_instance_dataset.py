@@ -10,7 +10,7 @@ import pytest
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_codec
 
-from maskclippp.data.instances import InstanceDataset, load_instance_records
+from maskclippp.data.instances import InstanceDataset
 from maskclippp.words import Vocabulary
 from tests.data.registered_layouts import HEIGHT, WIDTH, Instances, make_instances
 
@@ -19,8 +19,8 @@ LAYOUT = Instances("images/part/a.jpg", "instances.json", len(IDS))
 DATASET = InstanceDataset(
     name="test_instances",
     images="images/part",
-    instances_json=LAYOUT.json,
-    class_list=Vocabulary(
+    annotations=LAYOUT.json,
+    words=Vocabulary(
         (*((f"thing {category}",) for category in IDS), ("stuff",)),
         ids=(*IDS, 1),
         is_thing=(*(True for _ in IDS), False),
@@ -31,7 +31,7 @@ DATASET = InstanceDataset(
 
 
 def load(root: Path) -> list[dict[str, Any]]:
-    return load_instance_records(DATASET, root, check_files=True)
+    return DATASET.load(root)
 
 
 @pytest.fixture
@@ -73,12 +73,12 @@ def test_lvis_finds_images_by_their_url(tmp_path: Path) -> None:
     dataset = InstanceDataset(
         name="test_lvis",
         images="coco",
-        instances_json=layout.json,
-        class_list=DATASET.class_list,
+        annotations=layout.json,
+        words=DATASET.words,
         preparation="",
-        evaluator_type="lvis",
+        evaluator="lvis",
     )
-    (record,) = load_instance_records(dataset, tmp_path, check_files=True)
+    (record,) = dataset.load(tmp_path)
     assert record["file_name"] == str(tmp_path / layout.image)
     assert record["neg_category_ids"] == [3]
     assert record["not_exhaustive_category_ids"] == []
@@ -138,4 +138,4 @@ def test_missing_files_say_what_where_and_how(missing: str, root: Path) -> None:
 
 def test_missing_images_may_be_tolerated(root: Path) -> None:
     (root / LAYOUT.image).unlink()
-    assert len(load_instance_records(DATASET, root, check_files=False)) == 1
+    assert len(DATASET.load(root, check_files=False)) == 1

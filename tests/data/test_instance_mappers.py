@@ -18,7 +18,6 @@ from pycocotools import mask as mask_codec
 from maskclippp.config.keys import get_cfg
 from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.mappers import build_train_mapper
-from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.words import load_class_list
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.plain_mappers import (
@@ -135,9 +134,7 @@ def rectangles(height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
 
 def drawn_runs(root: Path) -> list[Run]:
     """Panoptic scenes with segments for objects; the plain panoptic mappers say what to expect."""
-    records = load_panoptic_records(
-        coco_panoptic("val"), make_coco_panoptic(root), check_files=True
-    )
+    records = coco_panoptic("val").load(make_coco_panoptic(root))
     runs = []
     for record, seed in itertools.product(records, range(4)):
         colors = np.array(Image.open(record["pan_seg_file_name"])).astype(int)

@@ -20,7 +20,6 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.mappers import EvaluationMapper, build_train_mapper
 from maskclippp.data.mappers.transforms import resize_labels
-from maskclippp.data.panoptic import load_panoptic_records
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.plain_mappers import (
     Expected,
@@ -94,7 +93,7 @@ def configuration(mapper: str, config: dict[str, Any]) -> Any:
 
 
 def records_below(root: Path) -> list[dict[str, Any]]:
-    return load_panoptic_records(coco_panoptic("val"), root, check_files=True)
+    return coco_panoptic("val").load(root)
 
 
 def recorded_runs() -> list[tuple[str, Path, dict[str, Any]]]:

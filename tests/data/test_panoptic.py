@@ -16,7 +16,6 @@ from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.panoptic import (
     PanopticDataset,
     category_id_shift,
-    load_panoptic_records,
 )
 from tests.data.panoptic_scene import SIZES, make_coco_panoptic
 from tests.golden_cases import REPOSITORY
@@ -66,14 +65,14 @@ def test_records_have_contiguous_classes_and_all_files(registered: Path) -> None
 
 
 def test_size_is_left_out_when_the_json_has_none(registered: Path) -> None:
-    file = registered / DATASET.panoptic_json
+    file = registered / DATASET.annotations
     content = json.loads(file.read_text())
     content["images"] = [{"id": image["id"]} for image in content["images"]]
     file.write_text(json.dumps(content))
     assert "height" not in DatasetCatalog.get(DATASET.name)[0]
 
 
-@pytest.mark.parametrize("missing", ["panoptic_json", "images", "panoptic_maps"])
+@pytest.mark.parametrize("missing", ["annotations", "images", "panoptic_maps"])
 def test_missing_data_says_what_where_and_how(missing: str, registered: Path) -> None:
     path = registered / getattr(DATASET, missing)
     path.rename(path.with_name("elsewhere"))
@@ -87,18 +86,18 @@ def test_missing_data_says_what_where_and_how(missing: str, registered: Path) ->
 
 
 def test_missing_images_are_counted_and_the_first_ten_named(registered: Path) -> None:
-    content = json.loads((registered / DATASET.panoptic_json).read_text())
+    content = json.loads((registered / DATASET.annotations).read_text())
     (annotation, *_) = content["annotations"]
     absent = [{**annotation, "file_name": f"absent_{index:02d}.png"} for index in range(12)]
     dataset = edited(registered, annotations=[*content["annotations"], *absent])
     with pytest.raises(FileNotFoundError) as error:
-        load_panoptic_records(dataset, registered, check_files=True)
+        dataset.load(registered)
     message = str(error.value)
     assert f"12 of {len(SIZES) + 12} images do not exist" in message
     assert "absent_09.jpg" in message
     assert "absent_10.jpg" not in message
     assert "and 2 more" in message
-    assert len(load_panoptic_records(dataset, registered, check_files=False)) == len(SIZES) + 12
+    assert len(dataset.load(registered, check_files=False)) == len(SIZES) + 12
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_shift_of_category_ids(found: list[int], expected: list[int], shift: int
 
 
 def edited(root: Path, **changes: object) -> PanopticDataset:
-    file = root / DATASET.panoptic_json
+    file = root / DATASET.annotations
     content = json.loads(file.read_text())
     content.update(changes)
     file.write_text(json.dumps(content))
@@ -125,30 +124,26 @@ def edited(root: Path, **changes: object) -> PanopticDataset:
 
 def test_unknown_category_is_named(registered: Path) -> None:
     categories = [{"id": 666, "name": "ghost", "isthing": 1}]
-    with pytest.raises(ValueError, match=r"category 666 \(ghost\) is not in the list"):
-        load_panoptic_records(
-            edited(registered, categories=categories), registered, check_files=True
-        )
+    with pytest.raises(ValueError, match=r"1 categories are not among the 133 .*: 666 \(ghost\)"):
+        edited(registered, categories=categories).load(registered)
 
 
 def test_thing_that_should_be_stuff_is_named(registered: Path) -> None:
     categories = [{"id": 200, "name": "rug", "isthing": 1}]
     with pytest.raises(ValueError, match=r"category 200 \(rug\) has isthing 1"):
-        load_panoptic_records(
-            edited(registered, categories=categories), registered, check_files=True
-        )
+        edited(registered, categories=categories).load(registered)
 
 
 def test_empty_annotation_is_refused(registered: Path) -> None:
     with pytest.raises(FileNotFoundError, match="at least one annotation"):
-        load_panoptic_records(edited(registered, annotations=[]), registered, check_files=True)
+        edited(registered, annotations=[]).load(registered)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": []}'])
 def test_malformed_json_is_named(text: str, registered: Path) -> None:
-    (registered / DATASET.panoptic_json).write_text(text)
+    (registered / DATASET.annotations).write_text(text)
     with pytest.raises(ValueError, match=r"panoptic_val2017\.json is no"):
-        load_panoptic_records(DATASET, registered, check_files=True)
+        DATASET.load(registered)
 
 
 SEGMENT = {"id": 1, "category_id": 1, "area": 1, "iscrowd": 0}
@@ -173,7 +168,7 @@ def test_broken_segments_name_file_and_image(
     broken = {"image_id": 12, "file_name": "b.png", "segments_info": [SEGMENT], **changes}
     dataset = edited(registered, annotations=[whole, broken])
     with pytest.raises(ValueError, match=r"panoptic_val2017\.json, " + message):
-        load_panoptic_records(dataset, registered, check_files=True)
+        dataset.load(registered)
 
 
 @pytest.mark.parametrize("key", ["segments_info", "image_id", "file_name"])
@@ -181,9 +176,7 @@ def test_annotation_that_lacks_a_key_is_named(key: str, registered: Path) -> Non
     annotation = {"image_id": 7, "file_name": "a.png", "segments_info": [SEGMENT]}
     del annotation[key]
     with pytest.raises(ValueError, match=rf"val2017\.json: annotations\[0\] lacks {key}"):
-        load_panoptic_records(
-            edited(registered, annotations=[annotation]), registered, check_files=True
-        )
+        edited(registered, annotations=[annotation]).load(registered)
 
 
 def test_root_comes_from_the_environment_in_any_folder(registered: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from maskclippp.data.builtin import coco_panoptic
-from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import read_semantic_labels
 from tests.data.panoptic_scene import SIZES, make_coco_panoptic
 from tests.golden_cases import REPOSITORY
@@ -46,7 +45,7 @@ def prepared(tmp_path: Path) -> list[Path]:
 
 
 def test_files_hold_what_is_derived_on_the_fly(prepared: list[Path], tmp_path: Path) -> None:
-    records = load_panoptic_records(coco_panoptic("val"), tmp_path, check_files=True)
+    records = coco_panoptic("val").load(tmp_path)
     assert len(prepared) == len(records) == len(SIZES)
     for record in records:
         from_file = np.array(Image.open(record["sem_seg_file_name"]))

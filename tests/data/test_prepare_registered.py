@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from maskclippp.data.builtin import DATASETS
-from maskclippp.data.instances import InstanceDataset, load_instance_records
-from maskclippp.data.panoptic import PanopticDataset, load_panoptic_records
-from maskclippp.data.semantic import SemanticDataset, load_semantic_records
+from maskclippp.data.instances import InstanceDataset
+from maskclippp.data.panoptic import PanopticDataset
+from maskclippp.data.semantic import SemanticDataset
 from maskclippp.data.semantic_maps import check_label_range, read_semantic_labels
 from maskclippp.files.images import read_image, read_panoptic_ids
 from tests.data import original_layouts as originals
@@ -57,21 +57,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PrepareRoot:
 
 
 def check_semantic(record: dict[str, Any], dataset: SemanticDataset | PanopticDataset) -> None:
-    semantic = read_semantic_labels(record, dataset.ignore_label)
+    semantic = read_semantic_labels(record, dataset.ignore)
     assert semantic.source == record["sem_seg_file_name"]
     image = read_image(record["file_name"])
     assert semantic.labels.shape == (image.height, image.width)
     check_label_range(
         semantic,
         num_classes=len(dataset.classes),
-        ignore_label=dataset.ignore_label,
+        ignore_label=dataset.ignore,
         dataset_name=dataset.name,
     )
 
 
 @pytest.mark.parametrize("dataset", SEMANTIC, ids=lambda dataset: dataset.name)
 def test_semantic_records(dataset: SemanticDataset, prepared: PrepareRoot) -> None:
-    records = load_semantic_records(dataset, prepared(dataset))
+    records = dataset.load(prepared(dataset))
     assert len(records) == (1 if "train" in dataset.name else 2)
     for record in records:
         check_semantic(record, dataset)
@@ -83,7 +83,7 @@ def test_semantic_records(dataset: SemanticDataset, prepared: PrepareRoot) -> No
     ids=lambda dataset: dataset.name,
 )
 def test_panoptic_records(dataset: PanopticDataset, prepared: PrepareRoot) -> None:
-    records = load_panoptic_records(dataset, prepared(dataset), check_files=True)
+    records = dataset.load(prepared(dataset))
     for record in records:
         ids = read_panoptic_ids(record["pan_seg_file_name"])
         assert set(ids[ids > 0].tolist()) <= {s["id"] for s in record["segments_info"]}
@@ -97,5 +97,5 @@ def test_panoptic_records(dataset: PanopticDataset, prepared: PrepareRoot) -> No
 )
 def test_instance_records(dataset: InstanceDataset, prepared: PrepareRoot) -> None:
     """Person and flag are the 4th and the last of the 100 things."""
-    for record in load_instance_records(dataset, prepared(dataset), check_files=True):
+    for record in dataset.load(prepared(dataset)):
         assert [a["category_id"] for a in record["annotations"]] == [3, 99, 3]

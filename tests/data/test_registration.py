@@ -16,10 +16,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from maskclippp.config.keys import get_cfg
 from maskclippp.data.builtin import DATASETS
-from maskclippp.data.instances import InstanceDataset, load_instance_records
+from maskclippp.data.instances import InstanceDataset
 from maskclippp.data.mappers import EvaluationMapper, build_train_mapper
-from maskclippp.data.panoptic import PanopticDataset, load_panoptic_records
-from maskclippp.data.semantic import SemanticDataset, load_semantic_records
+from maskclippp.data.panoptic import PanopticDataset
+from maskclippp.data.semantic import SemanticDataset
 from maskclippp.evaluation import GroundTruth, PanopticEvaluator, build_evaluator
 from maskclippp.files.images import read_panoptic_ids
 from tests.data.registered_layouts import (
@@ -59,13 +59,13 @@ def panoptic_categories(name: str, shift: int = 0) -> list[dict[str, Any]]:
 
 def panoptic_records(name: str, root: Path) -> list[dict[str, Any]]:
     make_panoptic(root, PANOPTIC[name], panoptic_categories(name))
-    return load_panoptic_records(PANOPTIC_OF[name], root, check_files=True)
+    return PANOPTIC_OF[name].load(root)
 
 
 def instance_records(name: str, root: Path) -> list[dict[str, Any]]:
     ids = INSTANCES_OF[name].classes.ids
     make_instances(root, INSTANCES[name], ids)
-    return load_instance_records(INSTANCES_OF[name], root, check_files=True)
+    return INSTANCES_OF[name].load(root)
 
 
 def train_mapper(name: str, mapper: str) -> Any:
@@ -102,7 +102,7 @@ def test_every_published_name_is_registered() -> None:
 def test_semantic_dataset(name: str, tmp_path: Path) -> None:
     layout = SEMANTIC[name]
     labels = make_semantic(tmp_path, layout)
-    (record,) = load_semantic_records(SEMANTIC_OF[name], tmp_path)
+    (record,) = SEMANTIC_OF[name].load(tmp_path)
     assert record == {
         "file_name": str(tmp_path / layout.image),
         "sem_seg_file_name": str(tmp_path / layout.labels),
@@ -192,7 +192,7 @@ def test_evaluators(name: str, tmp_path: Path) -> None:
 def test_mapillary_categories_may_count_from_one_or_zero(shift: int, tmp_path: Path) -> None:
     name = "openvocab_mapillary_vistas_panoptic_val"
     make_panoptic(tmp_path, PANOPTIC[name], panoptic_categories(name, shift))
-    (record,) = load_panoptic_records(PANOPTIC_OF[name], tmp_path, check_files=True)
+    (record,) = PANOPTIC_OF[name].load(tmp_path)
     assert [segment["category_id"] for segment in record["segments_info"]] == [0, 64]
 
 
@@ -215,7 +215,7 @@ def test_panoptic_quality_holds_wherever_categories_count_from(
 
 def test_coco_stuff_says_where_each_archive_belongs(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
-        load_semantic_records(SEMANTIC_OF["openvocab_coco_2017_val_stuff_sem_seg"], tmp_path)
+        SEMANTIC_OF["openvocab_coco_2017_val_stuff_sem_seg"].load(tmp_path)
     message = " ".join(str(error.value).split())
     assert "stuffthingmaps_trainval2017.zip (https" in message
     assert "into coco/stuffthingmaps, then run" in message
@@ -255,4 +255,4 @@ def test_json_of_another_dataset_is_said(tmp_path: Path) -> None:
     layout = PANOPTIC[name]._replace(panoptic="elsewhere/000000000012.png")
     make_panoptic(tmp_path, layout, panoptic_categories(name))
     with pytest.raises(ValueError, match="000000000012 is not a file of Cityscapes"):
-        load_panoptic_records(PANOPTIC_OF[name], tmp_path, check_files=True)
+        PANOPTIC_OF[name].load(tmp_path)

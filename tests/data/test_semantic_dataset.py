@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from maskclippp.data.semantic import SemanticDataset, load_semantic_records
+from maskclippp.data.semantic import SemanticDataset
 
 DATASET = SemanticDataset(
     name="test_semantic",
     images="set/images",
-    labels="set/labels",
-    class_list="pascal_voc_21",
+    annotations="set/labels",
+    words="pascal_voc_21",
     preparation="run the script",
 )
 
@@ -31,7 +31,7 @@ def stems(root: Path) -> list[tuple[str, str]]:
             Path(record["file_name"]).relative_to(root / "set/images").as_posix(),
             Path(record["sem_seg_file_name"]).relative_to(root / "set/labels").as_posix(),
         )
-        for record in load_semantic_records(DATASET, root)
+        for record in DATASET.load(root)
     ]
 
 
@@ -68,7 +68,7 @@ def test_files_without_partner_are_left_out_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert stems(tmp_path) == [("a.jpg", "a.png")]
     (message,) = (record.getMessage() for record in caplog.records)
-    assert "test_semantic has 12 images and 2 label maps; the 12 files without partner" in message
+    assert "test_semantic has 12 images and 2 label maps; the 12 files without a partner" in message
     assert "image_09.jpg" in message
     assert "image_10.jpg" not in message
 
@@ -84,7 +84,11 @@ def test_equally_many_files_with_other_names_are_not_paired_by_position(tmp_path
         ([], [], r"expected images \*\.jpg in this folder: .*set/images"),
         (["a.jpg"], [], r"expected label maps \*\.png in this folder: .*set/labels"),
         (["a.jpg"], ["a.tif"], r"expected label maps \*\.png in this folder: .*set/labels"),
-        (["a.jpg"], ["b.png"], r"expected label maps named as the images, such as a, in this fol"),
+        (
+            ["a.jpg"],
+            ["b.png"],
+            r"expected label maps named like the images, such as a, in this",
+        ),
     ],
 )
 def test_missing_files_say_what_where_and_how(
@@ -92,7 +96,7 @@ def test_missing_files_say_what_where_and_how(
 ) -> None:
     make(tmp_path, images, labels)
     with pytest.raises(FileNotFoundError, match=message) as error:
-        load_semantic_records(DATASET, tmp_path)
+        DATASET.load(tmp_path)
     assert "dataset test_semantic consists of" in str(error.value)
     assert "DETECTRON2_DATASETS is" in str(error.value)
     assert "How to prepare it: run the script" in str(error.value)

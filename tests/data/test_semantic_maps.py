@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from maskclippp.data.builtin import coco_panoptic
-from maskclippp.data.panoptic import load_panoptic_records
 from maskclippp.data.semantic_maps import (
     SemanticLabels,
     check_label_range,
@@ -24,7 +23,7 @@ from tests.data.real_samples import recorded_semantic_maps, sample_records
 @pytest.fixture
 def records(tmp_path: Path) -> list[dict[str, Any]]:
     root = make_coco_panoptic(tmp_path)
-    return load_panoptic_records(coco_panoptic("val"), root, check_files=True)
+    return coco_panoptic("val").load(root)
 
 
 def test_every_segment_is_painted_with_its_class(records: list[dict[str, Any]]) -> None:
@@ -49,7 +48,7 @@ def plain_conversion(record: dict[str, Any]) -> np.ndarray:
 
 
 def drawn_conversions(root: Path) -> list[tuple[dict[str, Any], np.ndarray]]:
-    drawn = load_panoptic_records(coco_panoptic("val"), make_coco_panoptic(root), check_files=True)
+    drawn = coco_panoptic("val").load(make_coco_panoptic(root))
     return [(record, plain_conversion(record)) for record in drawn]
 
 

@@ -5,10 +5,10 @@ classes only and leaves the others void, as a training set has no labels for wha
 """
 
 import colorsys
-import functools
 import json
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,18 @@ WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn di
 SPLIT_SIZES = {"train": 1200, "val": 130}
 VOID = 255
 _SPLIT_SEEDS = {"train": 1, "val": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesDataset(PanopticDataset):
+    """A split that is drawn when its records are first loaded."""
+
+    split: str
+
+    def load(self, root: Path, *, check_files: bool = True) -> list[dict[str, Any]]:
+        """See :class:`PanopticDataset`."""
+        make_split(self.split, root)
+        return super().load(root, check_files=check_files)
 
 
 def scene_of(split: str, index: int) -> Scene:
@@ -63,15 +75,15 @@ def register_shapes() -> None:
     """Register both splits; nothing is drawn before their records are asked for."""
     root = shapes_folder()
     for split in SPLIT_SIZES:
-        dataset = PanopticDataset(
+        dataset = ShapesDataset(
+            split=split,
             name=f"shapes_{split}",
             images=f"{split}/images",
-            panoptic_json=f"{split}/panoptic.json",
+            annotations=f"{split}/panoptic.json",
             panoptic_maps=f"{split}/panoptic",
             semantic_maps=f"{split}/semantic",
-            instances_json=f"{split}/instances.json",
-            class_list=vocabulary_of(split),
-            make_files=functools.partial(make_split, split, root),
+            instances=f"{split}/instances.json",
+            words=vocabulary_of(split),
             preparation=f"it draws itself; remove {root / split} to have it drawn again",
         )
         dataset.register(root)
