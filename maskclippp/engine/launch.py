@@ -2,32 +2,51 @@
 
 import argparse
 import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import torch.distributed
 import torch.multiprocessing
 from detectron2.config import CfgNode
-from detectron2.engine import launch
+from detectron2.engine import DEFAULT_TIMEOUT
+from detectron2.engine import launch as start_processes
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from maskclippp.engine.checkpoint import Checkpointer
-from maskclippp.engine.setup import build_config, setup
+from maskclippp.engine.setup import build_config, run_folder, setup
 from maskclippp.engine.trainer import Trainer
-from maskclippp.errors import exit_on_bad_input
+from maskclippp.errors import InputError, exit_on_bad_input
+
+
+class Layout(NamedTuple):
+    """The place of this process among those that an external launcher has started."""
+
+    rank: int
+    world_size: int
+    local_rank: int  # the index of this process on its machine
+    local_size: int  # number of processes on each machine
+    init_method: str  # address at which the processes meet
 
 
 def main(args: argparse.Namespace) -> None:
     """Train or evaluate; the work of every process."""
     with exit_on_bad_input():
-        cfg = setup(args)
-    with exit_on_bad_input(Path(cfg.OUTPUT_DIR), comm.get_rank()):
-        if args.eval_only:
-            evaluate(cfg, resume=args.resume)
-        else:
-            trainer = Trainer(cfg)
-            trainer.resume_or_load(resume=args.resume)
-            trainer.train()
+        cfg = build_config(args)
+        folder = Path(cfg.OUTPUT_DIR)
+        with run_folder(folder):
+            setup(cfg, args)
+            with exit_on_bad_input(folder, comm.get_rank()):
+                if args.eval_only:
+                    evaluate(cfg, resume=args.resume)
+                else:
+                    trainer = Trainer(cfg)
+                    trainer.resume_or_load(resume=args.resume)
+                    trainer.train()
 
 
 def evaluate(cfg: CfgNode, *, resume: bool) -> None:
@@ -43,14 +62,20 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> None:
 
 
 def launch_run(args: argparse.Namespace) -> None:
-    """Check the configuration, then start the processes."""
+    """Check the configuration, then start the processes, or join those that are started."""
     with exit_on_bad_input():
+        layout = external_layout(os.environ)
+        if layout is not None:
+            check_arguments(args, layout)
         device = build_config(args).MODEL.DEVICE
     if device == "cpu":
         # The launcher would use NCCL, which cannot train on CPUs, if it saw a CUDA device.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if layout is not None:
+        _join_and_run(args, layout, with_gpus=device.startswith("cuda"))
+        return
     try:
-        launch(
+        start_processes(
             main,
             args.num_gpus,
             num_machines=args.num_machines,
@@ -62,3 +87,113 @@ def launch_run(args: argparse.Namespace) -> None:
         if error.signal_name:
             raise
         sys.exit(error.exit_code)  # the process has printed the reason
+
+
+def external_layout(environment: Mapping[str, str]) -> Layout | None:
+    """The layout that the variables of torchrun, srun or a similar launcher describe.
+
+    None if there are none, or only a single process; then detectron2's launcher starts processes.
+
+    Raises:
+        InputError: a variable is missing or invalid.
+    """
+    try:
+        if {"RANK", "WORLD_SIZE"} <= environment.keys():
+            layout = _layout_of_torchrun(environment)
+        elif {"SLURM_PROCID", "SLURM_NTASKS"} <= environment.keys():
+            layout = _layout_of_slurm(environment)
+        else:
+            return None
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"the launcher's environment variables are incomplete or invalid ({error!r}): expected "
+            "those of torchrun (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, "
+            "MASTER_PORT) or of srun (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, SLURM_NNODES, "
+            "SLURM_JOB_ID)"
+        ) from error
+    if layout.world_size % layout.local_size:
+        raise InputError(
+            f"{layout.world_size} processes cannot be spread evenly, {layout.local_size} per "
+            "machine: start the same number of processes on each machine"
+        )
+    return layout if layout.world_size > 1 else None
+
+
+def _layout_of_torchrun(environment: Mapping[str, str]) -> Layout:
+    """Also that of accelerate, Kubeflow and Ray Train; a process without LOCAL_RANK is alone."""
+    world_size = environment["WORLD_SIZE"]
+    local_size = world_size if "LOCAL_RANK" in environment else "1"
+    return Layout(
+        rank=int(environment["RANK"]),
+        world_size=int(world_size),
+        local_rank=int(environment.get("LOCAL_RANK", "0")),
+        local_size=int(environment.get("LOCAL_WORLD_SIZE", local_size)),
+        init_method="env://",
+    )
+
+
+def _layout_of_slurm(environment: Mapping[str, str]) -> Layout:
+    tasks, machines = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", "1"))
+    if tasks == 1:
+        return Layout(0, 1, 0, 1, "")
+    # One port per job step, so that the runs of a machine do not meet.
+    step = int(environment["SLURM_JOB_ID"]) + int(environment.get("SLURM_STEP_ID", "0"))
+    port = environment.get("MASTER_PORT") or 20_000 + step % 20_000
+    host = environment.get("MASTER_ADDR") or (
+        "127.0.0.1" if machines == 1 else _first_host(environment["SLURM_NODELIST"])
+    )
+    return Layout(
+        rank=int(environment["SLURM_PROCID"]),
+        world_size=tasks,
+        local_rank=int(environment["SLURM_LOCALID"]),
+        local_size=-(-tasks // machines),
+        init_method=f"tcp://{host}:{port}",
+    )
+
+
+def _first_host(node_list: str) -> str:
+    """The first host of SLURM's compressed list, which runs rank 0."""
+    if shutil.which("scontrol") is None:
+        raise InputError("scontrol is not installed here: set MASTER_ADDR to the host of rank 0")
+    command = ["scontrol", "show", "hostnames", node_list]
+    return subprocess.check_output(command, text=True).split()[0]
+
+
+def check_arguments(args: argparse.Namespace, layout: Layout) -> None:
+    """Raise an InputError if the arguments contradict an external launcher.
+
+    1, the default of ``--num-gpus`` and ``--num-machines``, leaves the decision to the launcher;
+    ``--num-gpus 0`` selects the CPU.
+    """
+    if args.num_gpus not in (0, 1, layout.local_size):
+        raise InputError(
+            f"--num-gpus {args.num_gpus} contradicts the launcher, which started "
+            f"{layout.local_size} processes per machine ({layout.world_size} in all): leave out "
+            "--num-gpus, or start the command without torchrun or srun"
+        )
+    if args.num_machines not in (1, layout.world_size // layout.local_size):
+        raise InputError(
+            f"--num-machines {args.num_machines} contradicts the launcher, which started "
+            f"{layout.world_size} processes, {layout.local_size} per machine: leave out "
+            "--num-machines, or start the command without torchrun or srun"
+        )
+
+
+def _join_and_run(args: argparse.Namespace, layout: Layout, *, with_gpus: bool) -> None:
+    """Join the process group that the layout describes, then run :func:`main`."""
+    if with_gpus:
+        visible = torch.cuda.device_count()
+        # Launchers may show each process all GPUs of its machine, or only its own.
+        torch.cuda.set_device(layout.local_rank if visible > 1 else 0)
+    torch.distributed.init_process_group(
+        "nccl" if with_gpus else "gloo",
+        init_method=layout.init_method,
+        rank=layout.rank,
+        world_size=layout.world_size,
+        timeout=DEFAULT_TIMEOUT,
+    )
+    comm.create_local_process_group(layout.local_size)
+    comm.synchronize()
+    args.tag = comm.all_gather(args.tag)[0]  # each process has derived it from its own clock
+    main(args)
+    torch.distributed.destroy_process_group()

@@ -3,6 +3,8 @@
 import argparse
 import difflib
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
 from maskclippp.detectron2_engine import engine_description
-from maskclippp.errors import InputError, UnreadableFileError, UnsupportedError
+from maskclippp.errors import InputError, UnsupportedError
+from maskclippp.files.lock import folder_lock
 from maskclippp.view_averaging import check_augmentation
 from maskclippp.words.sources import (
     KEY,
@@ -88,26 +91,43 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """The frozen configuration, after setting up run directory, logs and random seeds.
+@contextmanager
+def run_folder(folder: Path) -> Iterator[None]:
+    """Create the folder of a run and hold its lock; all processes of the run call this.
 
     Raises:
-        InputError: the run directory cannot be created; also the errors of :func:`build_config`.
+        InputError: the folder cannot be created, or another run writes it.
     """
-    cfg = build_config(args)
-    try:
-        Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnreadableFileError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be created ({error.strerror}): choose another one "
-            "with OUTPUT_DIR <path> at the end of the command"
-        ) from error
+    problem = ""
+    with ExitStack() as lock:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if comm.is_main_process():
+                lock.enter_context(folder_lock(folder))
+        except InputError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = (
+                f"OUTPUT_DIR {folder} cannot be created or written ({error.strerror}): choose "
+                "another one with OUTPUT_DIR <path> at the end of the command"
+            )
+        # All processes must stop, since the others would wait forever for one that left.
+        problems = [text for text in comm.all_gather(problem) if text]
+        if problems:
+            raise InputError(problems[0])
+        yield
+
+
+def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Set up logs and random seeds, and write the configuration to OUTPUT_DIR.
+
+    Raises:
+        InputError: the processes use different vocabularies.
+    """
     _check_same_words(cfg)
-    rank = comm.get_rank()
     default_setup(cfg, args)
-    setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=rank, name="maskclippp")
+    setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="maskclippp")
     logger.info(engine_description())
-    return cfg
 
 
 def _default_tag(folder: Path, *, resume: bool) -> str:

@@ -97,7 +97,7 @@ def _run_child(
         rank=machine_rank * processes_per_machine + local_rank,
         timeout=timeout,
     )
-    comm.set_layout(processes_per_machine, timeout)
+    comm.create_local_process_group(processes_per_machine, timeout)
     # Ranks that start early would time out while others still initialize.
     comm.synchronize()
     main_func(*args)

@@ -10,12 +10,12 @@ import torch.distributed as dist
 
 __all__ = [
     "all_gather",
+    "create_local_process_group",
     "gather",
     "get_local_rank",
     "get_rank",
     "get_world_size",
     "is_main_process",
-    "set_layout",
     "shared_random_seed",
     "synchronize",
 ]
@@ -44,22 +44,24 @@ def is_main_process() -> bool:
     return get_rank() == 0
 
 
-def set_layout(processes_per_machine: int, timeout: datetime.timedelta) -> None:
-    """Set the layout of the run; each process calls this once.
+def create_local_process_group(
+    num_workers_per_machine: int, timeout: datetime.timedelta | None = None
+) -> None:
+    """Declare which processes share a machine; each process calls this once.
 
     Args:
-        processes_per_machine: consecutive ranks share a machine.
-        timeout: of each communication, in any group.
+        num_workers_per_machine: this many consecutive ranks share a machine.
+        timeout: of each communication, in any group; None: torch's default.
 
     Raises:
-        ValueError: the world size is not a multiple of ``processes_per_machine``.
+        ValueError: the world size is not a multiple of ``num_workers_per_machine``.
     """
     global _processes_per_machine, _timeout
-    if get_world_size() % processes_per_machine:
+    if get_world_size() % num_workers_per_machine:
         raise ValueError(
-            f"{get_world_size()} processes do not fill machines of {processes_per_machine}"
+            f"{get_world_size()} processes do not fill machines of {num_workers_per_machine}"
         )
-    _processes_per_machine, _timeout = processes_per_machine, timeout
+    _processes_per_machine, _timeout = num_workers_per_machine, timeout
 
 
 def get_local_rank() -> int:

@@ -1,0 +1,170 @@
+"""One run, whoever starts its processes: detectron2's launcher, torchrun or SLURM."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskclippp.data.shapes import dataset as shapes
+from maskclippp.engine.launch import check_arguments, external_layout
+from maskclippp.errors import InputError
+from maskclippp.files.lock import LOCK_NAME
+from tests.engine.test_train_shapes import CONFIG, REPOSITORY
+
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+SLURM = {
+    **{"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "3", "SLURM_NNODES": "1"},
+    **{"SLURM_JOB_ID": "123", "SLURM_NODELIST": "node1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        (TORCHRUN, (5, 8, 1, 4, "env://")),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2, 0, 1, "env://")),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
+        (SLURM, (3, 4, 3, 4, "tcp://127.0.0.1:20123")),
+        ({**SLURM, "SLURM_NNODES": "2", "MASTER_ADDR": "n7"}, (3, 4, 3, 2, "tcp://n7:20123")),
+        ({**SLURM, "MASTER_PORT": "29500"}, (3, 4, 3, 4, "tcp://127.0.0.1:29500")),
+        ({**SLURM, "SLURM_NTASKS": "1"}, None),
+        ({**SLURM, **TORCHRUN}, (5, 8, 1, 4, "env://")),
+    ],
+)
+def test_the_environment_determines_the_layout(
+    environment: dict[str, str], expected: tuple | None
+) -> None:
+    assert external_layout(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({**TORCHRUN, "RANK": "first"}, "incomplete or invalid.*first"),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, "incomplete or invalid.*SLURM_JOB_ID"),
+        ({**TORCHRUN, "WORLD_SIZE": "6"}, "6 processes cannot be spread evenly, 4 per machine"),
+    ],
+)
+def test_an_invalid_environment_is_an_error(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        external_layout(environment)
+
+
+@pytest.mark.parametrize(("num_gpus", "num_machines"), [(0, 1), (1, 1), (4, 1), (4, 2), (1, 2)])
+def test_arguments_may_agree_with_the_launcher(num_gpus: int, num_machines: int) -> None:
+    layout = external_layout(TORCHRUN)
+    assert layout is not None
+    check_arguments(Namespace(num_gpus=num_gpus, num_machines=num_machines), layout)
+
+
+@pytest.mark.parametrize(("num_gpus", "num_machines"), [(8, 1), (2, 1), (4, 3)])
+def test_arguments_that_contradict_the_launcher_are_errors(
+    num_gpus: int, num_machines: int
+) -> None:
+    layout = external_layout(TORCHRUN)
+    assert layout is not None
+    with pytest.raises(InputError, match=r"contradicts the launcher, which started .*leave out"):
+        check_arguments(Namespace(num_gpus=num_gpus, num_machines=num_machines), layout)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables for runs in a world of four training scenes, without those of a launcher."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKCLIPPP_CACHE", str(cache))
+        shapes.write_split("train", 4, shapes.shapes_folder() / "train")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    return {**inherited, "MASKCLIPPP_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+def start(
+    folder: Path, environment: dict[str, str], *options: str, launcher: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    """Start a training of two steps in ``folder``; its output goes to the returned pipe."""
+    folder.mkdir(exist_ok=True)
+    (folder / "tiny.yaml").write_text(CONFIG)
+    command = [sys.executable, *launcher, str(REPOSITORY / "train_maskclippp.py")]
+    command += ["--config-file", "tiny.yaml", "--tag", "run", *options]
+    return subprocess.Popen(
+        [*command, "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(folder: Path, *processes: subprocess.Popen[str]) -> Path:
+    """Wait for the processes; returns the folder of their run."""
+    for process in processes:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    return folder / "output" / "tiny" / "run"
+
+
+@pytest.fixture(scope="module")
+def own_run(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two processes that detectron2's launcher started."""
+    folder = tmp_path_factory.mktemp("own")
+    return finish(folder, start(folder, environment, "--num-gpus", "2", "--dist-url", "auto"))
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """One run of two processes, with bit-identical weights."""
+    weights = torch.load(first / "model_final.pth", weights_only=True)["model"]
+    for name, weight in torch.load(second / "model_final.pth", weights_only=True)["model"].items():
+        assert torch.equal(weights.pop(name), weight), name
+    assert not weights
+    assert {path.name for path in second.glob("log.txt*")} == {"log.txt", "log.txt.rank1"}
+    lines = [json.loads(line) for line in (second / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1]
+    assert not (second / LOCK_NAME).exists()
+
+
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
+
+
+@pytest.mark.processes
+def test_torchrun_trains_the_same_weights(
+    environment: dict[str, str], own_run: Path, tmp_path: Path
+) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    run = finish(tmp_path, start(tmp_path, environment, "--num-gpus", "0", launcher=launcher))
+    assert_same_run(own_run, run)
+
+
+@pytest.mark.processes
+def test_slurm_trains_the_same_weights(
+    environment: dict[str, str], own_run: Path, tmp_path: Path
+) -> None:
+    common = {**environment, "SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7"}
+    common["MASTER_PORT"] = free_port()
+    ranks = [{"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("1", "0")]
+    run = finish(tmp_path, *(start(tmp_path, {**common, **rank}) for rank in ranks))
+    assert_same_run(own_run, run)
+
+
+@pytest.mark.processes
+def test_a_folder_that_another_run_writes_is_refused(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "output" / "tiny" / "run"
+    folder.mkdir(parents=True)
+    (folder / LOCK_NAME).write_text(f"{socket.gethostname()} {os.getpid()}")
+    process = start(tmp_path, environment, "--num-gpus", "0")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert f"error: output/tiny/run is in use: process {os.getpid()} on host" in output
+    assert [path.name for path in folder.iterdir()] == [LOCK_NAME]
