@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskclippp.errors import InputError, MissingFileError
-from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, read_numpy_pickle
+from maskclippp.files.pickles import ForbiddenPickleError, read_numpy_pickle
 from maskclippp.files.torchscript import ARCHIVE_DAMAGE, is_torchscript, read_torchscript
 
 # Where other projects keep the state dict, in the order in which the entries are tried.
@@ -82,9 +82,7 @@ def _read_dictionary(path: Path) -> dict[str, Any]:
             f"checkpoint {path} does not exist: check MODEL.WEIGHTS, PRETRAINED or LOAD_FROM (a "
             "path relative to the working directory, or an absolute one)"
         )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch_file(path)
+    content = _read(path)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"checkpoint {path}: expected a dictionary, found {type(content).__name__}"
@@ -92,60 +90,42 @@ def _read_dictionary(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Any:
+    is_pickle, is_archive = path.suffix == ".pkl", is_torchscript(path)
     try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        return read_numpy_pickle(path)
-    except ForbiddenPickleError as error:
-        raise CheckpointError(
-            f"checkpoint {path} is a pickle that contains more than NumPy arrays and plain "
-            f"containers: {error}. Reading that could execute code, so it is refused: convert it "
-            "to .safetensors or to a .pth state dict"
-        ) from error
-    except DAMAGE as error:
-        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
-
-
-def _read_torch_file(path: Path) -> Any:
-    if is_torchscript(path):
-        return _read_torchscript(path)
-    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        if is_pickle:
+            return read_numpy_pickle(path)
+        if is_archive:
+            return read_torchscript(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch raises the same type for forbidden content and for damaged pickles.
-        if zipfile.is_zipfile(path) or "nsupported" in str(error):
-            reason = _first_line_about_code(str(error))
-            raise CheckpointError(
-                f"checkpoint {path} contains pickled code or objects and is refused, because "
-                f"reading it could execute anything ({reason}): save a state dict of tensors only"
-            ) from error
-        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
     except PermissionError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
-    except (*ARCHIVE_DAMAGE, AssertionError) as error:
+    except ForbiddenPickleError as error:
+        kind = (
+            "a pickle that contains more than NumPy arrays and plain containers"
+            if is_pickle
+            else "a TorchScript archive that contains more than modules and tensors"
+        )
+        raise CheckpointError(
+            f"checkpoint {path} is {kind}: {error}. Reading that could execute code, so it is "
+            "refused: convert it to .safetensors or to a .pth state dict"
+        ) from error
+    except (*ARCHIVE_DAMAGE, safetensors.SafetensorError, AssertionError) as error:
+        # torch raises the same type for forbidden content and for damaged pickles.
+        refused = isinstance(error, pickle.UnpicklingError) and not (is_pickle or is_archive)
+        if refused and (zipfile.is_zipfile(path) or "nsupported" in str(error)):
+            raise CheckpointError(
+                f"checkpoint {path} contains pickled code or objects and is refused, because "
+                f"reading it could execute anything ({_first_line_about_code(str(error))}): save "
+                "a state dict of tensors only"
+            ) from error
         reason = str(error).strip().split("\n", maxsplit=1)[0] or "it is empty"
         raise UnreadableCheckpointError(
             f"checkpoint {path} is damaged, probably truncated, or not a checkpoint: "
             f"{type(error).__name__}: {reason}"
         ) from error
-
-
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    try:
-        return read_torchscript(path)
-    except ForbiddenPickleError as error:
-        raise CheckpointError(
-            f"checkpoint {path} is a TorchScript archive that contains more than modules and "
-            f"tensors: {error}. It is refused: save a state dict of tensors only"
-        ) from error
-    except ARCHIVE_DAMAGE as error:
-        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
 
 def _first_line_about_code(message: str) -> str:
