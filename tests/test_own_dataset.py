@@ -1,7 +1,6 @@
-"""What docs/own_dataset.md says works: its files, its commands, on real images where they are."""
+"""The files and commands of docs/own_dataset.md work, on real images where there are some."""
 
 import json
-import re
 import shlex
 import shutil
 from pathlib import Path
@@ -17,16 +16,13 @@ from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.semantic_maps import read_semantic_labels
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.real_samples import find_samples
+from tests.documents import blocks, commands, write_files
 from tests.golden_cases import REPOSITORY
 
-DOCUMENT = (REPOSITORY / "docs" / "own_dataset.md").read_text()
-CONFIGS = re.findall(r"`([\w.]+)`:\n\n```yaml\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
-COMMANDS = [
-    line
-    for block in re.findall(r"```bash\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
-    for line in block.splitlines()
-]
-WORDS = re.findall(r"```text\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)[0]
+DOCUMENT = REPOSITORY / "docs" / "own_dataset.md"
+CONFIGS = [block.file for block in blocks(DOCUMENT, "yaml")]
+COMMANDS = [shlex.join(command.words) for command in commands(DOCUMENT)]
+WORDS = blocks(DOCUMENT, "text")[0].text
 PERSON = 0  # of COCO panoptic; its things are 0..79
 
 
@@ -52,9 +48,7 @@ def write_own_data(root: Path, folder: Path) -> None:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the document's configs, in which its commands can be called."""
-    for name, content in CONFIGS:
-        (tmp_path / name).write_text(content)
-    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    write_files(DOCUMENT, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MASKCLIPPP_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -111,9 +105,7 @@ def test_the_commands_train_and_evaluate(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.processes
 @pytest.mark.usefixtures("data")
 def test_test_sets_of_one_run_may_have_different_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    customs = [
-        entry for name, _ in CONFIGS for entry in read_yaml(Path(name))["DATASETS"]["CUSTOM"]
-    ]
+    customs = [entry for name in CONFIGS for entry in read_yaml(Path(name))["DATASETS"]["CUSTOM"]]
     command = COMMANDS[1].replace("trial", "both")
     options = f"DATASETS.CUSTOM {json.dumps(str(customs))} DATASETS.TEST "
     run(monkeypatch, f"{command} {options} \"('my_dataset', 'my_panoptic')\"")

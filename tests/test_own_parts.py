@@ -10,18 +10,18 @@ import torch
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
 from maskclippp.meta_arch import MaskCLIPpp
-from tests.documents import write_files_of
+from tests.documents import write_files
 from tests.golden_cases import REPOSITORY
 from tests.tiny_models import labeled_record, striped_record
 
-PAGE = "own_parts.md"
+PAGE = REPOSITORY / "docs" / "own_parts.md"
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> MaskCLIPpp:
     """The model of the page's config, made by the page's files."""
     folder = tmp_path_factory.mktemp("project")
-    write_files_of(PAGE, folder)
+    write_files(PAGE, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         # The page on encoders has a file of this name as well.
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> MaskCLIPpp:
 
 
 def test_the_config_chooses_the_parts_of_the_page(model: MaskCLIPpp) -> None:
-    shown = set(re.findall(r"^class (\w+)\(", (REPOSITORY / "docs" / PAGE).read_text(), re.M))
+    shown = set(re.findall(r"^class (\w+)\(", PAGE.read_text(), re.M))
     chosen = (model.visual_encoder, model.psm, model.criterion, model._get_generator())
     assert {type(part).__name__ for part in chosen} == shown
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,17 +12,20 @@ import torch
 
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
+from maskclippp.data.shapes.dataset import write_split
 from maskclippp.meta_arch import MaskCLIPpp
-from tests.documents import write_files_of
+from tests.documents import commands, write_files
 from tests.golden_cases import REPOSITORY
 from tests.tiny_models import labeled_record, soft, striped_record
+
+DOCUMENT = REPOSITORY / "docs" / "encoders.md"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of the document."""
     folder = tmp_path_factory.mktemp("project")
-    write_files_of("encoders.md", folder)
+    write_files(DOCUMENT, folder)
     return folder
 
 
@@ -70,6 +74,29 @@ def test_a_fresh_program_knows_the_encoder(project: Path) -> None:
     error = finished.stderr.splitlines()[-1]
     assert error.startswith("error: MODEL.MASKCLIPPP.VISUAL_ENCODER.NAME: 'Nothing' is not one of")
     assert "'PooledTimmEncoder'" in error
+
+
+def test_the_commands_train_and_evaluate(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the weights that the config names, on a CPU, for one iteration."""
+    node = "MODEL.MASKCLIPPP"
+    options = [
+        *("MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1"),
+        *(f"{node}.VISUAL_ENCODER.PRETRAINED", "random"),
+        *(f"{node}.TEXT_ENCODER.PRETRAINED", "random"),
+        *(f"{node}.TEMPLATES", "t1", "DATALOADER.NUM_WORKERS", "0"),
+    ]
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("MASKCLIPPP_CACHE", str(cache))
+    monkeypatch.chdir(project)
+    for split in ("train", "val"):
+        write_split(split, 2, cache / "shapes_v1" / split)
+    for command in commands(DOCUMENT):
+        monkeypatch.setattr("sys.argv", [*command.words[1:], *options])
+        runpy.run_path(command.words[1], run_name="__main__")
+    results = (project / "output" / "my_config").glob("*/inference/shapes_val/results.json")
+    assert len(list(results)) == 2
 
 
 def test_one_training_step_changes_the_trunk_and_nothing_else_of_the_encoder(
