@@ -4,14 +4,25 @@ A new part needs one entry in the tables below. Mask generators are walked by
 ``tests/generators/test_shapes_configs.py``, with the configs of the shapes world.
 """
 
-from typing import Any
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.registry import Registry
+from PIL import Image
 
 import tests.tiny_eva  # noqa: F401  (registers models)
 from maskclippp.clip import build_text_tower, build_visual_encoder
+from maskclippp.config.keys import get_cfg
+from maskclippp.data.mappers.evaluation import EvaluationMapper
+from maskclippp.evaluation import build_evaluator
+from maskclippp.masks.run_length import encode_mask
 from maskclippp.registry import (
     CRITERION_REGISTRY,
     PSM_REGISTRY,
@@ -102,3 +113,112 @@ def check_training_step(*options: Any) -> None:
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
     trained = [p for p in model.visual_encoder.parameters() if p.requires_grad]
     assert any(p.grad is not None and p.grad.any() for p in trained)
+
+
+class TinyDataset(NamedTuple):
+    """A registered dataset of one image, and its input record."""
+
+    name: str
+    record: dict[str, Any]
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path: Path) -> Iterator[TinyDataset]:
+    """A dog (a thing) on grass, annotated for every evaluator."""
+    ids = np.full((20, 30), 1, np.uint8)
+    ids[5:15, 10:20] = 2
+    colors = np.stack([ids, np.zeros_like(ids), np.zeros_like(ids)], axis=-1)
+    Image.fromarray(colors).save(tmp_path / "a.jpg")
+    Image.fromarray(colors).save(tmp_path / "panoptic.png")
+    Image.fromarray(ids - 1).save(tmp_path / "semantic.png")
+    image = {"id": 1, "height": 20, "width": 30}
+    image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    dog = {"id": 1, "image_id": 1, "category_id": 2, "iscrowd": 0, "area": 100}
+    dog |= {"bbox": [10, 5, 10, 10], "segmentation": encode_mask(ids == 2)}
+    category = {"id": 2, "name": "dog", "isthing": 1, "frequency": "f"}
+    instances = {"images": [image], "annotations": [dog], "categories": [category]}
+    segments = [{"id": 1, "category_id": 1, "area": 500}, {"id": 2, "category_id": 2, "area": 100}]
+    annotation = {"image_id": 1, "file_name": "panoptic.png", "segments_info": segments}
+    categories = [{"id": 1, "name": "grass", "isthing": 0}, category]
+    panoptic = {"annotations": [annotation], "categories": categories}
+    (tmp_path / "instances.json").write_text(json.dumps(instances))
+    (tmp_path / "panoptic.json").write_text(json.dumps(panoptic))
+    name = "tiny_evaluation"
+    record = {
+        "file_name": str(tmp_path / "a.jpg"),
+        "image_id": 1,
+        "height": 20,
+        "width": 30,
+        "sem_seg_file_name": str(tmp_path / "semantic.png"),
+        "pan_seg_file_name": str(tmp_path / "panoptic.png"),
+        "segments_info": [
+            {"id": 1, "category_id": 0, "isthing": False, "iscrowd": 0},
+            {"id": 2, "category_id": 1, "isthing": True, "iscrowd": 0},
+        ],
+    }
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).set(
+        stuff_classes=["grass", "dog"],
+        thing_classes=["dog"],
+        stuff_dataset_id_to_contiguous_id={1: 0, 2: 1},
+        thing_dataset_id_to_contiguous_id={2: 1},
+        ignore_label=255,
+        json_file=str(tmp_path / "instances.json"),
+        panoptic_json=str(tmp_path / "panoptic.json"),
+        panoptic_root=str(tmp_path),
+    )
+    yield TinyDataset(name, record)
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+# The evaluations, each with its evaluator_type, options of MODEL, and metrics.
+EVALUATIONS: dict[str, tuple[str, list[Any], dict[str, str]]] = {
+    "semantic": ("sem_seg", [], {"sem_seg": "mIoU"}),
+    "instance": ("coco", [], {"segm": "AP"}),
+    "lvis": ("lvis", [], {"segm": "APf"}),
+    "panoptic": (
+        "coco_panoptic_seg",
+        [".MASK_FORMER.TEST.PANOPTIC_ON", True],
+        {"panoptic_seg": "PQ"},
+    ),
+    "mask accuracy": ("sem_seg", [".MASKCLIPPP.TEST.MASK_ACC", True], {"mask_acc": "mMaskAcc"}),
+    "assigned masks": (
+        "coco_panoptic_seg",
+        [
+            *(".MASKCLIPPP.TEST.SEGMENTOR_ONLY", True, ".MASK_FORMER.TEST.SEMANTIC_ON", True),
+            *(".MASK_FORMER.TEST.PANOPTIC_ON", True, ".MASK_FORMER.TEST.INSTANCE_ON", True),
+        ],
+        {"sem_seg": "mIoU", "panoptic_seg": "PQ", "segm": "AP", "bbox": "AP"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_evaluator_gives_full_marks_to_the_ground_truth(
+    name: str, tiny_dataset: TinyDataset, tmp_path: Path
+) -> None:
+    kind, options, expected = EVALUATIONS[name]
+    MetadataCatalog.get(tiny_dataset.name).evaluator_type = kind
+    cfg = get_cfg()
+    cfg.merge_from_list([f"MODEL{o}" if str(o).startswith(".") else o for o in options])
+    cfg.INPUT.MIN_SIZE_TEST, cfg.DATASETS.TRAIN = 0, ()
+    record = EvaluationMapper(cfg, tiny_dataset.name, with_ground_truth=True)(tiny_dataset.record)
+    ids = record["pan_seg"].int()
+    masks = torch.stack([ids == 1, ids == 2])
+    instances = Instances((20, 30), pred_masks=masks[1:], pred_classes=torch.tensor([1]))
+    instances.pred_boxes = Boxes(torch.tensor([[10.0, 5.0, 20.0, 15.0]]))
+    instances.scores = torch.ones(1)
+    output = {
+        "sem_seg_labels": record["sem_seg"],
+        "panoptic_seg": (ids, record["segments_info"]),
+        "instances": instances,
+        "mask_cls": torch.tensor([0, 1]),
+        "pred_masks": masks,
+    }
+    evaluator = build_evaluator(cfg, tiny_dataset.name, tmp_path)
+    evaluator.reset()
+    evaluator.process([record], [output])
+    results = evaluator.evaluate()
+    for task, metric in expected.items():
+        assert results[task][metric] == pytest.approx(100)

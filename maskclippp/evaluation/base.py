@@ -1,10 +1,11 @@
-"""What the evaluators share: how an image passes through them, gathering, and result files."""
+"""The base of the evaluators: scoring image by image, gathering, and result files."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy.typing as npt
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
@@ -19,27 +20,28 @@ from maskclippp.records import ImageResult, Record
 
 Prediction = TypeVar("Prediction")
 Score = TypeVar("Score")
+Sums = TypeVar("Sums")
 
 
-class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score]):
-    """Scores every image by itself, then turns the scores of all processes into results.
+class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
+    """Scores each image on its own, then turns the scores of all processes into results.
 
-    The result of an image passes through :meth:`_predicted` in the caller's thread,
-    :meth:`_score` in a worker thread, and :meth:`_add` in the caller's thread, in the order of the
-    images. :meth:`evaluate` gathers the :meth:`_sums` of all processes; the main process computes
-    :meth:`_results` and returns ``{task: {metric: percentage}}``, the others return None.
+    A model output passes through :meth:`_predicted` in the caller's thread, :meth:`_score` in a
+    worker thread, and :meth:`_add` in the caller's thread, in the order of the images.
+    :meth:`evaluate` gathers the sums of all processes; the main process computes :meth:`_results`
+    and returns ``{task: {metric: percentage}}``, the others return None.
 
     Args:
-        output_folder: folder of the result files; None: no files.
-        words: vocabularies of the run. They are recorded in the result files, and the seen classes
-            among them add the metrics (S) and (U).
+        output_folder: folder for result files; None: write no files.
+        words: vocabularies of the run. The result files record them; if training classes are
+            known, there are metrics over seen (S) and unseen (U) classes.
         threads: number of threads that score images while the model runs; 0: none. Does not
             affect results; an error in one image may surface while a later one is processed.
     """
 
-    switch: ClassVar[str]  # the config key that makes models return what is evaluated
-    convention: str  # the rules by which the metrics are computed, for the result files
-    sheet_of: ClassVar[tuple[str, str] | None] = None  # task and score named on the picture sheet
+    switch: ClassVar[str]  # the config key that turns on the model output to evaluate
+    convention: str  # how the metrics are defined, for the result files
+    sheet_of: ClassVar[tuple[str, str] | None] = None  # task and score of the picture sheet
 
     def __init__(
         self,
@@ -62,17 +64,17 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score]):
     def _clear(self) -> None:
         self._work.clear()
         self._sheet = PictureSheet()
-        self._clear_sums()
+        self._sums = self._no_sums()
 
     def process(self, inputs: Sequence[Record], outputs: Sequence[ImageResult]) -> None:
         """Score a batch.
 
         Args:
-            inputs: the records that the model was given; they name the annotation files.
-            outputs: its results, one for each record.
+            inputs: the model's input records; they name the annotation files.
+            outputs: the model's output for each record.
 
         Raises:
-            InputError: naming the image and what is wrong with its record, annotation or result.
+            InputError: names the image and what is wrong with its record, annotation or output.
         """
         for record, output in zip(inputs, outputs, strict=True):
             prediction = self._predicted(record, output)
@@ -89,7 +91,7 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score]):
                 self._truth.class_names,
                 f"{score} of the image",
             )
-        gathered = comm.gather(self._sums())
+        gathered = comm.gather(self._sums)
         return self._results(gathered) if comm.is_main_process() else None
 
     def _take(self, scored: tuple[Score, ScoredImage | None]) -> None:
@@ -118,29 +120,37 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score]):
                 words=self._words.provenance,
             )
 
+    def _class_rows(self, **columns: npt.NDArray[Any]) -> list[dict[str, Any]]:
+        """A row per class: its name, whether it is seen, and its entry of every column [K]."""
+        seen = self._words.seen
+        return [
+            {
+                "class": name,
+                "seen": None if seen is None else bool(seen[index]),
+                **{key: values[index].item() for key, values in columns.items()},
+            }
+            for index, name in enumerate(self._truth.class_names)
+        ]
+
     @abstractmethod
     def _predicted(self, record: Record, output: ImageResult) -> Prediction | None:
-        """The checked prediction, on the CPU; None: the image is not scored."""
+        """The validated prediction, on the CPU; None: do not score the image."""
 
     @abstractmethod
     def _score(self, record: Record, prediction: Prediction) -> tuple[Score, ScoredImage | None]:
-        """Compare a prediction with the ground truth; a picture if there is an output folder."""
+        """Score of an image, and its pictures if there is an output folder."""
 
     @abstractmethod
     def _add(self, score: Score) -> None:
         """Add the score of an image to the sums."""
 
     @abstractmethod
-    def _clear_sums(self) -> None:
-        """Set the sums to those of no image."""
+    def _no_sums(self) -> Sums:
+        """The sums over no images; they can be pickled."""
 
     @abstractmethod
-    def _sums(self) -> Any:
-        """The sums of this process; they can be pickled."""
-
-    @abstractmethod
-    def _results(self, gathered: Sequence[Any]) -> dict[str, Any]:
-        """Results from the sums of all processes, in the order of ranks; writes files."""
+    def _results(self, gathered: Sequence[Sums]) -> dict[str, Any]:
+        """Results from the sums of all processes, ordered by rank; writes the files."""
 
 
 def required(output: ImageResult, key: str, record: Record, switch: str) -> Any:

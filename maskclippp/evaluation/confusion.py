@@ -1,6 +1,8 @@
 """Pixel counts of predicted against true classes, and the per-class scores that follow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ FloatArray = npt.NDArray[np.float64]
 
 # The boundary maps are 8-bit pictures, whose values must hold every class and the ignored pixels.
 MAX_BOUNDARY_CLASSES = 254
+MAX_PAIRS = 200
 
 
 def confusion_matrix(
@@ -34,13 +37,13 @@ class ClassScores:
     @property
     def frequency_weighted_iou(self) -> float:
         """IoU weighted by each class's share of the ground-truth pixels."""
-        share = _ratio(self.truth_pixels, self.truth_pixels.sum())
+        share = ratio(self.truth_pixels, self.truth_pixels.sum())
         return float(np.nansum(self.iou * share)) if self.truth_pixels.any() else float("nan")
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of the labeled pixels that are right."""
-        return float(_ratio(self.true_positives.sum(), self.truth_pixels.sum()))
+        return float(ratio(self.true_positives.sum(), self.truth_pixels.sum()))
 
 
 def class_scores(confusion: CountMatrix) -> ClassScores:
@@ -53,8 +56,39 @@ def class_scores(confusion: CountMatrix) -> ClassScores:
     true_positives = counts.diagonal()
     truth_pixels = counts.sum(axis=0)
     union = truth_pixels + counts.sum(axis=1) - true_positives
-    iou = np.where(truth_pixels > 0, _ratio(true_positives, union), np.nan)
-    return ClassScores(truth_pixels, true_positives, iou, _ratio(true_positives, truth_pixels))
+    iou = np.where(truth_pixels > 0, ratio(true_positives, union), np.nan)
+    return ClassScores(truth_pixels, true_positives, iou, ratio(true_positives, truth_pixels))
+
+
+def confusion_pairs(
+    confusion: CountMatrix, class_names: Sequence[str], limit: int = MAX_PAIRS
+) -> list[dict[str, Any]]:
+    """The pairs of different classes with the highest counts, most frequent first.
+
+    Args:
+        confusion: counts [K, K], rows predicted, columns true.
+
+    Returns: rows with ``true``, ``predicted`` (class names), ``count`` and ``share``: percent of
+        all that truly is the one class and is called the other.
+    """
+    errors = confusion.copy()
+    np.fill_diagonal(errors, 0)
+    totals = confusion.sum(axis=0)
+    order = np.argsort(-errors, axis=None, kind="stable")[:limit]
+    rows = []
+    for predicted, true in zip(*np.unravel_index(order, errors.shape), strict=True):
+        count = int(errors[predicted, true])
+        if not count:
+            break
+        rows.append(
+            {
+                "true": class_names[true],
+                "predicted": class_names[predicted],
+                "count": count,
+                "share": 100 * count / int(totals[true]),
+            }
+        )
+    return rows
 
 
 def boundary_confusion_matrix(
@@ -76,7 +110,7 @@ def boundary_iou(boundary_confusion: CountMatrix) -> FloatArray:
     """IoU [K] of the values of two boundary maps, NaN where neither map has the value."""
     counts = boundary_confusion[:-1, :-1]
     union = counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
-    return _ratio(counts.diagonal(), union)
+    return ratio(counts.diagonal(), union)
 
 
 def _boundary_map(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
@@ -96,6 +130,7 @@ def _boundary_map(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     return picture - np.asarray(eroded, dtype=np.uint8)
 
 
-def _ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
+    """Quotient, NaN for 0 / 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.true_divide(numerator, denominator, dtype=np.float64)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -18,10 +20,11 @@ from maskclippp.words.vocabulary import class_names_of
 
 
 class GroundTruth:
-    """Metadata of a dataset, and the annotation that its records name; files are read on demand.
+    """Metadata of a dataset, and the annotation of its records.
 
-    Records may come from the dataset or from its evaluation mapper. A record that lacks the
-    requested annotation raises InputError.
+    Records come from the dataset or from its evaluation mapper. Maps that the mapper has read are
+    reused; other annotation files are read on demand. A record that lacks the requested annotation
+    raises InputError.
     """
 
     def __init__(self, dataset_name: str) -> None:
@@ -40,29 +43,26 @@ class GroundTruth:
 
     @cached_property
     def thing_ids(self) -> dict[int, int]:
-        """The dataset's own category id of every contiguous class that is a thing."""
+        """The dataset's own category id of each thing, by contiguous class."""
         mapping = self.metadata.thing_dataset_id_to_contiguous_id
         return {contiguous: identity for identity, contiguous in mapping.items()}
 
     @cached_property
     def thing_names(self) -> dict[int, str]:
-        """Names, with synonyms, of the things by the dataset's own category id."""
+        """Names of the things, with synonyms, by the dataset's own category id."""
         ids = [identity for _, identity in sorted(self.thing_ids.items())]
         return dict(zip(ids, self.metadata.thing_classes, strict=True))
 
     @cached_property
     def ignore_label(self) -> int:
-        """The label of pixels that are not evaluated."""
+        """The label of pixels to ignore."""
         label = self.metadata.get("ignore_label", None)
         if label is None:
             raise InputError(f"dataset {self.dataset_name} has no ignore_label in its metadata")
         return int(label)
 
     def annotation_file(self, key: str, switch: str) -> str:
-        """The file under ``key`` of the metadata.
-
-        Without it, an InputError names the config ``switch`` that needs the file.
-        """
+        """The metadata entry ``key``; if missing, InputError names the ``switch`` that needs it."""
         file: str | None = self.metadata.get(key, None)
         if file is None:
             raise InputError(
@@ -78,20 +78,25 @@ class GroundTruth:
 
     def panoptic_ids(self, record: Record) -> LabelArray:
         """Segment ids [H, W] of an image, 0 = void."""
-        return read_panoptic_ids(self.panoptic_file(record))
+        mapped = _mapped(record, "pan_seg")
+        return read_panoptic_ids(self.panoptic_file(record)) if mapped is None else mapped
 
     def panoptic_file(self, record: Record) -> str:
-        """The panoptic map of an image."""
+        """The panoptic PNG of an image."""
         if "pan_seg_file_name" not in record:
             raise self._no_panoptic_annotation(record)
         return record["pan_seg_file_name"]
 
     def semantic_labels(self, record: Record) -> SemanticLabels:
-        """Class ids [H, W] of an image, with ignored pixels as ``num_classes``, and their file.
+        """Class ids [H, W] of an image, ``num_classes`` for ignored pixels, and their file.
 
-        An InputError names the file, the first value that is not a class, and the valid range.
+        Raises InputError naming the file, the first value that is not a class, and the valid range.
         """
-        semantic = read_semantic_labels(record, self.ignore_label)
+        mapped = _mapped(record, "sem_seg")
+        if mapped is None or record.get("ignore_label") != self.ignore_label:
+            semantic = read_semantic_labels(record, self.ignore_label)
+        else:
+            semantic = SemanticLabels(mapped, _semantic_source(record))
         check_label_range(
             semantic,
             num_classes=self.num_classes,
@@ -108,3 +113,18 @@ class GroundTruth:
             f"image {record.get('file_name')} of dataset {self.dataset_name} has no panoptic "
             "annotation: its record lacks pan_seg_file_name or segments_info"
         )
+
+
+def _mapped(record: Record, key: Literal["sem_seg", "pan_seg"]) -> LabelArray | None:
+    """A map that the evaluation mapper has read, if it has the image's original size."""
+    found = record.get(key)
+    if found is None or tuple(found.shape) != (record.get("height"), record.get("width")):
+        return None
+    return found.numpy().astype(np.int32)
+
+
+def _semantic_source(record: Record) -> str:
+    """The file that the semantic labels of an evaluation input come from."""
+    files = (record.get("sem_seg_file_name"), record.get("pan_seg_file_name"))
+    existing = (file for file in files if file is not None and Path(file).is_file())
+    return next(existing, record["file_name"])

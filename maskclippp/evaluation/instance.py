@@ -43,7 +43,7 @@ class _Found(NamedTuple):
     detections: Detections
 
 
-class InstanceEvaluator(ImageEvaluator[Instances, _Found]):
+class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
     """Compares ``instances`` outputs with the COCO instance JSON of a dataset.
 
     A dataset without one (``json_file`` None) is evaluated on the things of its panoptic
@@ -112,14 +112,11 @@ class InstanceEvaluator(ImageEvaluator[Instances, _Found]):
         return _Found([truth], self._encode(prediction, record)), None
 
     def _add(self, score: _Found) -> None:
-        self._found.images.extend(score.images)
-        self._found.detections.extend(score.detections)
+        self._sums.images.extend(score.images)
+        self._sums.detections.extend(score.detections)
 
-    def _clear_sums(self) -> None:
-        self._found = _Found([], [])
-
-    def _sums(self) -> _Found:
-        return self._found
+    def _no_sums(self) -> _Found:
+        return _Found([], [])
 
     def _results(self, gathered: Sequence[_Found]) -> dict[str, Any]:
         images = [image for part in gathered for image in part.images]

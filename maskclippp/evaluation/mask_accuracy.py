@@ -12,8 +12,7 @@ import torch
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.errors import InputError
 from maskclippp.evaluation.base import ImageEvaluator, required
-from maskclippp.evaluation.confusion import CountMatrix
-from maskclippp.evaluation.confusion_pairs import confusion_pairs
+from maskclippp.evaluation.confusion import CountMatrix, confusion_pairs, ratio
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.picture_sheet import ScoredImage, SmallMap, every_nth, shrink
 from maskclippp.evaluation.run_words import NO_WORDS, RunWords, class_means
@@ -34,7 +33,7 @@ class _TrueMasks(NamedTuple):
     classes: Classes
 
 
-class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes]]):
+class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], CountMatrix]):
     """Counts correctly classified ground-truth masks.
 
     Outputs hold ``mask_cls``: one class per mask. The masks of an image are its distinct semantic
@@ -83,34 +82,21 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes]]):
         return (prediction, masks.classes), picture
 
     def _add(self, score: tuple[Classes, Classes]) -> None:
-        np.add.at(self._confusion, score, 1)
+        np.add.at(self._sums, score, 1)
 
-    def _clear_sums(self) -> None:
-        size = self._truth.num_classes
-        self._confusion = np.zeros((size, size), dtype=np.int64)
-
-    def _sums(self) -> CountMatrix:
-        return self._confusion
+    def _no_sums(self) -> CountMatrix:
+        return np.zeros((self._truth.num_classes, self._truth.num_classes), dtype=np.int64)
 
     def _results(self, gathered: Sequence[CountMatrix]) -> dict[str, Any]:
-        confusion, seen = np.sum(gathered, axis=0), self._words.seen
+        confusion = np.sum(gathered, axis=0)
         masks = confusion.sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            accuracy = confusion.diagonal() / masks
+        accuracy = ratio(confusion.diagonal(), masks)
         names = self._truth.class_names
-        metrics = class_means("mMaskAcc", accuracy, seen)
+        metrics = class_means("mMaskAcc", accuracy, self._words.seen)
         metrics.update((f"MaskAcc-{name}", float(accuracy[i])) for i, name in enumerate(names))
         metrics = OrderedDict((name, 100 * value) for name, value in metrics.items())
-        per_class = [
-            {
-                "class": name,
-                "seen": None if seen is None else bool(seen[i]),
-                "MaskAcc": 100 * float(accuracy[i]),
-                "masks": int(masks[i]),
-            }
-            for i, name in enumerate(names)
-        ]
-        self._write("mask_acc", metrics, per_class, confusion_pairs(confusion, names))
+        rows = self._class_rows(MaskAcc=100 * accuracy, masks=masks)
+        self._write("mask_acc", metrics, rows, confusion_pairs(confusion, names))
         return OrderedDict(mask_acc=metrics)
 
     def _true_masks(self, record: Record) -> _TrueMasks:

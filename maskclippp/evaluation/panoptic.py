@@ -51,10 +51,10 @@ class _Counted(NamedTuple):
 
 class _Sums(NamedTuple):
     images: dict[Any, _Counted]  # by image_id
-    surplus: list[str]  # predicted images that have no annotation
+    surplus: list[str]  # file names of predicted images without annotation
 
 
-class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted]):
+class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
     """Compares ``panoptic_seg`` outputs with the panoptic JSON and PNGs of a dataset.
 
     An output holds ``panoptic_seg``: (id map [H, W], segments). Segments have ``id``,
@@ -80,7 +80,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted]):
         panoptic, segments = required(output, "panoptic_seg", record, self.switch)
         file_name, image_id = record["file_name"], record.get("image_id")
         if image_id not in self._annotations:
-            self._surplus.append(file_name)
+            self._sums.surplus.append(file_name)
             return None
         ids, converted = self._convert(panoptic, segments, file_name)
         stem = Path(file_name).stem
@@ -112,14 +112,10 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted]):
         return _Counted(entry, counts), picture
 
     def _add(self, score: _Counted) -> None:
-        self._images[score.entry["image_id"]] = score
+        self._sums.images[score.entry["image_id"]] = score
 
-    def _clear_sums(self) -> None:
-        self._images: dict[Any, _Counted] = {}
-        self._surplus: list[str] = []
-
-    def _sums(self) -> _Sums:
-        return _Sums(self._images, self._surplus)
+    def _no_sums(self) -> _Sums:
+        return _Sums({}, [])
 
     def _results(self, gathered: Sequence[_Sums]) -> dict[str, Any]:
         images = {i: counted for part in gathered for i, counted in part.images.items()}

@@ -21,8 +21,8 @@ from maskclippp.evaluation.confusion import (
     boundary_iou,
     class_scores,
     confusion_matrix,
+    confusion_pairs,
 )
-from maskclippp.evaluation.confusion_pairs import confusion_pairs
 from maskclippp.evaluation.picture_sheet import ScoredImage, shrink
 from maskclippp.evaluation.run_words import class_means, nan_mean
 from maskclippp.files.atomic import write_json
@@ -39,11 +39,11 @@ LabelMap = npt.NDArray[np.int32]
 
 class _Counts(NamedTuple):
     confusion: CountMatrix
-    boundary_confusion: CountMatrix | None
+    boundary_confusion: CountMatrix | None  # None: too many classes
     predictions: list[dict[str, Any]]  # entries of sem_seg_predictions.json
 
 
-class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts]):
+class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
     """Compares predicted label maps with the semantic ground truth of a dataset.
 
     Outputs hold ``sem_seg`` (scores [K, H, W]) or ``sem_seg_labels`` ([H, W], 0..K-1) at the
@@ -59,9 +59,9 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts]):
 
     @property
     def confusion(self) -> CountMatrix:
-        """Counts [K+1, K+1] of this process: rows predicted, columns true, the last one ignored."""
+        """Counts [K+1, K+1] of this process: rows predicted, columns true, last: ignored pixels."""
         self._work.finish()
-        return self._confusion
+        return self._sums.confusion
 
     def _predicted(self, record: Record, output: ImageResult) -> LabelMap:
         if output.get("sem_seg_labels") is None and output.get("sem_seg") is not None:
@@ -97,34 +97,35 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts]):
         return _Counts(confusion, boundary, self._encode(prediction, file_name)), picture
 
     def _add(self, score: _Counts) -> None:
-        self._confusion += score.confusion
-        if score.boundary_confusion is not None:
-            self._boundary_confusion += score.boundary_confusion
-        self._predictions.extend(score.predictions)
+        confusion, boundary_confusion, predictions = self._sums
+        confusion += score.confusion
+        if boundary_confusion is not None and score.boundary_confusion is not None:
+            boundary_confusion += score.boundary_confusion
+        predictions.extend(score.predictions)
 
-    def _clear_sums(self) -> None:
+    def _no_sums(self) -> _Counts:
         size = self._truth.num_classes + 1
-        self._confusion = np.zeros((size, size), dtype=np.int64)
-        self._boundary_confusion = np.zeros_like(self._confusion)
-        self._predictions: list[dict[str, Any]] = []
+        confusion = np.zeros((size, size), dtype=np.int64)
+        return _Counts(confusion, np.zeros_like(confusion) if self._has_boundaries else None, [])
 
-    def _sums(self) -> tuple[CountMatrix, CountMatrix, list[dict[str, Any]]]:
-        return self._confusion, self._boundary_confusion, self._predictions
-
-    def _results(
-        self, gathered: Sequence[tuple[CountMatrix, CountMatrix, list[dict[str, Any]]]]
-    ) -> dict[str, Any]:
+    def _results(self, gathered: Sequence[_Counts]) -> dict[str, Any]:
         confusions, boundary_confusions, predictions = zip(*gathered, strict=True)
-        confusion, boundary = np.sum(confusions, axis=0), np.sum(boundary_confusions, axis=0)
+        confusion = np.sum(confusions, axis=0)
         scores = class_scores(confusion)
-        metrics = self._metrics(scores, boundary_iou(boundary))
-        names = self._truth.class_names
+        boundary_scores = None
+        if self._has_boundaries:
+            boundary_scores = boundary_iou(np.sum(boundary_confusions, axis=0))
+        metrics = self._metrics(scores, boundary_scores)
         if self._folder is not None:
-            pairs = confusion_pairs(confusion[:-1, :-1], names)
-            self._write("sem_seg", metrics, self._per_class(scores), pairs)
-            write_json(
-                self._folder / "sem_seg_predictions.json", list(itertools.chain(*predictions))
+            rows = self._class_rows(
+                IoU=100 * scores.iou,
+                ACC=100 * scores.accuracy,
+                truth_pixels=scores.truth_pixels,
             )
+            pairs = confusion_pairs(confusion[:-1, :-1], self._truth.class_names)
+            self._write("sem_seg", metrics, rows, pairs)
+            entries = list(itertools.chain(*predictions))
+            write_json(self._folder / "sem_seg_predictions.json", entries)
         return OrderedDict(sem_seg=metrics)
 
     @property
@@ -132,35 +133,22 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts]):
         return self._truth.num_classes <= MAX_BOUNDARY_CLASSES
 
     def _metrics(
-        self, scores: ClassScores, boundary_scores: FloatArray
+        self, scores: ClassScores, boundary_scores: FloatArray | None
     ) -> "OrderedDict[str, float]":
         """All metrics in percent, in the published order."""
-        lowest = np.minimum(scores.iou, boundary_scores)
         metrics = class_means("mIoU", scores.iou, self._words.seen)
         metrics["fwIoU"] = scores.frequency_weighted_iou
         for index, name in enumerate(self._truth.class_names):
             metrics[f"IoU-{name}"] = float(scores.iou[index])
-            if self._has_boundaries:
-                metrics[f"BoundaryIoU-{name}"] = float(boundary_scores[index])
-                metrics[f"min(IoU, B-Iou)-{name}"] = float(lowest[index])
+            if boundary_scores is not None:
+                boundary = boundary_scores[index]
+                metrics[f"BoundaryIoU-{name}"] = float(boundary)
+                metrics[f"min(IoU, B-Iou)-{name}"] = float(np.minimum(scores.iou[index], boundary))
         metrics["mACC"] = nan_mean(scores.accuracy)
         metrics["pACC"] = scores.pixel_accuracy
         for index, name in enumerate(self._truth.class_names):
             metrics[f"ACC-{name}"] = float(scores.accuracy[index])
         return OrderedDict((name, 100 * value) for name, value in metrics.items())
-
-    def _per_class(self, scores: ClassScores) -> list[dict[str, Any]]:
-        seen = self._words.seen
-        return [
-            {
-                "class": name,
-                "seen": None if seen is None else bool(seen[index]),
-                "IoU": 100 * float(scores.iou[index]),
-                "ACC": 100 * float(scores.accuracy[index]),
-                "truth_pixels": int(scores.truth_pixels[index]),
-            }
-            for index, name in enumerate(self._truth.class_names)
-        ]
 
     def _encode(self, prediction: LabelMap, file_name: str) -> list[dict[str, Any]]:
         """One entry per predicted class."""

@@ -1,7 +1,7 @@
 """The datasets and predictions of the golden ``eval_*`` cases, registered for the evaluators."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -196,3 +196,17 @@ def assert_metrics(actual: dict[str, float], expected: dict[str, Any], tolerance
             actual[name],
             value,
         )
+
+
+@contextmanager
+def small_dataset(
+    records: list[dict[str, Any]], class_names: Sequence[str] = ("a", "b", "c", "d", "e")
+) -> Iterator[GroundTruth]:
+    """A registered dataset with semantic classes only."""
+    DatasetCatalog.register("small_semantic", lambda: records)
+    MetadataCatalog.get("small_semantic").set(stuff_classes=list(class_names), ignore_label=255)
+    try:
+        yield GroundTruth("small_semantic")
+    finally:
+        DatasetCatalog.remove("small_semantic")
+        MetadataCatalog.remove("small_semantic")

@@ -4,38 +4,26 @@ import csv
 import json
 import math
 import tracemalloc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from maskclippp.errors import InputError
-from maskclippp.evaluation import GroundTruth, RunWords, SemanticEvaluator
+from maskclippp.evaluation import RunWords, SemanticEvaluator
 from maskclippp.words.vocabulary import Vocabulary
-from tests.evaluation.golden_datasets import assert_metrics, recorded_seen_masks, registered
+from tests.evaluation.golden_datasets import (
+    assert_metrics,
+    recorded_seen_masks,
+    registered,
+    small_dataset,
+)
 from tests.golden_cases import GoldenCase, cases
 
 CASES = cases("eval_")
 PANOPTIC_CASES = [case for case in CASES if (case.path / "pred" / "panoptic.json").is_file()]
-
-
-@contextmanager
-def small_dataset(
-    records: list[dict[str, Any]], class_names: Sequence[str] = ("a", "b", "c", "d", "e")
-) -> Iterator[GroundTruth]:
-    DatasetCatalog.register("small_semantic", lambda: records)
-    MetadataCatalog.get("small_semantic").set(stuff_classes=list(class_names), ignore_label=255)
-    try:
-        yield GroundTruth("small_semantic")
-    finally:
-        DatasetCatalog.remove("small_semantic")
-        MetadataCatalog.remove("small_semantic")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -137,32 +125,6 @@ def test_files_hold_the_numbers_and_the_convention(case: GoldenCase, tmp_path: P
     assert sorted(first) == dataset.expected[key]
 
 
-@pytest.mark.parametrize("value", [5, 254])
-def test_label_out_of_range_names_file_value_and_range(value: int, tmp_path: Path) -> None:
-    label_file = tmp_path / "labels.png"
-    Image.fromarray(np.array([[0, 4, value, 255]], dtype=np.uint8)).save(label_file)
-    record = {"file_name": "a.jpg", "sem_seg_file_name": str(label_file)}
-    with small_dataset([record]) as truth:
-        evaluator = SemanticEvaluator(truth)
-        output = {"sem_seg_labels": torch.zeros(1, 4, dtype=torch.int64)}
-        with pytest.raises(ValueError, match=r"allows 0\.\.4 and the ignore label 255") as error:
-            evaluator.process([record], [output])
-    assert str(label_file) in str(error.value)
-    assert f"value {value} " in str(error.value)
-
-
-def test_missing_label_file_is_derived_from_the_panoptic_map() -> None:
-    with registered(PANOPTIC_CASES[-1]) as dataset:
-        outputs = dataset.semantic_outputs()
-        from_files = SemanticEvaluator(dataset.ground_truth)
-        from_files.process(dataset.inputs, outputs)
-        records = [{**r, "sem_seg_file_name": "absent.png"} for r in dataset.inputs]
-        with small_dataset(records, dataset.ground_truth.class_names) as truth:
-            derived = SemanticEvaluator(truth)
-            derived.process(records, outputs)
-        assert (derived.confusion == from_files.confusion).all()
-
-
 def test_prediction_of_another_size_is_refused() -> None:
     with registered(PANOPTIC_CASES[-1]) as dataset:
         evaluator = SemanticEvaluator(dataset.ground_truth)
@@ -220,14 +182,6 @@ def test_missing_output_names_image_and_switch() -> None:
         evaluator = SemanticEvaluator(dataset.ground_truth)
         with pytest.raises(ValueError, match=r"has no sem_seg_labels, only \[\].*SEMANTIC_ON"):
             evaluator.process(dataset.inputs[:1], [{}])
-
-
-def test_record_without_annotation_is_refused() -> None:
-    with registered(PANOPTIC_CASES[-1]) as dataset:
-        evaluator = SemanticEvaluator(dataset.ground_truth)
-        (output, *_) = dataset.semantic_outputs()
-        with pytest.raises(InputError, match=r"record of a\.jpg names neither"):
-            evaluator.process([{"file_name": "a.jpg"}], [output])
 
 
 def test_result_file_identifies_the_words(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maskclippp.evaluation.confusion_pairs import confusion_pairs
+from maskclippp.evaluation.confusion import confusion_pairs
 
 NAMES = ["sky", "sea", "sand"]
 # rows predicted, columns true
