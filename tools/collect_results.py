@@ -1,12 +1,12 @@
-"""One table over evaluation runs: our numbers, and the published ones where there are some.
+"""One table of all evaluation runs: our numbers, and the published ones if there are any.
 
     python tools/collect_results.py output/ --csv results.csv --markdown results.md
     python tools/collect_results.py --comparison output/<config>/<tag> ...
 
-Every argument is a run directory or any folder above some. Evaluations of one config, checkpoint
-and tag share a row, also those that eval_all.sh made in a directory per benchmark. Columns are
-the main metrics of every benchmark with those of seen (S) and unseen (U) classes, and the means of
-MESS's domains. --comparison prints one line per metric instead.
+Each argument is a run directory or a folder above run directories. Evaluations of the same config,
+checkpoint, and tag share a row, including those in the per-benchmark directories of eval_all.sh.
+The columns are the main metrics of each benchmark, also over seen (S) and unseen (U) classes, and
+the means over the domains of MESS. With --comparison there is one line per metric instead.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import yaml
 from tabulate import tabulate
 
 TABLES = Path(__file__).resolve().parent
-# The number by which each task is judged.
+# The main metric of each task.
 MAIN_METRICS = {
     "sem_seg": "mIoU",
     "panoptic_seg": "PQ",
@@ -62,13 +62,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one ``results.json`` says, and the run that it belongs to."""
+    """The content of a ``results.json``, and the run that it belongs to."""
 
     folder: Path
     config: str
     tag: str
     checkpoint: str
-    model: str  # TUNED, PLAIN, or "" for what nobody published: tuned, then without alignment
+    model: str  # TUNED, PLAIN, or "" for an unpublished kind: tuned, but without alignment
     words: str
     dataset: str
     metrics: Mapping[tuple[str, str], float]  # by (task, metric), percent
@@ -76,18 +76,18 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Value:
-    """One cell: a metric of a benchmark, or of a dataset that no benchmark names."""
+    """One cell: a metric of a benchmark, or of a dataset that is not part of a benchmark."""
 
     label: str
     task: str
     metric: str
     ours: float
     published: float | None = None
-    words: str = ""  # whose words named the classes, and the beginning of their hash
+    words: str = ""  # source of the vocabulary, and the beginning of its hash
 
     @property
     def column(self) -> str:
-        """Column name; boxes and masks have the same metrics, so boxes are named."""
+        """Column name; says "box" because boxes and masks have the same metrics."""
         return f"{self.label} {'box ' if self.task.startswith('bbox') else ''}{self.metric}"
 
 
@@ -102,7 +102,7 @@ class Row:
 
 
 class Benchmarks:
-    """The tables beside this file."""
+    """The tables in the folder of this file."""
 
     @cached_property
     def all(self) -> list[Benchmark]:
@@ -138,44 +138,43 @@ class Benchmarks:
     ) -> float | None:
         """The published number for a model and config, if there is one."""
         wanted = (model, benchmark.name if benchmark else None, task, metric)
-        return next(
-            (
-                p.value
-                for p in self.published
-                if wanted == (p.model, p.benchmark, p.task, p.metric)
-                and fnmatch.fnmatchcase(config, p.config)
-            ),
-            None,
-        )
+        for entry in self.published:
+            found = (entry.model, entry.benchmark, entry.task, entry.metric)
+            if found == wanted and fnmatch.fnmatchcase(config, entry.config):
+                return entry.value
+        return None
 
 
 def read_evaluations(folders: Iterable[Path]) -> list[Evaluation]:
-    """The evaluations in run directories, or in any folders above them.
+    """The evaluations in run directories, or in folders above them.
 
     Raises:
-        FileNotFoundError: a folder has no results; ValueError: a file is no result file.
+        FileNotFoundError: a folder has no results.
+        ValueError: a file is not a result file.
     """
     found: dict[Path, Evaluation] = {}
     for folder in folders:
         files = sorted(folder.rglob("inference*/*/results.json"))
         if not files:
             raise FileNotFoundError(
-                f"{folder} has no results (inference/<dataset>/results.json below it): expected "
-                "the output directory of an evaluation, or a folder above some"
+                f"{folder} has no results (no inference/<dataset>/results.json below it): expected "
+                "the output directory of an evaluation, or a folder above such directories"
             )
         found |= {file.resolve(): _read_evaluation(file) for file in files}
     return list(found.values())
 
 
 def table_rows(evaluations: Sequence[Evaluation], benchmarks: Benchmarks) -> list[Row]:
-    """One row per config, checkpoint and tag.
+    """One row per config, checkpoint, and tag.
 
-    Raises ValueError when two evaluations would share a cell with different numbers.
+    Raises ValueError if two evaluations have different numbers for one cell.
     """
     rows: dict[tuple[str, ...], Row] = {}
     for evaluation in evaluations:
         benchmark = benchmarks.of_dataset(evaluation.dataset)
-        tag = _common_tag(evaluation.tag, benchmark)
+        # Without the suffixes that eval_all.sh and eval_mask_acc.sh add.
+        tag = evaluation.tag.removesuffix(f"_{benchmark.name}" if benchmark else "")
+        tag = tag.removesuffix("_mask-acc")
         key = (evaluation.config, tag, evaluation.checkpoint)
         row = rows.setdefault(key, Row(*key))
         for value in _main_values(evaluation, benchmark, benchmarks):
@@ -186,8 +185,7 @@ def table_rows(evaluations: Sequence[Evaluation], benchmarks: Benchmarks) -> lis
                     f"config {row.config}, tag {row.tag} has {known.ours}: collect them one by one"
                 )
     for row in rows.values():
-        _average_parts(row, benchmarks)
-        _average_domains(row, benchmarks)
+        _add_means(row, benchmarks)
     return list(rows.values())
 
 
@@ -195,6 +193,7 @@ def comparison(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One entry per main metric: ours, published, difference, seen, unseen."""
     lines = []
     for row in rows:
+        ours = {column: value.ours for column, value in row.values.items()}
         for value in row.values.values():
             if value.metric.endswith((SEEN, UNSEEN)):
                 continue
@@ -202,38 +201,32 @@ def comparison(rows: Sequence[Row]) -> list[dict[str, Any]]:
             difference = None if value.published is None else value.ours - value.published
             line |= {"benchmark": value.label, "metric": value.column[len(value.label) + 1 :]}
             line |= {"ours": value.ours, "published": value.published, "difference": difference}
-            for name, suffix in (("seen", SEEN), ("unseen", UNSEEN)):
-                part = row.values.get(value.column + suffix)
-                line[name] = part.ours if part else None
-            line["words"] = value.words
+            line |= {"seen": ours.get(value.column + SEEN)}
+            line |= {"unseen": ours.get(value.column + UNSEEN), "words": value.words}
             lines.append(line)
     return lines
 
 
 def wide_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One entry per row with every column that any row has; published numbers and words beside."""
-    columns = dict.fromkeys(column for row in rows for column in row.values)
-    lines = []
-    for row in rows:
-        line: dict[str, Any] = {
-            "config": row.config,
-            "tag": row.tag,
-            "checkpoint": row.checkpoint,
-        }
-        for column in columns:
-            value = row.values.get(column)
-            anywhere = [r.values[column] for r in rows if column in r.values]
-            line[column] = value.ours if value else None
-            if any(v.published is not None for v in anywhere):
-                line[f"{column} (published)"] = value.published if value else None
-            if not column.endswith((SEEN, UNSEEN)) and any(v.words for v in anywhere):
-                line[f"{column}{WORDS}"] = value.words if value else None
-        lines.append(line)
+    """One entry per row, with all columns of all rows, each followed by published and words."""
+    lines: list[dict[str, Any]] = [
+        {"config": row.config, "tag": row.tag, "checkpoint": row.checkpoint} for row in rows
+    ]
+    for column in dict.fromkeys(column for row in rows for column in row.values):
+        values = [row.values.get(column) for row in rows]
+        known = [value for value in values if value]
+        parts = {"": "ours"}
+        if any(value.published is not None for value in known):
+            parts[" (published)"] = "published"
+        if not column.endswith((SEEN, UNSEEN)) and any(value.words for value in known):
+            parts[WORDS] = "words"
+        for line, value in zip(lines, values, strict=True):
+            line |= {column + end: getattr(value, name, None) for end, name in parts.items()}
     return lines
 
 
 def notes(rows: Sequence[Row], benchmarks: Benchmarks) -> list[str]:
-    """Which domains of MESS have no mean yet, because some of their benchmarks are missing."""
+    """The domains of MESS that have no mean because some of their benchmarks are missing."""
     lines = []
     for row in rows:
         present = {value.label for value in row.values.values()}
@@ -256,11 +249,11 @@ def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A table for people, without columns that nobody filled and those of words."""
+    """A readable table, without empty columns and without those of words."""
     filled = [key for key in lines[0] if any(line[key] not in (None, "") for line in lines)]
     kept = [key for key in filled if not key.endswith(WORDS)]
     body = [[line[key] for key in kept] for line in lines]
-    # A tag may look like a number, which is not to be rounded.
+    # A tag that looks like a number must not be rounded.
     texts = [i for i, key in enumerate(kept) if any(isinstance(line[key], str) for line in lines)]
     return tabulate(body, headers=kept, tablefmt="github", floatfmt=".2f", disable_numparse=texts)
 
@@ -297,37 +290,28 @@ def _read_table(name: str) -> Iterator[list[str]]:
 
 
 def _read_evaluation(file: Path) -> Evaluation:
-    run = file.parents[2]
+    run = file.parents[2].resolve()
+    suffix = AUGMENTED if file.parents[1].name.endswith(AUGMENTED) else ""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         metrics = {
-            (task, name): float("nan") if value is None else float(value)
+            (task + suffix, name): float("nan") if value is None else float(value)
             for task, values in content["results"].items()
             for name, value in values.items()
         }
-        dataset, words = content["dataset"], _words(content)
+        dataset, words = content["dataset"], content.get("test_vocabulary")
+        words = f"{words['source']} {words['sha256'][:8]}" if words else ""
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{file} is no result file of train_maskclippp.py ({error!r}): expected an object with "
-            "dataset and results {task: {metric: percent}}; evaluate again"
+            f"{file} is not a result file of train_maskclippp.py ({error!r}): expected an object "
+            "with dataset and results {task: {metric: percent}}; evaluate again"
         ) from error
-    if file.parents[1].name.endswith(AUGMENTED):
-        metrics = {(task + AUGMENTED, name): value for (task, name), value in metrics.items()}
-    checkpoint, model = _model(run)
-    return Evaluation(
-        folder=file.parent,
-        config=run.resolve().parent.name,
-        tag=run.resolve().name,
-        checkpoint=checkpoint,
-        model=model,
-        words=words,
-        dataset=dataset,
-        metrics=metrics,
-    )
+    names = (run.parent.name, run.name, *_model(run))
+    return Evaluation(file.parent, *names, words, dataset, metrics)
 
 
 def _model(run: Path) -> tuple[str, str]:
-    """MODEL.WEIGHTS of a run ("" if it left no config), and whose published numbers fit it."""
+    """MODEL.WEIGHTS ("" if the run has no config), and ``Evaluation.model``."""
     file = run / "config.yaml"
     if not file.is_file():
         return "", TUNED
@@ -336,21 +320,6 @@ def _model(run: Path) -> tuple[str, str]:
     if config["MASKCLIPPP"]["PSM"]["NAME"] != "DummyPSM":
         return checkpoint, TUNED
     return checkpoint, "" if checkpoint else PLAIN
-
-
-def _words(content: Mapping[str, Any]) -> str:
-    """Source of the words that named the classes and the beginning of their hash, if known."""
-    vocabulary = content.get("test_vocabulary")
-    if vocabulary is None:
-        return ""
-    return f"{vocabulary['source']} {vocabulary['sha256'][:8]}"
-
-
-def _common_tag(tag: str, benchmark: Benchmark | None) -> str:
-    """The tag without what eval_all.sh and eval_mask_acc.sh added to it."""
-    if benchmark is not None:
-        tag = tag.removesuffix(f"_{benchmark.name}")
-    return tag.removesuffix("_mask-acc")
 
 
 def _main_values(
@@ -371,15 +340,11 @@ def _main_values(
         yield Value(label + augmented, task, metric, ours, published, evaluation.words)
 
 
-def _average_parts(row: Row, benchmarks: Benchmarks) -> None:
-    """Add the mean of every benchmark that consists of several datasets, if all are there."""
+def _add_means(row: Row, benchmarks: Benchmarks) -> None:
+    """Add means over benchmarks of several datasets, MESS's domains, and MESS, where complete."""
     for benchmark in benchmarks.all:
         if len(benchmark.datasets) > 1:
             _add_mean(row, benchmark.label, benchmark.datasets)
-
-
-def _average_domains(row: Row, benchmarks: Benchmarks) -> None:
-    """Add the mean over each complete domain of MESS, and over MESS if all of it is there."""
     labels = {name: [b.label for b in members] for name, members in benchmarks.domains.items()}
     for domain, members in labels.items():
         _add_mean(row, f"{MESS} {domain}", members)

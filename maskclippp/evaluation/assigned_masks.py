@@ -1,8 +1,8 @@
-"""How good are the masks alone? Generated masks get the class of the ground truth they fit best.
+"""Evaluation of masks without a classifier: ground truth assigns the classes.
 
-This evaluates a mask generator without any classifier (``MASKCLIPPP.TEST.SEGMENTOR_ONLY``): each
-generated mask is assigned to at most one ground-truth mask so that the total IoU is maximal
-(Hungarian method), takes its class, and the usual evaluators score the result.
+With ``MASKCLIPPP.TEST.SEGMENTOR_ONLY``, generated masks and ground-truth masks are matched
+one-to-one so that the total IoU is maximal (Hungarian method). Each matched mask takes the class of
+its ground truth, and the usual evaluators score the result.
 """
 
 from collections import OrderedDict
@@ -31,10 +31,10 @@ _SWITCH = "MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY"
 
 
 class AssignedMasksEvaluator(DatasetEvaluator):
-    """Classifies class-free masks by the ground truth and passes them to other evaluators.
+    """Classifies class-agnostic masks by the ground truth and passes them to other evaluators.
 
-    Outputs hold ``pred_masks``, boolean [N, H, W] at the original image size. An evaluator given as
-    None is left out. Images without semantic ground truth are left out of the semantic part.
+    Outputs hold ``pred_masks``, boolean [N, H, W] at the original image size. Evaluators that are
+    None are skipped. Images without semantic labels are skipped in the semantic evaluation.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class AssignedMasksEvaluator(DatasetEvaluator):
         return results
 
     def _label_map(self, masks: Tensor, record: Record) -> Tensor | None:
-        """Class ids [H, W]: the lowest class where masks overlap, class 0 where there is none."""
+        """Class ids [H, W]: the lowest class where masks overlap, class 0 where no mask is."""
         semantic = self._truth.semantic_labels(record)
         check_prediction_size(masks.shape, record, semantic.labels.shape, semantic.source)
         truth = torch.from_numpy(semantic.labels)
@@ -106,7 +106,7 @@ class AssignedMasksEvaluator(DatasetEvaluator):
     def _assign_segments(
         self, masks: Tensor, record: Record, segments: Sequence[Segment]
     ) -> tuple[Tensor, list[Segment]]:
-        """The assigned masks [n, H, W] and the ground-truth segments they are assigned to."""
+        """The assigned masks [n, H, W], and the ground-truth segment of each."""
         truth = torch.from_numpy(self._truth.panoptic_ids(record))
         check_prediction_size(masks.shape, record, truth.shape, self._truth.panoptic_file(record))
         ids = torch.tensor([segment["id"] for segment in segments], dtype=truth.dtype)
@@ -115,12 +115,12 @@ class AssignedMasksEvaluator(DatasetEvaluator):
 
 
 def assign(masks: Tensor, truth: Tensor, values: Tensor) -> tuple[list[int], list[int]]:
-    """One-to-one pairs (mask, value) of maximal total IoU, by ascending mask.
+    """One-to-one pairs (mask, value) of maximal total IoU, ordered by mask.
 
     Args:
         masks: bool [N, H, W].
-        truth: map [H, W].
-        values: [n] of the map; the pixels of each one are a ground-truth mask.
+        truth: label map [H, W].
+        values: labels [n]; the pixels of each one form a ground-truth mask.
     """
     true_masks = masks_of_labels(truth, values)
     iou = mask_iou(masks, true_masks, _ASSIGNMENT_SCALE).numpy()

@@ -51,11 +51,11 @@ class PrecisionTable:
 def average_precision(
     truth: Mapping[str, Any], detections: Detections, iou_type: str, *, federated: bool = False
 ) -> PrecisionTable:
-    """Precision over the images of ``truth``; annotations of other images are left out.
+    """Precision over the images of ``truth``; annotations of other images are ignored.
 
     Args:
         truth: ``images``, ``annotations`` and ``categories`` as in COCO's instance JSON. Image ids
-            may be text. Ids of annotations are not used; ``iscrowd`` is 0 by default.
+            may be strings. Annotation ids are not used; ``iscrowd`` is 0 by default.
         detections: ``image_id``, ``category_id``, ``score`` and ``bbox`` or ``segmentation``.
         iou_type: "bbox" or "segm".
         federated: LVIS's rules (Gupta et al., 2019) instead of COCO's. Images then have
@@ -65,7 +65,7 @@ def average_precision(
             unmatched detections are ignored.
     """
     _LOGGER.info("%s AP of %d detections", iou_type, len(detections))
-    # hotcoco takes only integers; the image ids of ADE20K are file stems. Their order is kept.
+    # hotcoco takes only integers; the image ids of ADE20K are file stems. The order is kept.
     ids = sorted(image["id"] for image in truth["images"])
     number_of = {identity: number for number, identity in enumerate(ids, start=1)}
     coco = hotcoco.COCO(
@@ -89,7 +89,7 @@ def average_precision(
 
 
 def _of(entries: Detections, number_of: Mapping[Any, int]) -> Detections:
-    """The annotations or detections of the numbered images, with numbers as image ids."""
+    """The annotations or detections of numbered images, with the numbers as image ids."""
     return [
         {**entry, "image_id": number_of[entry["image_id"]]}
         for entry in entries
@@ -98,6 +98,6 @@ def _of(entries: Detections, number_of: Mapping[Any, int]) -> Detections:
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:
-    """Mean in percent of what is defined; NaN if nothing is."""
+    """Mean of the defined values, in percent; NaN if there are none."""
     valid = precision[precision > -1]
     return 100 * float(valid.mean()) if valid.size else math.nan

@@ -44,15 +44,19 @@ _TASKS: dict[str, dict[str, str | None]] = {
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | Path | None = None
 ) -> DatasetEvaluator:
-    """The evaluators for one dataset, by its ``evaluator_type`` and the configuration.
+    """The evaluators of a dataset, chosen by its ``evaluator_type`` and the config.
 
-    ``output_folder`` None means ``OUTPUT_DIR/inference``. Mask quality
-    (``MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY``) and mask accuracy (``MASK_ACC``) exclude all others;
-    otherwise the type decides together with ``SEMANTIC_ON``, ``PANOPTIC_ON``, ``INSTANCE_ON`` and
-    ``INSTANCE_BOX_ON`` of ``MODEL.MASK_FORMER.TEST``. ``$MASKCLIPPP_EVALUATION_WORKERS`` is the
-    number of threads that score images while the model runs.
+    With ``MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY`` or ``MASK_ACC``, only masks or only mask accuracy
+    are evaluated. Otherwise the type decides together with ``SEMANTIC_ON``, ``PANOPTIC_ON``,
+    ``INSTANCE_ON``, and ``INSTANCE_BOX_ON`` of ``MODEL.MASK_FORMER.TEST``.
+    ``$MASKCLIPPP_EVALUATION_WORKERS`` is the number of threads that score images while the model
+    runs.
 
-    Raises UnsupportedError if no evaluator fits, naming dataset, type and switches.
+    Args:
+        output_folder: folder for result files; None: ``OUTPUT_DIR/inference``.
+
+    Raises:
+        UnsupportedError: no evaluator fits; names dataset, type, and switches.
     """
     folder = Path(cfg.OUTPUT_DIR) / "inference" if output_folder is None else Path(output_folder)
     truth = GroundTruth(dataset_name)
@@ -88,7 +92,7 @@ def build_evaluator(
 
 
 def _run_words(cfg: CfgNode, dataset_name: str) -> RunWords:
-    """The vocabularies that the config gives to models, too."""
+    """The test and training vocabularies of the config, as the model has them."""
     selection = cfg.DATASETS.VOCABULARY
     return RunWords.from_vocabularies(
         evaluation_vocabulary(dataset_name, selection),
@@ -99,7 +103,7 @@ def _run_words(cfg: CfgNode, dataset_name: str) -> RunWords:
 def _build_task(
     task: str, truth: GroundTruth, folder: Path, words: RunWords, *, boxes: bool
 ) -> Any:
-    """The evaluator of one task; ``boxes``: evaluate the boxes of instances besides their masks."""
+    """The evaluator of one task; ``boxes``: evaluate boxes of instances in addition to masks."""
     threads = worker_count()
     if task == "semantic":
         return SemanticEvaluator(truth, folder, words=words, threads=threads)

@@ -1,4 +1,4 @@
-"""Pixel counts of predicted against true classes, and the per-class scores that follow."""
+"""Confusion matrices of predicted and true classes, and per-class scores computed from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy.typing as npt
 CountMatrix = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-# The boundary maps are 8-bit pictures, whose values must hold every class and the ignored pixels.
+# Boundary maps are 8-bit images, whose values must represent every class and the ignored pixels.
 MAX_BOUNDARY_CLASSES = 254
 MAX_PAIRS = 200
 
@@ -19,7 +19,7 @@ MAX_PAIRS = 200
 def confusion_matrix(
     prediction: npt.NDArray[np.int32], truth: npt.NDArray[np.int32], num_classes: int
 ) -> CountMatrix:
-    """Counts [K+1, K+1] of (predicted, true) class over two maps of equal shape, values 0..K."""
+    """Counts [K+1, K+1] of (predicted, true) classes in two maps of equal shape, values 0..K."""
     size = num_classes + 1
     pairs = size * prediction.astype(np.int64).ravel() + truth.ravel()
     return np.bincount(pairs, minlength=size * size).reshape(size, size)
@@ -27,7 +27,7 @@ def confusion_matrix(
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores per class [K]: NaN for a class without ground truth, which no mean includes."""
+    """Scores per class [K]; NaN for a class without ground truth, which means leave out."""
 
     truth_pixels: CountMatrix
     true_positives: CountMatrix
@@ -42,15 +42,15 @@ class ClassScores:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the labeled pixels that are right."""
+        """Fraction of the labeled pixels that are classified correctly."""
         return float(ratio(self.true_positives.sum(), self.truth_pixels.sum()))
 
 
 def class_scores(confusion: CountMatrix) -> ClassScores:
     """Scores from a matrix [K+1, K+1] (rows predicted, columns true, last: ignored).
 
-    The IoU of a class that was merely predicted is NaN: the published convention. Predictions on
-    ignored pixels count nowhere.
+    By the published convention, the IoU of a class that is predicted but does not occur in the
+    ground truth is NaN. Predictions on ignored pixels are not counted.
     """
     counts = confusion[:-1, :-1]
     true_positives = counts.diagonal()
@@ -63,13 +63,13 @@ def class_scores(confusion: CountMatrix) -> ClassScores:
 def confusion_pairs(
     confusion: CountMatrix, class_names: Sequence[str], limit: int = MAX_PAIRS
 ) -> list[dict[str, Any]]:
-    """The pairs of different classes with the highest counts, most frequent first.
+    """The most frequent confusions of two classes, in descending order.
 
     Args:
         confusion: counts [K, K], rows predicted, columns true.
 
-    Returns: rows with ``true``, ``predicted`` (class names), ``count`` and ``share``: percent of
-        all that truly is the one class and is called the other.
+    Returns: rows with ``true``, ``predicted`` (class names), ``count``, and ``share``: the
+        percentage of the true class that is predicted as the other.
     """
     errors = confusion.copy()
     np.fill_diagonal(errors, 0)
@@ -96,9 +96,9 @@ def boundary_confusion_matrix(
 ) -> CountMatrix:
     """Counts [K+1, K+1] over the boundary maps of two label maps, as published.
 
-    The published computation works on 8-bit pictures throughout, pair numbers included, so that for
-    more than 15 classes these wrap around. That is reproduced, because numbers called BoundaryIoU
-    are compared with published ones; for another purpose do not use them.
+    The published code stores everything in 8 bits, including the index of each pair of classes,
+    which therefore wraps around for more than 15 classes. This is reproduced only so that
+    BoundaryIoU is comparable with published numbers; do not use it for anything else.
     """
     size = num_classes + 1
     pairs = size * _boundary_map(prediction).astype(np.int64) + _boundary_map(truth)
@@ -107,7 +107,7 @@ def boundary_confusion_matrix(
 
 
 def boundary_iou(boundary_confusion: CountMatrix) -> FloatArray:
-    """IoU [K] of the values of two boundary maps, NaN where neither map has the value."""
+    """IoU [K] of each value in two boundary maps; NaN where neither map has the value."""
     counts = boundary_confusion[:-1, :-1]
     union = counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
     return ratio(counts.diagonal(), union)
@@ -116,7 +116,7 @@ def boundary_iou(boundary_confusion: CountMatrix) -> FloatArray:
 def _boundary_map(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     """The label map minus its erosion by 2 % of the image diagonal, at least one pixel.
 
-    The map is treated as one picture: the result holds label differences, not boundary labels.
+    The map is eroded like a gray image: the result holds label differences, not boundary labels.
     """
     distance = max(1, round(0.02 * float(np.hypot(*labels.shape))))
     side = 2 * distance + 1

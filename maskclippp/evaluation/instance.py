@@ -34,7 +34,7 @@ CONVENTION = (
     "crowd ignored."
 )
 _LOGGER = logging.getLogger(__name__)
-# Of each kind of IoU: the key in COCO's files, and the field of predicted instances.
+# The key in COCO's files, and the field of predicted instances, of each kind of IoU.
 _SHAPES = {"bbox": ("bbox", "pred_boxes"), "segm": ("segmentation", "pred_masks")}
 
 
@@ -46,15 +46,14 @@ class _Found(NamedTuple):
 class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
     """Compares ``instances`` outputs with the COCO instance JSON of a dataset.
 
-    A dataset without one (``json_file`` None) is evaluated on the things of its panoptic
-    annotation.
+    If there is none (``json_file`` None), the things of the panoptic annotation are used instead.
 
     ``instances`` has ``scores`` [n], ``pred_classes`` [n] (contiguous), and ``pred_masks``
     [n, H, W] boolean and/or ``pred_boxes`` (x0, y0, x1, y1). Every predicted class must be in
     ``thing_dataset_id_to_contiguous_id``, which may have gaps.
 
-    Results are under ``bbox`` and ``segm``: {} if no image was processed, NaN for all metrics if
-    there is no detection.
+    Results are under ``bbox`` and ``segm``: {} if no image was processed, all NaN if there are no
+    detections.
 
     Args:
         iou_types: "bbox", "segm" or both. Boxes are meaningful only if the model computes them.
@@ -63,9 +62,9 @@ class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
     switch = SWITCH
     convention = CONVENTION
     federated = False
-    # Metrics over the categories of one ``frequency``.
+    # Metrics over the categories of a ``frequency``, by name.
     frequencies: ClassVar[Mapping[str, str]] = {}
-    # What the JSON must have besides ids and shapes.
+    # Keys that the JSON must have besides ids and shapes.
     annotation_keys: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "images": (),
         "annotations": ("area", "iscrowd"),
@@ -90,7 +89,7 @@ class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
         self._instances = self._instance_truth()
 
     def reset(self) -> None:
-        """Start over; errors in the annotation file surface here, before the model has run."""
+        """Start over; a broken annotation file is reported here, before the model runs."""
         super().reset()
         self._instances.check()
 
@@ -138,10 +137,10 @@ class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
     def _metrics(
         self, content: Mapping[str, Any], detections: Detections, iou_type: str
     ) -> tuple["OrderedDict[str, float]", list[dict[str, Any]]]:
-        """Metrics in percent, and rows per class."""
+        """Metrics in percent, and a row per class."""
         if not detections:
             return OrderedDict((name, math.nan) for name in (*SUMMARY, *self.frequencies)), []
-        # Without its box, a mask's area is its own, not that of the box.
+        # With a box, the area would be that of the box, not of the mask.
         dropped = {"bbox": "segmentation", "segm": "bbox"}[iou_type]
         found = [{k: v for k, v in d.items() if k != dropped} for d in detections]
         table = average_precision(content, found, iou_type, federated=self.federated)

@@ -23,24 +23,24 @@ class ImageTruth(NamedTuple):
 
 
 class InstanceTruth(Protocol):
-    """Where the instance evaluators take the ground truth from."""
+    """Source of the ground truth of instance evaluators."""
 
     @property
     def source(self) -> str:
-        """The file that errors name."""
+        """The annotation file, for messages."""
 
     def check(self) -> None:
-        """Raise InputError for a broken annotation file; called before the model runs."""
+        """Raise InputError if the annotation file is broken; called before the model runs."""
 
     def of_image(self, record: Record) -> ImageTruth:
-        """The ground truth of an image that was predicted; may run in several threads."""
+        """The ground truth of a predicted image; may be called from several threads."""
 
     def content(self, images: Sequence[ImageTruth]) -> Mapping[str, Any]:
-        """``images``, ``annotations``, ``categories``, given all images that were predicted."""
+        """COCO's ``images``, ``annotations``, and ``categories``, given all predicted images."""
 
 
 class JsonInstances:
-    """The dataset's instance JSON; every image in it counts, predicted or not.
+    """The dataset's instance JSON; all of its images count, predicted or not.
 
     Args:
         keys: required keys of ``images``, ``annotations`` and ``categories``, besides ids, names
@@ -57,11 +57,11 @@ class JsonInstances:
 
     @property
     def source(self) -> str:
-        """The JSON file; an InputError if the dataset has none."""
+        """The JSON file; InputError if the dataset has none."""
         return self._truth.annotation_file("json_file", SWITCH)
 
     def check(self) -> None:
-        """Read the file; its categories must be the dataset's things."""
+        """Read the file; InputError unless its categories are the dataset's things."""
         mapping = self._truth.metadata.thing_dataset_id_to_contiguous_id
         categories = self._content["categories"]
         absent = [c["name"] for c in categories if c["id"] not in mapping]
@@ -73,7 +73,7 @@ class JsonInstances:
             )
 
     def of_image(self, record: Record) -> ImageTruth:
-        """The image's size; an InputError if it is not in the file."""
+        """The image and its size; InputError if the file lacks it."""
         image_id = record.get("image_id")
         if image_id is None or image_id not in self._sizes:
             raise InputError(
@@ -101,9 +101,9 @@ class JsonInstances:
 
 
 class PanopticThings:
-    """The things of the panoptic annotation of every image that is predicted.
+    """The things in the panoptic annotation of the predicted images.
 
-    For datasets that have no instance JSON, such as Mapillary Vistas.
+    For datasets without an instance JSON, such as Mapillary Vistas.
     """
 
     def __init__(self, truth: GroundTruth) -> None:
@@ -111,11 +111,11 @@ class PanopticThings:
 
     @property
     def source(self) -> str:
-        """The panoptic JSON; an InputError if the dataset has none."""
+        """The panoptic JSON; InputError if the dataset has none."""
         return self._truth.annotation_file("panoptic_json", SWITCH)
 
     def check(self) -> None:
-        """An InputError if the dataset has no panoptic annotation either."""
+        """Raise InputError if the dataset has no panoptic annotation either."""
         _ = self.source
 
     def of_image(self, record: Record) -> ImageTruth:

@@ -1,4 +1,4 @@
-"""Average precision on LVIS, each image of which is annotated for some of the classes only."""
+"""Average precision on LVIS, where each image is annotated for only some of the classes."""
 
 from typing import ClassVar
 
@@ -6,9 +6,9 @@ from maskclippp.evaluation.instance import InstanceEvaluator
 
 
 class LVISEvaluator(InstanceEvaluator):
-    """As :class:`InstanceEvaluator`, by LVIS's rules (see ``federated`` of ``average_precision``).
+    """An :class:`InstanceEvaluator` with LVIS's rules (``federated`` in ``average_precision``).
 
-    APr, APc and APf are means over rare, common and frequent classes.
+    APr, APc, and APf are means over rare, common, and frequent classes.
     """
 
     convention = (

@@ -1,4 +1,4 @@
-"""Mask accuracy: how often a model that is given the ground-truth masks names their classes."""
+"""Mask accuracy: how often a model classifies the ground-truth masks correctly."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from maskclippp.files.images import LabelArray
 from maskclippp.records import ImageResult, Record
 
 CONVENTION = (
-    "Every ground-truth mask counts once, whatever its size; accuracy per class, then the mean "
-    "over the classes that have masks."
+    "Every ground-truth mask counts once, regardless of its size; accuracy per class, then the "
+    "mean over the classes that have masks."
 )
 
 Classes = npt.NDArray[np.int64]
 
 
 class _TrueMasks(NamedTuple):
-    map: LabelArray  # mask ids [H, W]; of a panoptic dataset it is read for pictures only
+    map: LabelArray  # mask ids [H, W]; [1, 1] if no pictures are needed
     ids: list[int]
     classes: Classes
 
@@ -39,8 +39,8 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], Cou
     Outputs hold ``mask_cls``: one class per mask. The masks of an image are its distinct semantic
     labels in ascending order, or with ``panoptic`` its segments in file order, crowd included.
     Images without predictions or without ground-truth masks are skipped. Results are under
-    ``mask_acc``. With an output folder it also writes them, tables per class and of confused
-    classes, and a sheet of the best and worst images.
+    ``mask_acc``. With an output folder it also writes them, tables of per-class accuracy and of
+    confused classes, and a sheet of the best and worst images.
     """
 
     switch = "MODEL.MASKCLIPPP.TEST.MASK_ACC"
@@ -125,7 +125,7 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], Cou
             )
 
     def _paint(self, masks: _TrueMasks, classes: Classes) -> SmallMap:
-        """A small map in which every mask has the class given for it; elsewhere it is bare."""
+        """A small class map of the masks; ``num_classes`` elsewhere."""
         painted = [
             {"id": i, "category_id": c} for i, c in zip(masks.ids, classes.tolist(), strict=True)
         ]

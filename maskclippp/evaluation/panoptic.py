@@ -1,4 +1,4 @@
-"""Panoptic quality of a model's results on a dataset in COCO's panoptic format."""
+"""Panoptic quality on a dataset in COCO's panoptic format."""
 
 import logging
 from collections import OrderedDict
@@ -30,7 +30,7 @@ from maskclippp.records import ImageResult, Record
 CONVENTION = (
     "COCO panoptic quality: matches have IoU > 0.5; void pixels leave the union; predictions "
     "mostly on void or on a crowd segment of their category are ignored; means over the categories "
-    "that have any true or predicted segment."
+    "that have a true or a predicted segment."
 )
 _LOGGER = logging.getLogger(__name__)
 _REQUIRED_KEYS = {
@@ -57,14 +57,13 @@ class _Sums(NamedTuple):
 class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
     """Compares ``panoptic_seg`` outputs with the panoptic JSON and PNGs of a dataset.
 
-    An output holds ``panoptic_seg``: (id map [H, W], segments). Segments have ``id``,
-    ``category_id`` and ``isthing``; ids are contiguous and mapped to dataset ids through the thing
-    map (``isthing`` True) or the stuff map; without ``isthing`` they are dataset ids already. If
-    the list is None, the map holds ``category * label_divisor + instance``, -1 = void.
+    Outputs hold ``panoptic_seg``: an id map [H, W] and a list of segments with ``id``,
+    ``category_id`` and ``isthing``. The categories are contiguous classes of things (``isthing``
+    True) or stuff; without ``isthing`` they are the dataset's own ids. If the list is None, the map
+    holds ``class * label_divisor + instance``, and -1 is void.
 
-    Images are matched as they come, so memory does not grow with the maps. Results are under
-    ``panoptic_seg``; an image of the dataset without a prediction is an InputError. Seen classes
-    among ``words`` add PQ(S) and PQ(U).
+    Segments are matched image by image; the maps are not kept. Results are under ``panoptic_seg``.
+    If an image of the dataset has no prediction, :meth:`evaluate` raises InputError.
     """
 
     switch = "MODEL.MASK_FORMER.TEST.PANOPTIC_ON"
@@ -72,7 +71,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
     sheet_of = ("panoptic_seg", "PQ")
 
     def reset(self) -> None:
-        """Start over; errors in the annotation file surface here, before the model has run."""
+        """Start over; a broken annotation file is reported here, before the model runs."""
         super().reset()
         _ = self._content
 
@@ -120,12 +119,12 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
     def _results(self, gathered: Sequence[_Sums]) -> dict[str, Any]:
         images = {i: counted for part in gathered for i, counted in part.images.items()}
         self._check_complete(images, [file for part in gathered for file in part.surplus])
-        # Summed in the order of the dataset: the number of processes does not affect the result.
+        # Summed in dataset order, so that the number of processes does not affect the result.
         counts = sum_counts(images[image_id].counts for image_id in self._annotations)
         is_thing = {i: bool(category["isthing"]) for i, category in self._categories.items()}
         metrics = panoptic_quality(counts, is_thing)
         means = class_means("PQ", self._quality_per_class(counts), self._words.seen)
-        # PQ itself is the mean over the categories of the JSON, even those not registered.
+        # PQ itself is the mean over all categories of the JSON, registered or not.
         metrics.update((name, means[name]) for name in ("PQ(S)", "PQ(U)") if name in means)
         if self._folder is not None:
             self._write("panoptic_seg", metrics, self._per_category(counts))
@@ -134,7 +133,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
         return OrderedDict(panoptic_seg=metrics)
 
     def _check_complete(self, images: Mapping[Any, Any], surplus: Sequence[str]) -> None:
-        """Warn about images without annotation; raise InputError for images without prediction."""
+        """Warn about images without annotation; InputError for images without prediction."""
         if surplus:
             _LOGGER.warning(
                 "%d predicted images, the first of them %s, have no annotation in %s and are not "
@@ -152,7 +151,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
             )
 
     def _quality_per_class(self, counts: ImageCounts) -> npt.NDArray[np.float64]:
-        """PQ in percent by contiguous class [K]; NaN for classes without any segment."""
+        """PQ in percent of each class [K]; NaN for classes without segments."""
         quality = np.full(self._truth.num_classes, np.nan)
         for identity, contiguous in self._contiguous_ids.items():
             if identity in counts and counts[identity].segments > 0:
@@ -177,13 +176,13 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
         ]
 
     def _class_map(self, ids: LabelArray, segments: Sequence[Mapping[str, Any]]) -> SmallMap:
-        """A small map of contiguous classes, from segments with dataset ids; void is bare."""
-        bare = self._truth.num_classes
+        """A small class map of segments with dataset ids; ``num_classes`` is void."""
+        void = self._truth.num_classes
         classes = [
-            {"id": s["id"], "category_id": self._contiguous_ids.get(s["category_id"], bare)}
+            {"id": s["id"], "category_id": self._contiguous_ids.get(s["category_id"], void)}
             for s in segments
         ]
-        return shrink(semantic_from_panoptic(every_nth(ids), classes, bare))
+        return shrink(semantic_from_panoptic(every_nth(ids), classes, void))
 
     @property
     def _json_file(self) -> str:
@@ -211,10 +210,10 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
 
     @cached_property
     def _dataset_ids(self) -> dict[bool, dict[int, int]]:
-        """The JSON's category id by contiguous class, of things (True) and stuff (False)."""
+        """The JSON's category ids by contiguous class, of things (True) and stuff (False)."""
         things = self._truth.metadata.thing_dataset_id_to_contiguous_id
         stuff = self._truth.metadata.stuff_dataset_id_to_contiguous_id
-        # As in the dataset's records: a JSON may count from 0 what is registered from 1.
+        # As for the records: a JSON may number from 0 the categories that are registered from 1.
         shift = category_id_shift(list(self._categories), [*things, *stuff])
         return {
             is_thing: {number: identity - shift for identity, number in mapping.items()}
@@ -223,14 +222,14 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
 
     @cached_property
     def _contiguous_ids(self) -> dict[int, int]:
-        """Contiguous classes by the JSON's category id, of things and stuff."""
+        """Contiguous classes of things and stuff by the JSON's category id."""
         by_kind = (self._dataset_ids[False], self._dataset_ids[True])
         return {identity: number for mapping in by_kind for number, identity in mapping.items()}
 
     def _convert(
         self, panoptic: Any, segments: Sequence[Mapping[str, Any]] | None, file_name: str
     ) -> tuple[LabelArray, list[dict[str, int]]]:
-        """The id map as int32, and the segments with ``id`` and dataset ``category_id``."""
+        """The id map as int32, and segments with the JSON's category ids."""
         ids = torch.as_tensor(panoptic).cpu().numpy().astype(np.int32)
         if segments is None:
             divisor, things = self._truth.metadata.label_divisor, self._truth.thing_ids

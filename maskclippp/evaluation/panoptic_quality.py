@@ -18,7 +18,7 @@ _IGNORED_SHARE = 0.5
 
 @dataclass
 class CategoryCounts:
-    """Matches, false positives, missed segments and the IoU sum of one category."""
+    """Matches, false positives, missed segments, and IoU sum of one category."""
 
     tp: int = 0
     fp: int = 0
@@ -34,7 +34,7 @@ class CategoryCounts:
 
     @property
     def segments(self) -> float:
-        """The denominator of PQ and RQ: matches and half of the errors."""
+        """The denominator of PQ and RQ: matches plus half of the errors."""
         return self.tp + self.fp / 2 + self.fn / 2
 
     @property
@@ -64,12 +64,12 @@ def count_image(
     Args:
         predicted_ids: predicted segment ids [H, W], 0 = void.
         predicted_categories: segment id -> category.
-        truth_ids: true segment ids [H, W], 0 = void.
+        truth_ids: ground-truth segment ids [H, W], 0 = void.
         truth_segments: ``id``, ``category_id``, ``area`` and optionally ``iscrowd``. The area is
-            taken from here, not from the map, as COCO does.
+            taken from here and not from the map, as in COCO's code.
 
-    Returns: counts per category, for the categories that occur.
-    Raises: ValueError when map and list of the prediction disagree.
+    Returns: counts by category, for the categories that occur.
+    Raises InputError if the predicted map and the list of predicted segments disagree.
     """
     segment_ids = np.array(sorted(predicted_categories), dtype=np.int64)
     ids = np.concatenate([[VOID], segment_ids[segment_ids != VOID]])
@@ -87,14 +87,14 @@ def count_image(
 
     counts: ImageCounts = defaultdict(CategoryCounts)
     matched = np.zeros(len(ids), dtype=bool)
-    matched[0] = True  # void is no segment
+    matched[0] = True  # void is not a segment
     on_crowd: dict[int, npt.NDArray[np.int64]] = {}
     for segment in truth_segments:
         category = int(segment["category_id"])
         row = row_of.get(int(segment["id"]))
         intersection = nothing if row is None else overlap[row]
         if segment.get("iscrowd", 0):
-            on_crowd[category] = intersection  # of several, the last one counts, as published
+            on_crowd[category] = intersection  # the last one counts, as in the published code
             continue
         union = predicted_area + int(segment["area"]) - intersection - on_void
         candidates = (categories == category) & (intersection > 0)
@@ -115,9 +115,9 @@ def count_image(
 def _common_runs(
     first: LabelArray, second: LabelArray
 ) -> tuple[LabelArray, LabelArray, npt.NDArray[np.int64]]:
-    """Both maps' values, and the length, of every run of pixels in which neither changes.
+    """The values in both maps, and the length, of every run of pixels where neither map changes.
 
-    Maps have hundreds of thousands of pixels but thousands of runs; only these need sorting.
+    A map of hundreds of thousands of pixels has only thousands of runs to sort.
     """
     first, second = first.ravel(), second.ravel()
     changes = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
@@ -154,7 +154,7 @@ def panoptic_quality(
 ) -> "OrderedDict[str, float]":
     """PQ, SQ, RQ in percent: means over all, thing (_th) and stuff (_st) categories.
 
-    Categories without any segment, true or falsely predicted, are left out; the mean over a group
+    Categories without true or wrongly predicted segments are left out; the mean over a group
     without categories is NaN.
     """
     present = {c: n for c, n in counts.items() if n.segments > 0}
@@ -165,11 +165,7 @@ def panoptic_quality(
     }
     metrics = OrderedDict()
     for suffix, group in groups.items():
-        values = {
-            "PQ": [n.panoptic_quality for n in group],
-            "SQ": [n.segmentation_quality for n in group],
-            "RQ": [n.recognition_quality for n in group],
-        }
-        for name, numbers in values.items():
-            metrics[name + suffix] = 100 * float(np.mean(numbers)) if numbers else float("nan")
+        for name in ("panoptic_quality", "segmentation_quality", "recognition_quality"):
+            mean = float(np.mean([getattr(n, name) for n in group])) if group else float("nan")
+            metrics[f"{name[0].upper()}Q{suffix}"] = 100 * mean
     return metrics

@@ -1,4 +1,4 @@
-"""A sheet of the images that came out best and worst: image, ground truth, prediction."""
+"""A sheet of the best and worst images: image, ground truth, prediction."""
 
 import heapq
 import logging
@@ -19,8 +19,8 @@ from maskclippp.visualization import draw_labels
 
 _LOGGER = logging.getLogger(__name__)
 _IMAGES_EACH = 6
-_MAP_SIDE = 160  # longest side of the maps that are kept, in pixels
-_SCALE = 2  # of maps on the sheet
+_MAP_SIDE = 160  # longest side of the stored maps, in pixels
+_SCALE = 2  # magnification of the maps on the sheet
 _CELL = _SCALE * _MAP_SIDE
 _CAPTION_HEIGHT = 20
 _PANELS = ("image", "ground truth", "prediction")
@@ -31,7 +31,7 @@ Labels = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """An image's score (percent) and its small class maps; other values than classes are bare."""
+    """An image's score (percent) and its small class maps; values that are not classes are void."""
 
     score: float
     file_name: str
@@ -40,7 +40,7 @@ class ScoredImage:
 
 
 def every_nth(labels: Labels) -> Labels:
-    """Every n-th pixel in both directions, so that no side is longer than 160; a view."""
+    """Every n-th pixel in both directions (a view), so that no side exceeds 160 pixels."""
     step = math.ceil(max(1, *labels.shape) / _MAP_SIDE)
     return labels[::step, ::step]
 
@@ -58,15 +58,15 @@ class PictureSheet:
         self._worst: list[ScoredImage] = []
 
     def offer(self, image: ScoredImage) -> None:
-        """Keep the image if it is among the best or worst; one without a score (NaN) is not."""
+        """Keep the image if it is among the best or worst; images without a score (NaN) are not."""
         if not math.isnan(image.score):
             self._best = _best([*self._best, image])
             self._worst = _worst([*self._worst, image])
 
     def write(self, path: Path, class_names: Sequence[str], metric: str) -> None:
-        """Gather the images of all processes; the main one draws them. All must call it.
+        """Gather the images of all processes and draw them; every process must call it.
 
-        Without any image there is no sheet: one of an earlier evaluation is removed.
+        Without images no sheet is written, and that of an earlier evaluation is removed.
         """
         gathered = comm.gather((self._best, self._worst))
         if not comm.is_main_process():
@@ -98,7 +98,7 @@ def _draw_sheet(
     class_names: Sequence[str],
     metric: str,
 ) -> Image.Image:
-    """The best on the left, the worst on the right, one below the other."""
+    """A column of the best images on the left, and one of the worst on the right."""
     columns = [column for column in (best, worst) if column]
     heights = [
         _CAPTION_HEIGHT + _SCALE * max(c[row].truth.shape[0] for c in columns if row < len(c))
@@ -129,7 +129,7 @@ def _panels(scored: ScoredImage, class_names: Sequence[str]) -> list[Image.Image
 
 
 def _image(file_name: str, size: tuple[int, int]) -> Image.Image:
-    """The image file; gray, with a warning, when it cannot be read: the numbers matter more."""
+    """The image, or gray with a warning if unreadable: a picture must not stop an evaluation."""
     try:
         return read_image(file_name)
     except (OSError, ValueError) as error:

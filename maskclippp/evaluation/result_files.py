@@ -22,9 +22,10 @@ def write_results(
 ) -> None:
     """Write ``<task>_evaluation`` as ``.json`` and ``.csv``, and two tables.
 
-    These are ``<task>_per_class.csv`` and ``<task>_confusion_pairs.csv``. Values are percentages;
-    undefined ones (NaN) become null in JSON and stay empty in CSV. A table without rows is not
-    written, and one of an earlier evaluation is removed. The entries of ``words`` end the JSON.
+    The tables are ``<task>_per_class.csv`` and ``<task>_confusion_pairs.csv``. Values are
+    percentages; undefined ones (NaN) are null in JSON and empty in CSV. A table without rows is not
+    written, and that of an earlier evaluation is removed. The entries of ``words`` are appended to
+    the JSON.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def write_results(
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table with the keys of the rows as header; no rows, no file."""
+    """Write rows, with their keys as header; remove the file if there are none."""
     if not rows:
         path.unlink(missing_ok=True)
         return

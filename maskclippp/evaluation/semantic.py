@@ -30,8 +30,8 @@ from maskclippp.masks.run_length import encode_mask
 from maskclippp.records import ImageResult, Record
 
 CONVENTION = (
-    "Means over the classes that occur in the ground truth; the IoU of a class that is merely "
-    "predicted is left out, its pixels count as errors of others; ignored pixels count nowhere."
+    "Means over the classes that occur in the ground truth; a class that is only predicted has no "
+    "IoU, and its pixels count as errors of the true classes; ignored pixels are not counted."
 )
 
 LabelMap = npt.NDArray[np.int32]
@@ -48,8 +48,8 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
 
     Outputs hold ``sem_seg`` (scores [K, H, W]) or ``sem_seg_labels`` ([H, W], 0..K-1) at the
     original image size. Results are under ``sem_seg``. With an output folder it also writes
-    ``sem_seg_evaluation.json`` and ``.csv``, tables per class and of confused classes, a sheet of
-    the best and worst images, and ``sem_seg_predictions.json`` (run-length codes with the
+    ``sem_seg_evaluation.json`` and ``.csv``, tables of per-class scores and of confused classes, a
+    sheet of the best and worst images, and ``sem_seg_predictions.json`` (run-length codes with the
     dataset's own category ids).
     """
 
@@ -152,7 +152,7 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
 
     def _encode(self, prediction: LabelMap, file_name: str) -> list[dict[str, Any]]:
         """One entry per predicted class."""
-        # One class at a time: all masks of an image at once could fill the memory.
+        # One class at a time: all masks of an image at once might not fit in memory.
         return [
             {
                 "file_name": file_name,

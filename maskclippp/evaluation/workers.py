@@ -1,8 +1,8 @@
-"""Scoring images beside the model: in threads, in order, a bounded number at a time.
+"""Scoring images while the model runs: in threads, in order, a bounded number at a time.
 
-Threads, not processes: what takes time here (decoding PNGs, sorting, counting) happens in C outside
-Python's lock, label maps need no copying, nothing has to be imported again, and forking a process
-that uses CUDA is not allowed. Several processes (``--num-gpus``) share the images anyway.
+Threads, not processes: the slow steps (decoding PNGs, sorting, counting) run in C and release the
+GIL, label maps are not copied, no module is imported again, and a process that uses CUDA must not
+be forked. With several processes (``--num-gpus``), each scores its own share of the images.
 """
 
 import os
@@ -23,10 +23,10 @@ _WAITING_PER_THREAD = 2
 
 
 def worker_count() -> int:
-    """How many workers an evaluator gets: ``$MASKCLIPPP_EVALUATION_WORKERS`` (0: none).
+    """Threads per evaluator: ``$MASKCLIPPP_EVALUATION_WORKERS`` (0: none).
 
-    By default the CPUs are shared among the processes of the run, with at most 4 for each. A
-    ValueError tells of a setting that is no such number.
+    By default the processes of the run share the CPUs, with at most 4 threads each. Raises
+    InputError if the variable is not a number.
     """
     setting = os.environ.get(WORKERS_VARIABLE, "")
     if not setting:
@@ -38,13 +38,13 @@ def worker_count() -> int:
 
 
 class ImageWork(Generic[Result]):
-    """Calls of a function that run while the model works on the next images.
+    """Calls functions in threads while the model processes the next images.
 
-    ``take`` gets the results in the order of submission, in the caller's thread: sums are the same
-    for any number of threads. At most two calls per thread wait, so that memory stays bounded.
+    ``take`` receives the results in the order of submission, in the caller's thread: sums do not
+    depend on the number of threads. At most two calls per thread wait, which bounds the memory.
 
     Args:
-        threads: 0 runs every call at once, in the caller's thread.
+        threads: 0 runs every call immediately, in the caller's thread.
     """
 
     def __init__(self, take: Callable[[Result], None], threads: int = 0) -> None:
@@ -54,7 +54,7 @@ class ImageWork(Generic[Result]):
         self._waiting: deque[Future[Result]] = deque()
 
     def submit(self, work: Callable[..., Result], *arguments: Any) -> None:
-        """Call ``work(*arguments)`` soon; raises what an earlier call raised."""
+        """Schedule ``work(*arguments)``; raises the exception of an earlier call, if any."""
         if not self._threads:
             self._take(work(*arguments))
             return
@@ -67,13 +67,13 @@ class ImageWork(Generic[Result]):
             self._take_oldest()
 
     def finish(self) -> None:
-        """Wait for all calls; raises what one of them raised."""
+        """Wait for all calls; raises the first exception among them."""
         while self._waiting:
             self._take_oldest()
         self.clear()
 
     def clear(self) -> None:
-        """Drop what has not been taken."""
+        """Discard all pending calls and results."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._pool = None

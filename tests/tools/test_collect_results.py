@@ -230,7 +230,7 @@ def test_tables_are_printed_and_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "has no results"), ("{", "is no result file"), ("[]", "is no result file")],
+    [(None, "has no results"), ("{", "is not a result file"), ("[]", "is not a result file")],
 )
 def test_bad_input_is_one_line(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
