@@ -17,6 +17,7 @@ are ours.
 import functools
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,9 @@ from maskclippp.words.vocabulary import Color, Vocabulary, split_synonyms
 _FOLDER = Path(__file__).resolve().parent / "class_lists"
 _HEADER = ["id", "kind", "color", "words"]
 _UNUSED_ID = "invalid_class_id"
+# re.ASCII: \d is 0-9 only, not the digits of other scripts.
 _NUMBERED = re.compile(r"\s*(\d+)\s*:(.*)", re.ASCII)
+_ROW = re.compile(r"(\d+)\t(thing|stuff)\t(\d+),(\d+),(\d+)\t([^\t]*)", re.ASCII)
 
 
 class _Line(NamedTuple):
@@ -82,28 +85,21 @@ def parse_vocabulary(lines: Iterable[str], source: str) -> Vocabulary:
         InputError: no class; an empty synonym; ids on some lines only, or not ascending; a
             malformed line, or a repeated id or synonym, below a header. Names ``source`` and line.
     """
-    found: list[_Line] = []
-    is_table = False
-    last_id = -1
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        place = f"{source}, line {number}"
-        if not found and line.split("\t") == _HEADER:
-            is_table = True
-            continue
-        parsed = _parse_row(line, place) if is_table else _parse_line(line, place)
-        if parsed.id is not None and not is_table:
-            if parsed.id <= last_id:
-                raise InputError(f"{place}: id {parsed.id} follows id {last_id}; ids must ascend")
-            last_id = parsed.id
-        if parsed.synonyms != (_UNUSED_ID,):
-            found.append(parsed)
+    rows = [
+        (line, f"{source}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not line.startswith("#")
+    ]
+    is_table = bool(rows) and rows[0][0].split("\t") == _HEADER
+    parse = _parse_row if is_table else _parse_line
+    parsed = [parse(line, place) for line, place in rows[is_table:]]
+    found = [line for line in parsed if line.synonyms != (_UNUSED_ID,)]
     if not found:
         raise InputError(f"{source}: holds no class; expected one per line: name, synonym, ...")
-    _check_numbering(found)
     if is_table:
         _check_unique(found)
+    else:
+        _check_numbering(parsed)
     return Vocabulary(
         tuple(line.synonyms for line in found),
         source,
@@ -135,35 +131,27 @@ def _parse_row(line: str, place: str) -> _Line:
     columns = line.split("\t")
     if len(columns) != len(_HEADER):
         raise InputError(f"{place}: expected {len(_HEADER)} tab-separated columns, found {columns}")
-    category, kind, color, words = columns
-    channels = [int(channel) for channel in color.split(",") if _is_number(channel)]
-    if (
-        not _is_number(category)
-        or kind not in ("thing", "stuff")
-        or len(channels) != 3
-        or color.count(",") != 2
-        or max(channels) > 255
-    ):
+    row = _ROW.fullmatch(line)
+    if row is None or max(map(int, row.group(3, 4, 5))) > 255:
         raise InputError(
             f"{place}: expected an integer id, thing|stuff, and a color like 220,20,60, found "
             f"{columns}"
         )
-    red, green, blue = channels
-    synonyms = split_synonyms(words, place)
-    return _Line(place, line, int(category), synonyms, kind == "thing", (red, green, blue))
-
-
-def _is_number(text: str) -> bool:
-    """Whether the text consists of digits 0-9; int() accepts other scripts as well."""
-    return text.isascii() and text.isdigit()
+    red, green, blue = map(int, row.group(3, 4, 5))
+    synonyms = split_synonyms(row[6], place)
+    return _Line(place, line, int(row[1]), synonyms, row[2] == "thing", (red, green, blue))
 
 
 def _check_numbering(lines: Sequence[_Line]) -> None:
-    for line in lines:
-        if (line.id is None) != (lines[0].id is None):
+    for previous, line in pairwise(lines):
+        if (line.id is None) != (previous.id is None):
             raise InputError(
                 f"{line.place}: {line.text!r} has {'no' if line.id is None else 'an'} id, unlike "
                 "the lines before; number all classes (id: name, synonym) or none"
+            )
+        if line.id is not None and previous.id is not None and line.id <= previous.id:
+            raise InputError(
+                f"{line.place}: id {line.id} follows id {previous.id}; ids must ascend"
             )
 
 
