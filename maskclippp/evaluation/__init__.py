@@ -7,7 +7,6 @@ from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.lvis import LVISEvaluator
 from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
 from maskclippp.evaluation.panoptic import PanopticEvaluator
-from maskclippp.evaluation.run_words import RunWords
 from maskclippp.evaluation.semantic import SemanticEvaluator
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "LVISEvaluator",
     "MaskAccuracyEvaluator",
     "PanopticEvaluator",
-    "RunWords",
     "SemanticEvaluator",
     "build_evaluator",
 ]

@@ -10,13 +10,14 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from maskclippp.errors import InputError
+from maskclippp.evaluation.class_means import BoolArray
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.picture_sheet import PictureSheet, ScoredImage
 from maskclippp.evaluation.result_files import write_results
-from maskclippp.evaluation.run_words import NO_WORDS, RunWords
 from maskclippp.evaluation.workers import ImageWork
 from maskclippp.files.images import check_same_size
 from maskclippp.records import ImageResult, Record
+from maskclippp.words.requested import RequestedWords
 
 Prediction = TypeVar("Prediction")
 Score = TypeVar("Score")
@@ -35,6 +36,7 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
         output_folder: folder for result files; None: write no files.
         words: vocabularies of the run. The result files record them; if training classes are
             known, there are metrics over seen (S) and unseen (U) classes.
+        by_seen: whether to report these metrics.
         threads: number of threads that score images while the model runs; 0: none. Does not
             affect results; an error in one image may surface while a later one is processed.
     """
@@ -48,12 +50,16 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
         ground_truth: GroundTruth,
         output_folder: str | Path | None = None,
         *,
-        words: RunWords = NO_WORDS,
+        words: RequestedWords | None = None,
+        by_seen: bool = True,
         threads: int = 0,
     ) -> None:
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
-        self._words = words
+        self._provenance = {} if words is None else words.provenance()
+        self._seen: BoolArray | None = None  # [K]
+        if by_seen and words is not None and words.train_vocabulary is not None:
+            self._seen = words.seen.numpy()
         self._work = ImageWork(self._take, threads)
         self._clear()
 
@@ -117,12 +123,12 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
                 metrics=metrics,
                 per_class=per_class,
                 confusion_pairs=confusion_pairs,
-                words=self._words.provenance,
+                words=self._provenance,
             )
 
     def _class_rows(self, **columns: npt.NDArray[Any]) -> list[dict[str, Any]]:
         """A row per class: its name, whether it is seen, and its entry of every column [K]."""
-        seen = self._words.seen
+        seen = self._seen
         return [
             {
                 "class": name,

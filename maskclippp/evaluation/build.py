@@ -1,6 +1,5 @@
 """Builds the evaluators of a dataset from a config."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.lvis import LVISEvaluator
 from maskclippp.evaluation.mask_accuracy import MaskAccuracyEvaluator
 from maskclippp.evaluation.panoptic import PanopticEvaluator
-from maskclippp.evaluation.run_words import RunWords
 from maskclippp.evaluation.semantic import SemanticEvaluator
 from maskclippp.evaluation.workers import worker_count
-from maskclippp.words.sources import evaluation_vocabulary, training_vocabulary
+from maskclippp.words.requested import RequestedWords
+from maskclippp.words.sources import training_vocabulary
 
 _SWITCHES = "MODEL.MASK_FORMER.TEST"
 _SWITCHED_TASKS: dict[str, str | None] = {
@@ -64,13 +63,16 @@ def build_evaluator(
     if cfg.MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY:
         wanted = [task for task, switch in _SWITCHED_TASKS.items() if switches[switch]]
         # The boxes of assigned masks are the masks' own.
-        # Nothing is classified, so no class counts as seen.
-        words = replace(_run_words(cfg, dataset_name), seen=None)
-        parts = {task: _build_task(task, truth, folder, words, boxes=True) for task in wanted}
+        # Nothing is classified: it does not matter which classes training has seen.
+        words = _requested_words(cfg, dataset_name)
+        parts = {
+            task: _build_task(task, truth, folder, words, boxes=True, by_seen=False)
+            for task in wanted
+        }
         return AssignedMasksEvaluator(truth, **parts)
     if cfg.MODEL.MASKCLIPPP.TEST.MASK_ACC:
         panoptic = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME == "PanGTSegmentor"
-        words, threads = _run_words(cfg, dataset_name), worker_count()
+        words, threads = _requested_words(cfg, dataset_name), worker_count()
         return MaskAccuracyEvaluator(truth, folder, panoptic=panoptic, words=words, threads=threads)
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
     tasks = _TASKS.get(kind, {})
@@ -86,29 +88,33 @@ def build_evaluator(
             f"SEMANTIC_ON {switches.SEMANTIC_ON}, PANOPTIC_ON {switches.PANOPTIC_ON}, "
             f"INSTANCE_ON {switches.INSTANCE_ON}; known types: " + ", ".join(_TASKS)
         )
-    words, boxes = _run_words(cfg, dataset_name), switches.INSTANCE_BOX_ON
+    words, boxes = _requested_words(cfg, dataset_name), switches.INSTANCE_BOX_ON
     evaluators = [_build_task(task, truth, folder, words, boxes=boxes) for task in wanted]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def _run_words(cfg: CfgNode, dataset_name: str) -> RunWords:
+def _requested_words(cfg: CfgNode, dataset_name: str) -> RequestedWords:
     """The test and training vocabularies of the config, as the model has them."""
     selection = cfg.DATASETS.VOCABULARY
-    return RunWords.from_vocabularies(
-        evaluation_vocabulary(dataset_name, selection),
-        training_vocabulary(cfg.DATASETS.TRAIN, selection),
-    )
+    train = training_vocabulary(cfg.DATASETS.TRAIN, selection)
+    return RequestedWords.of_dataset(dataset_name, selection, train)
 
 
 def _build_task(
-    task: str, truth: GroundTruth, folder: Path, words: RunWords, *, boxes: bool
+    task: str,
+    truth: GroundTruth,
+    folder: Path,
+    words: RequestedWords,
+    *,
+    boxes: bool,
+    by_seen: bool = True,
 ) -> Any:
     """The evaluator of one task; ``boxes``: evaluate boxes of instances in addition to masks."""
     threads = worker_count()
     if task == "semantic":
-        return SemanticEvaluator(truth, folder, words=words, threads=threads)
+        return SemanticEvaluator(truth, folder, words=words, by_seen=by_seen, threads=threads)
     if task == "panoptic":
-        return PanopticEvaluator(truth, folder, words=words, threads=threads)
+        return PanopticEvaluator(truth, folder, words=words, by_seen=by_seen, threads=threads)
     evaluator = LVISEvaluator if task == "lvis" else InstanceEvaluator
     iou_types = ("bbox", "segm") if boxes else ("segm",)
     return evaluator(truth, folder, iou_types=iou_types, words=words, threads=threads)

@@ -1,43 +1,13 @@
-"""The vocabularies of a run, and means over the classes that training has and has not seen."""
+"""Means over classes: all, and those that training has or has not seen."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from maskclippp.errors import InputError
-from maskclippp.words.vocabulary import Vocabulary
 
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class RunWords:
-    """What evaluators need to know about the test and training vocabularies.
-
-    Attributes:
-        seen: bool [K], the test classes that share a name with a training class; None if unknown.
-        provenance: entries of the result files that identify the vocabularies.
-    """
-
-    seen: BoolArray | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_vocabularies(cls, test: Vocabulary, train: Vocabulary | None) -> "RunWords":
-        """``train`` None: a model that is not trained on any dataset has seen no class."""
-        provenance = {"test_vocabulary": test.provenance()}
-        if train is None:
-            return cls(None, provenance)
-        return cls(
-            test.seen_in(train).numpy(), {**provenance, "train_vocabulary": train.provenance()}
-        )
-
-
-NO_WORDS = RunWords()
 
 
 def class_means(

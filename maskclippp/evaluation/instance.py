@@ -24,10 +24,10 @@ from maskclippp.evaluation.instance_truth import (
     JsonInstances,
     PanopticThings,
 )
-from maskclippp.evaluation.run_words import NO_WORDS, RunWords
 from maskclippp.files.atomic import write_json
 from maskclippp.masks.run_length import encode_masks
 from maskclippp.records import ImageResult, Record
+from maskclippp.words.requested import RequestedWords
 
 CONVENTION = (
     "COCO average precision: IoU 0.50:0.05:0.95, at most 100 detections per image and category, "
@@ -77,7 +77,7 @@ class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
         output_folder: str | Path | None = None,
         *,
         iou_types: Sequence[str] = tuple(_SHAPES),
-        words: RunWords = NO_WORDS,
+        words: RequestedWords | None = None,
         threads: int = 0,
     ) -> None:
         if not iou_types or not set(iou_types) <= set(_SHAPES):

@@ -12,12 +12,13 @@ import torch
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.errors import InputError
 from maskclippp.evaluation.base import ImageEvaluator, required
+from maskclippp.evaluation.class_means import class_means
 from maskclippp.evaluation.confusion import CountMatrix, confusion_pairs, ratio
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.picture_sheet import ScoredImage, SmallMap, every_nth, shrink
-from maskclippp.evaluation.run_words import NO_WORDS, RunWords, class_means
 from maskclippp.files.images import LabelArray
 from maskclippp.records import ImageResult, Record
+from maskclippp.words.requested import RequestedWords
 
 CONVENTION = (
     "Every ground-truth mask counts once, regardless of its size; accuracy per class, then the "
@@ -53,7 +54,7 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], Cou
         output_folder: str | Path | None = None,
         *,
         panoptic: bool = False,
-        words: RunWords = NO_WORDS,
+        words: RequestedWords | None = None,
         threads: int = 0,
     ) -> None:
         super().__init__(ground_truth, output_folder, words=words, threads=threads)
@@ -92,7 +93,7 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], Cou
         masks = confusion.sum(axis=0)
         accuracy = ratio(confusion.diagonal(), masks)
         names = self._truth.class_names
-        metrics = class_means("mMaskAcc", accuracy, self._words.seen)
+        metrics = class_means("mMaskAcc", accuracy, self._seen)
         metrics.update((f"MaskAcc-{name}", float(accuracy[i])) for i, name in enumerate(names))
         metrics = OrderedDict((name, 100 * value) for name, value in metrics.items())
         rows = self._class_rows(MaskAcc=100 * accuracy, masks=masks)

@@ -15,6 +15,7 @@ from maskclippp.data.panoptic import category_id_shift, check_segments
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.errors import InputError
 from maskclippp.evaluation.base import ImageEvaluator, check_prediction_size, required
+from maskclippp.evaluation.class_means import class_means
 from maskclippp.evaluation.panoptic_quality import (
     ImageCounts,
     count_image,
@@ -22,7 +23,6 @@ from maskclippp.evaluation.panoptic_quality import (
     sum_counts,
 )
 from maskclippp.evaluation.picture_sheet import ScoredImage, SmallMap, every_nth, shrink
-from maskclippp.evaluation.run_words import class_means
 from maskclippp.files.atomic import write_json
 from maskclippp.files.images import LabelArray, read_json
 from maskclippp.records import ImageResult, Record
@@ -123,7 +123,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
         counts = sum_counts(images[image_id].counts for image_id in self._annotations)
         is_thing = {i: bool(category["isthing"]) for i, category in self._categories.items()}
         metrics = panoptic_quality(counts, is_thing)
-        means = class_means("PQ", self._quality_per_class(counts), self._words.seen)
+        means = class_means("PQ", self._quality_per_class(counts), self._seen)
         # PQ itself is the mean over all categories of the JSON, registered or not.
         metrics.update((name, means[name]) for name in ("PQ(S)", "PQ(U)") if name in means)
         if self._folder is not None:

@@ -12,6 +12,7 @@ import torch
 
 from maskclippp.errors import InputError
 from maskclippp.evaluation.base import ImageEvaluator, check_prediction_size, required
+from maskclippp.evaluation.class_means import class_means, nan_mean
 from maskclippp.evaluation.confusion import (
     MAX_BOUNDARY_CLASSES,
     ClassScores,
@@ -24,7 +25,6 @@ from maskclippp.evaluation.confusion import (
     confusion_pairs,
 )
 from maskclippp.evaluation.picture_sheet import ScoredImage, shrink
-from maskclippp.evaluation.run_words import class_means, nan_mean
 from maskclippp.files.atomic import write_json
 from maskclippp.masks.run_length import encode_mask
 from maskclippp.records import ImageResult, Record
@@ -136,7 +136,7 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
         self, scores: ClassScores, boundary_scores: FloatArray | None
     ) -> "OrderedDict[str, float]":
         """All metrics in percent, in the published order."""
-        metrics = class_means("mIoU", scores.iou, self._words.seen)
+        metrics = class_means("mIoU", scores.iou, self._seen)
         metrics["fwIoU"] = scores.frequency_weighted_iou
         for index, name in enumerate(self._truth.class_names):
             metrics[f"IoU-{name}"] = float(scores.iou[index])

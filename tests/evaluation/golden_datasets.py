@@ -13,8 +13,9 @@ from detectron2.structures import BitMasks, Instances
 from PIL import Image
 from pycocotools import mask as mask_codec
 
-from maskclippp.evaluation import GroundTruth, RunWords
+from maskclippp.evaluation import GroundTruth
 from maskclippp.files.images import read_label_map, read_panoptic_ids
+from maskclippp.words import RequestedWords, Vocabulary
 from tests.data.real_samples import sample_root
 from tests.golden_cases import GoldenCase
 
@@ -91,13 +92,18 @@ class GoldenDataset:
             outputs.append({"pred_masks": torch.from_numpy(masks)})
         return outputs
 
-    def uniformly_seen(self, *, seen: bool) -> RunWords:
+    def uniformly_seen(self, *, seen: bool) -> RequestedWords:
         """All classes seen, or none."""
-        return RunWords(np.full(self.ground_truth.num_classes, seen))
+        return self._with_seen([seen] * self.ground_truth.num_classes)
 
-    def words(self, name: str) -> RunWords:
+    def words(self, name: str) -> RequestedWords:
         """The classes that the case records as seen under ``name``."""
-        return RunWords(np.array(self.case.info["seen_masks_by_contiguous_id"][name], dtype=bool))
+        return self._with_seen(self.case.info["seen_masks_by_contiguous_id"][name])
+
+    def _with_seen(self, seen: list[bool]) -> RequestedWords:
+        test = Vocabulary(tuple((str(index),) for index in range(len(seen))))
+        train = tuple(names for names, known in zip(test.classes, seen, strict=True) if known)
+        return RequestedWords(test, train_vocabulary=Vocabulary(train))
 
 
 def recorded_seen_masks(found: list[GoldenCase], prefix: str) -> list[tuple[GoldenCase, str]]:

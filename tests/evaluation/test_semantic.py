@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from maskclippp.evaluation import RunWords, SemanticEvaluator
+from maskclippp.evaluation import SemanticEvaluator
+from maskclippp.words import RequestedWords
 from maskclippp.words.vocabulary import Vocabulary
 from tests.evaluation.golden_datasets import (
     assert_metrics,
@@ -188,7 +189,7 @@ def test_result_file_identifies_the_words(tmp_path: Path) -> None:
     with registered(PANOPTIC_CASES[-1]) as dataset:
         names = dataset.ground_truth.class_names
         test, train = Vocabulary.from_class_names(names), Vocabulary.from_class_names(names[:2])
-        words = RunWords.from_vocabularies(test, train)
+        words = RequestedWords(test, train_vocabulary=train)
         evaluator = SemanticEvaluator(dataset.ground_truth, tmp_path, words=words)
         evaluator.process(dataset.inputs, dataset.semantic_outputs())
         evaluator.evaluate()
