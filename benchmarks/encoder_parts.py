@@ -24,6 +24,7 @@ from maskclippp.clip import EncodedImages, VisualEncoder
 from maskclippp.clip.mask_attention import attend_to_masks, mask_attention_bias
 from maskclippp.clip.mask_tokens import MaskTokenEncoder
 from maskclippp.errors import InputError
+from maskclippp.masks.soft_masks import SoftMasks
 
 # Ways to run an encoder; all but the first two are backends of torch.compile.
 VARIANTS = ("bfloat16", "channels_last", *torch.compiler.list_backends(exclude_tags=()))
@@ -42,8 +43,8 @@ def encoder(
     work = bench.work
     tower.eval()
     images = [random_image(work.image_size) for _ in range(work.batch_size)]
-    masks = [bench.generated_masks() for _ in images]
-    masks[0][0] = 1  # its area is the number of cells
+    masks = [SoftMasks(bench.generated_masks()) for _ in images]
+    masks[0].values[0] = 1  # its area is the number of cells
 
     @torch.no_grad()
     def encode(module: VisualEncoder, dtype: torch.dtype) -> EncodedImages:

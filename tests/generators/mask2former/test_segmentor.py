@@ -22,9 +22,11 @@ def test_logits_are_over_the_training_classes_and_void() -> None:
 def test_words_do_not_matter() -> None:
     model = MaskCLIPpp(mask2former_config()).eval()
     record = {"image": random_image(50, 70)}
-    (before,) = model._get_classifying_generator()([record])
-    model.set_test_vocabulary(["something", "else"])
-    (after,) = model._get_classifying_generator()([record])
+    generator = model._get_generator()
+    generator.set_vocabulary(model.requested_words.vocabulary)
+    (before,) = generator([record])
+    generator.set_vocabulary(Vocabulary.from_class_names(["something", "else"]))
+    (after,) = generator([record])
     assert before.logits is not None
     assert after.logits is not None
     assert torch.equal(before.logits, after.logits)
