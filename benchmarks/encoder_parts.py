@@ -140,7 +140,11 @@ def _blocks(
             after = tower.depth - number
             if number >= tower.first_block:
                 image, on_masks = tower._run_block_with_masks(
-                    block, image, on_masks, masks, [len(masks)], after, context, after > 0
+                    *(block, image, on_masks, context),
+                    masks=masks,
+                    masks_per_image=[len(masks)],
+                    log_scale=tower.mask_logit_scale[after],
+                    update_image=after > 0,
                 )
         return tower._embed(on_masks[0])
 

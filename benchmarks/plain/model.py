@@ -217,7 +217,7 @@ def dense_mask_token_blocks(
     Returns:
         Mask tokens [N, C] and image tokens [B, 1 + h*w, C] after the last block.
     """
-    blocks = list(encoder.blocks())[encoder.settings.first_block - 1 :]
+    blocks = list(encoder.blocks())[encoder.first_block - 1 :]
     finished = []
     for image, image_masks in zip(tokens, masks, strict=True):
         count = len(image_masks)
