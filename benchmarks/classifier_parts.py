@@ -24,6 +24,7 @@ from benchmarks.workload import (
 )
 from maskclippp.inference import postprocess as processing
 from maskclippp.inference.class_logits import max_over_synonyms
+from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.words.text_classifier import TextClassifier
@@ -70,10 +71,12 @@ def postprocess(bench: Bench) -> Iterator[Row]:
     class_of_synonym = vocabulary.class_of_synonym.to(device)
     logits = max_over_synonyms(name_logits, class_of_synonym, work.classes)
     things = frozenset(range(0, work.classes, 2))
-    panoptic = processing.PanopticSettings(0.0, 0.8, things)
-    instance = processing.InstanceSettings(100)
+    settings = InferenceSettings(overlap_threshold=0.8)
     arguments = (masks, logits, work.classes, work.image_size)
-    given = (SoftMasks(masks), *arguments[1:])
+    found, size = (
+        processing.ClassifiedMasks(SoftMasks(masks), logits, work.classes),
+        work.image_size,
+    )
     plain: Any = bench.plain
     classes, pixels = f"{work.classes} classes", times(work.image_size)
     # Without loops, but still with a score map of every class at the output size.
@@ -91,21 +94,21 @@ def postprocess(bench: Bench) -> Iterator[Row]:
     )
     yield row(
         f"semantic, {classes}, {pixels}",
-        lambda: processing.semantic_labels(*given),
+        lambda: processing.semantic_labels(found, size),
         lambda: plain.semantic_labels(*arguments),
         _maps_agree,
         **(vectorized if plain else {}),
     )
     yield row(
         f"panoptic, {work.masks} masks, {pixels}",
-        lambda: processing.panoptic_segmentation(*given, panoptic),
+        lambda: processing.panoptic_segmentation(found, size, things, settings),
         lambda: plain.panoptic_segmentation(*arguments, 0.0, 0.8, things),
         _panoptic_agrees,
     )
     yield row(
         f"instances, {work.masks} masks, {pixels}",
-        lambda: processing.instance_segmentation(*given, instance),
-        lambda: plain.instance_segmentation(*arguments, instance.max_instances),
+        lambda: processing.instance_segmentation(found, size, None, settings),
+        lambda: plain.instance_segmentation(*arguments, settings.max_instances),
         _instances_agree,
     )
 

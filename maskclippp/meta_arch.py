@@ -18,14 +18,9 @@ from maskclippp.clip import EncodedImages, VisualEncoder, build_text_tower, buil
 from maskclippp.clip.similarity import choose_logit_scale, similarity
 from maskclippp.errors import InputError
 from maskclippp.generators import ImageMasks, MaskGenerator, build_generator, check_generator
-from maskclippp.inference import postprocess
-from maskclippp.inference.class_logits import max_over_synonyms
-from maskclippp.inference.settings import (
-    ClassifiedMasks,
-    InferenceSettings,
-    combine_with_generator,
-    image_results,
-)
+from maskclippp.inference.class_logits import combine_with_generator, max_over_synonyms
+from maskclippp.inference.postprocess import ClassifiedMasks, binary_masks, image_results
+from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.batching import call_by_size
 from maskclippp.masks.overlap import label_by_overlap
 from maskclippp.masks.training_masks import LabeledMasks, ground_truth_masks
@@ -273,13 +268,13 @@ class MaskCLIPpp(nn.Module):
         sizes = [_output_size(record) for record in records]
         if self.inference.segmentor_only:
             return [
-                {"pred_masks": postprocess.binary_masks(found.masks.to(self.device), size)}
+                {"pred_masks": binary_masks(found.masks.to(self.device), size)}
                 for found, size in zip(self._get_generator()(records), sizes, strict=True)
             ]
         words = self.requested_words
         results: list[ImageResult] = []
         for image, size in zip(self._classify_masks(records), sizes, strict=True):
-            result = image_results(image, size, words.thing_classes, len(words), self.inference)
+            result = image_results(image, size, words.thing_classes, self.inference)
             result["category_overlapping_mask"] = words.seen
             results.append(result)
         return results
@@ -298,7 +293,7 @@ class MaskCLIPpp(nn.Module):
         class_logits = max_over_synonyms(synonym_logits, class_of_synonym, len(words))
         per_image = torch.split(class_logits, encoded.batch.masks_per_image)
         return [
-            ClassifiedMasks(image_masks, self._combine(logits, found, words))
+            ClassifiedMasks(image_masks, self._combine(logits, found, words), len(words))
             for image_masks, logits, found in zip(masks, per_image, generated, strict=True)
         ]
 

@@ -19,10 +19,8 @@ from torchvision.transforms.v2 import functional as F
 from maskclippp.data.mappers.images import image_to_tensor
 from maskclippp.data.mappers.transforms import shortest_edge_size
 from maskclippp.errors import InputError
-from maskclippp.inference.postprocess import class_probabilities
+from maskclippp.inference.postprocess import ClassifiedMasks
 from maskclippp.masks.resampling import Taps, resample
-from maskclippp.masks.soft_masks import SoftMasks
-from maskclippp.masks.upsampling import reduce_masks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.records import ImageResult, Record
 from maskclippp.words.requested import RequestedWords
@@ -52,22 +50,14 @@ class ViewScores:
     columns: Taps
 
     @classmethod
-    def of(
-        cls,
-        masks: SoftMasks,
-        logits: Tensor,
-        num_classes: int,
-        size: tuple[int, int],
-        *,
-        mirrored: bool,
-    ) -> "ViewScores":
-        """From the masks of a view, with logits [Q, K] or [Q, K + 1] (void last).
+    def of(cls, found: ClassifiedMasks, size: tuple[int, int], *, mirrored: bool) -> "ViewScores":
+        """From the masks of a view, for an output size.
 
         ``mirrored``: the view is a mirror image; the scores are mirrored back.
         """
-        values, rows, columns = reduce_masks(masks, size)
+        values, rows, columns = found.masks.reduced(size)
         columns = columns.flipped() if mirrored else columns
-        return cls(class_probabilities(logits, num_classes), values, rows, columns)
+        return cls(found.probabilities, values, rows, columns)
 
     def band(self, first: int, last: int) -> Tensor:
         """float32 [K, last - first, W]: the scores of the output rows first..last-1."""
@@ -148,13 +138,13 @@ class SemanticTestTimeAugmentation(nn.Module):
         words = self.requested_words
         return [
             {
-                "sem_seg_labels": best_mean_scores(list(self._views(record, len(words)))),
+                "sem_seg_labels": best_mean_scores(list(self._views(record))),
                 "category_overlapping_mask": words.seen,
             }
             for record in batched_inputs
         ]
 
-    def _views(self, record: Record, num_classes: int) -> Iterator[ViewScores]:
+    def _views(self, record: Record) -> Iterator[ViewScores]:
         image = F.to_pil_image(record["image"])
         size = (record.get("height", image.height), record.get("width", image.width))
         for min_size in self.min_sizes:
@@ -163,7 +153,7 @@ class SemanticTestTimeAugmentation(nn.Module):
             view: Record = {**record, "image": image_to_tensor(resized)}
             for mirrored in (False, True) if self.flip else (False,):
                 (found,) = self.model.classify_masks([_mirrored(view) if mirrored else view])
-                yield ViewScores.of(found.masks, found.logits, num_classes, size, mirrored=mirrored)
+                yield ViewScores.of(found, size, mirrored=mirrored)
 
 
 def check_augmentation(cfg: CfgNode) -> None:

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from benchmarks.plain import model as plain
 from maskclippp import view_averaging as test_time_augmentation
 from maskclippp.data.shapes import dataset as shapes
+from maskclippp.inference.postprocess import ClassifiedMasks
 from maskclippp.masks.soft_masks import Frame, SoftMasks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.view_averaging import (
@@ -54,7 +55,7 @@ def mean_scores(made: list[tuple[SoftMasks, Tensor, bool]]) -> Tensor:
 
 def view_scores(made: list[tuple[SoftMasks, Tensor, bool]]) -> list[ViewScores]:
     return [
-        ViewScores.of(masks, logits, NUM_CLASSES, SIZE, mirrored=mirrored)
+        ViewScores.of(ClassifiedMasks(masks, logits, NUM_CLASSES), SIZE, mirrored=mirrored)
         for masks, logits, mirrored in made
     ]
 

@@ -1,16 +1,19 @@
-"""From logits per name to logits per class: synonyms, ensemble with the generator, void.
+"""From logits per name to logits per class: synonyms, ensemble with the generator, void class.
 
-All of it is computed in float32: the constants vanish in half precision.
+Everything is computed in float32, because the constants underflow in half precision.
 """
 
 import torch
 from torch import Tensor
 
+from maskclippp.errors import InputError
+from maskclippp.inference.settings import InferenceSettings
+
 EPSILON = 1e-8
 
 
 def max_over_synonyms(name_logits: Tensor, class_of_synonym: Tensor, num_classes: int) -> Tensor:
-    """Best name of every class: [N, Ka] -> [N, K]; a further column (void) is kept as it is.
+    """The best name of every class: [N, Ka] -> [N, K]; an additional void column is kept.
 
     Args:
         name_logits: [N, Ka] or [N, Ka + 1].
@@ -25,14 +28,14 @@ def max_over_synonyms(name_logits: Tensor, class_of_synonym: Tensor, num_classes
 
 
 def train_to_test_logits(train_logits: Tensor, test_class: Tensor, num_classes: int) -> Tensor:
-    """A closed generator's logits in terms of the test classes, without void.
+    """Map the logits of a closed-vocabulary generator to the test classes, without void.
 
-    Every test class takes the mean of the train logits that reach it; the others are 0.
+    A test class gets the mean logit of the training classes that map to it, or 0 if none does.
 
     Args:
         train_logits: [Q, K_train + 1], void last.
-        test_class: int64 [K_train + 1] as of ``Vocabulary.class_of_train_class``.
-        num_classes: K, also the entry for "no test class".
+        test_class: int64 [K_train + 1], see ``Vocabulary.class_of_train_class``.
+        num_classes: K; in ``test_class`` it stands for "no test class".
 
     Returns:
         float32 [Q, K].
@@ -46,19 +49,19 @@ def train_to_test_logits(train_logits: Tensor, test_class: Tensor, num_classes: 
 def geometric_ensemble(
     logits: Tensor, generator_logits: Tensor, seen: Tensor, alpha: float, beta: float
 ) -> Tensor:
-    """log(g^(1-a) p^a + 1e-8) per class: a = ``alpha`` for seen classes, ``beta`` for others.
+    """log(g^(1-a) p^a + 1e-8) per class, with a = ``alpha`` for seen classes, else ``beta``.
 
     Args:
-        logits: [Q, K] of the mask classifier; p is their softmax.
-        generator_logits: [Q, K] of the generator without void; g is their softmax.
+        logits: [Q, K] of the mask classifier, with softmax p.
+        generator_logits: [Q, K] of the generator without void, with softmax g.
         seen: bool [K].
         alpha: weight of the mask classifier for seen classes.
-        beta: the same for unseen classes.
+        beta: weight of the mask classifier for unseen classes.
     """
     weight = torch.where(seen, alpha, beta)
     ours = logits.float().log_softmax(dim=-1)
     theirs = generator_logits.float().log_softmax(dim=-1)
-    # A weight of 0 must give the probability 1, also where the logarithm is -inf.
+    # A weight of 0 must give the factor 1 even where the logarithm is -inf.
     ours = torch.where(weight > 0, weight * ours, 0.0)
     theirs = torch.where(weight < 1, (1 - weight) * theirs, 0.0)
     return ((ours + theirs).exp() + EPSILON).log()
@@ -77,3 +80,45 @@ def append_void(logits: Tensor, generator_logits: Tensor) -> Tensor:
     void = generator_logits.float().softmax(dim=-1)[:, -1:]
     probabilities = logits.float().softmax(dim=-1)
     return (torch.cat([probabilities * (1 - void), void], dim=-1) + EPSILON).log()
+
+
+def combine_with_generator(
+    logits: Tensor,
+    generator_logits: Tensor,
+    seen: Tensor,
+    class_of_train_class: Tensor | None,
+    settings: InferenceSettings,
+) -> Tensor:
+    """Combine the mask classifier with the generator's own classification and its void class.
+
+    Args:
+        logits: [Q, K] of the mask classifier.
+        generator_logits: [Q, K' + 1], void last.
+        seen: bool [K].
+        class_of_train_class: for a closed-vocabulary generator, int64 [K_train + 1], see
+            ``Vocabulary.class_of_train_class``; None: the generator classifies into the same
+            K classes.
+        settings: whether to form the ensemble, and its weights.
+
+    Returns:
+        float32 [Q, K + 1].
+
+    Raises:
+        InputError: the generator has a different number of classes than the training set.
+    """
+    if not settings.ensemble_on:
+        return append_void(logits, generator_logits)
+    theirs = generator_logits[:, :-1]
+    if class_of_train_class is not None:
+        if len(class_of_train_class) != generator_logits.shape[1]:
+            raise InputError(
+                f"the generator classifies into {theirs.shape[1]} classes, those that it was "
+                f"trained on, but DATASETS.TRAIN has {len(class_of_train_class) - 1}; name the "
+                "generator's training set there, or set TEST.ENSEMBLE_ON False"
+            )
+        table = class_of_train_class.to(logits.device)
+        theirs = train_to_test_logits(generator_logits, table, logits.shape[1])
+    combined = geometric_ensemble(
+        logits, theirs, seen.to(logits.device), settings.ensemble_alpha, settings.ensemble_beta
+    )
+    return append_void(combined, generator_logits)

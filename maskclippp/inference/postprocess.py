@@ -1,10 +1,9 @@
-"""Masks and class logits -> semantic maps, panoptic maps, instances.
+"""Classified masks of an image -> semantic maps, panoptic maps and instances.
 
-Q soft masks [Q, h, w] in [0, 1] at any resolution; a tensor of masks spans exactly the image.
-Logits [Q, K] or [Q, K + 1] (void last), output size (H, W). What is asked about the resized masks
-is answered without making them, see :mod:`maskclippp.masks.upsampling`: neither Q x H x W nor
-K x H x W floats are held, and the host waits for the device a few times per image, not once per
-class or mask.
+:func:`image_results` computes what the settings ask for. The docstring of every output gives its
+definition on the resized masks ``resized = masks.resized(size)`` [Q, H, W]. The functions compute
+the same with less time and memory, see :mod:`maskclippp.masks.upsampling`: neither Q x H x W nor
+K x H x W floats are held at a time (except for ``semantic_scores``, whose result they are).
 """
 
 from collections.abc import Sequence
@@ -14,73 +13,119 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.resampling import resample
 from maskclippp.masks.soft_masks import SoftMasks
-from maskclippp.masks.upsampling import best_rows, reduce_masks, solid_parts
-from maskclippp.records import Segment
+from maskclippp.masks.upsampling import best_rows, solid_parts
+from maskclippp.records import ImageResult, Segment
 
-
-def mask_classes(logits: Tensor, num_classes: int) -> Tensor:
-    """int64 [Q]: the best class of every mask, void left aside."""
-    return logits[:, :num_classes].argmax(dim=-1)
-
-
-def class_probabilities(logits: Tensor, num_classes: int) -> Tensor:
-    """float32 [Q, K]: softmax over all columns, void included, which is then dropped."""
-    return logits.float().softmax(dim=-1)[:, :num_classes]
-
-
-def semantic_scores(
-    masks: SoftMasks, logits: Tensor, num_classes: int, size: tuple[int, int]
-) -> Tensor:
-    """float32 [K, H, W]: sum over masks of class probability x mask."""
-    probabilities = class_probabilities(logits, num_classes)
-    # Resizing is linear: the sums are formed at the smaller of the two sizes.
-    values, rows, columns = reduce_masks(masks, size)
-    scores = torch.einsum("qk,qhw->khw", probabilities, values.float())
-    return resample(scores, rows, columns)
-
-
-def semantic_labels(
-    masks: SoftMasks, logits: Tensor, num_classes: int, size: tuple[int, int]
-) -> Tensor:
-    """int64 [H, W]: the class with the greatest score at every pixel."""
-    probabilities = class_probabilities(logits, num_classes)
-    return best_rows(lambda values: values @ probabilities, num_classes, masks, size)
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class PanopticSettings:
-    """Thresholds of :func:`panoptic_segmentation`, and which classes are things."""
+class ClassifiedMasks:
+    """The masks of an image with their classes.
 
-    object_mask_threshold: float
-    overlap_threshold: float
-    thing_classes: frozenset[int]
+    Attributes:
+        masks: Q masks, at any resolution.
+        logits: [Q, K] or [Q, K + 1] with void last.
+        num_classes: K.
+    """
+
+    masks: SoftMasks
+    logits: Tensor
+    num_classes: int
+
+    @property
+    def classes(self) -> Tensor:
+        """int64 [Q]: the best class of every mask, ignoring void."""
+        return self.logits[:, : self.num_classes].argmax(dim=-1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """float32 [Q, K]: softmax over all columns including void, which is then dropped."""
+        return self.logits.float().softmax(dim=-1)[:, : self.num_classes]
+
+
+def image_results(
+    found: ClassifiedMasks,
+    size: Size,
+    thing_classes: frozenset[int],
+    settings: InferenceSettings,
+) -> ImageResult:
+    """The requested results of one image at ``size``, named as by ``MaskCLIPpp.forward``.
+
+    They are computed in float32 even within autocast, because half precision cannot separate
+    classes with nearly equal scores.
+    """
+    if settings.mask_acc:
+        return {"mask_cls": found.classes}
+    results: ImageResult = {}
+    with torch.autocast(found.logits.device.type, enabled=False):
+        if settings.semantic_on and settings.semantic_output == "scores":
+            results["sem_seg"] = semantic_scores(found, size)
+        elif settings.semantic_on:
+            results["sem_seg_labels"] = semantic_labels(found, size)
+        if settings.panoptic_on:
+            results["panoptic_seg"] = panoptic_segmentation(found, size, thing_classes, settings)
+        if settings.instance_on:
+            # With panoptic data the classes include stuff, which has no instances.
+            classes = thing_classes if settings.panoptic_on else None
+            results["instances"] = instance_segmentation(found, size, classes, settings)
+    return results
+
+
+def semantic_scores(found: ClassifiedMasks, size: Size) -> Tensor:
+    """float32 [K, H, W]: the sum over masks of class probability x mask.
+
+    Definition::
+
+        torch.einsum("qk,qhw->khw", found.probabilities, resized)
+    """
+    # Resizing is linear, so the sums are formed at the smaller of the two sizes.
+    values, rows, columns = found.masks.reduced(size)
+    scores = torch.einsum("qk,qhw->khw", found.probabilities, values.float())
+    return resample(scores, rows, columns)
+
+
+def semantic_labels(found: ClassifiedMasks, size: Size) -> Tensor:
+    """int64 [H, W]: the class with the highest score at every pixel.
+
+    Definition::
+
+        semantic_scores(found, size).argmax(dim=0)
+    """
+    probabilities = found.probabilities
+    return best_rows(lambda values: values @ probabilities, found.num_classes, found.masks, size)
 
 
 def panoptic_segmentation(
-    masks: SoftMasks,
-    logits: Tensor,
-    num_classes: int,
-    size: tuple[int, int],
-    settings: PanopticSettings,
+    found: ClassifiedMasks,
+    size: Size,
+    thing_classes: frozenset[int],
+    settings: InferenceSettings,
 ) -> tuple[Tensor, list[Segment]]:
     """Non-overlapping segments, as in Mask2Former.
 
-    Masks whose best class is not void and whose probability exceeds ``object_mask_threshold``
-    compete for pixels with probability x mask. A mask is dropped when (pixels won) / (pixels with
-    mask >= 0.5) is below ``overlap_threshold``. Equal stuff classes are merged.
+    Definition, for masks whose best class is not void and whose score, the probability of this
+    class, exceeds ``object_mask_threshold``::
+
+        winner = (score[:, None, None] * resized).argmax(dim=0)
+        for index in range(len(resized)):
+            won, solid = winner == index, resized[index] >= 0.5
+            if (won & solid).any() and won.sum() / solid.sum() >= overlap_threshold:
+                ids[won & solid] = new_id  # or the id of an earlier segment of the same stuff class
 
     Returns:
         int32 id map [H, W], 0 for no segment, and the list of segments: ``id``, ``isthing``,
         ``category_id`` (contiguous).
     """
-    scores, labels = logits.float().softmax(dim=-1).max(dim=-1)
-    competing = (labels < num_classes) & (scores > settings.object_mask_threshold)
-    masks, scores, labels = masks[competing], scores[competing], labels[competing]
+    scores, labels = found.logits.float().softmax(dim=-1).max(dim=-1)
+    competing = (labels < found.num_classes) & (scores > settings.object_mask_threshold)
+    masks, scores, labels = found.masks[competing], scores[competing], labels[competing]
     num_masks = len(masks)
     if num_masks == 0:
-        return torch.zeros(size, dtype=torch.int32, device=logits.device), []
+        return torch.zeros(size, dtype=torch.int32, device=scores.device), []
     winner = best_rows(lambda values: values * scores, num_masks, masks, size)
     won = torch.bincount(winner.flatten(), minlength=num_masks)
     solid = solid_parts(masks, size, lambda values: values >= 0.5)
@@ -89,8 +134,8 @@ def panoptic_segmentation(
     kept = torch.bincount(winner.flatten(), minlength=num_masks + 1)[:num_masks]
     overlap = won / solid.area.clamp(min=1)
     valid = (kept > 0) & (overlap >= settings.overlap_threshold)
-    id_of_mask, segments = _number_segments(valid.tolist(), labels.tolist(), settings.thing_classes)
-    table = torch.tensor([*id_of_mask, 0], dtype=torch.int32, device=logits.device)
+    id_of_mask, segments = _number_segments(valid.tolist(), labels.tolist(), thing_classes)
+    table = torch.tensor([*id_of_mask, 0], dtype=torch.int32, device=scores.device)
     return table[winner], segments
 
 
@@ -115,57 +160,49 @@ def _number_segments(
     return ids, segments
 
 
-@dataclass(frozen=True)
-class InstanceSettings:
-    """How :func:`instance_segmentation` chooses; ``classes``: bool [K] to keep, None for all."""
-
-    max_instances: int
-    with_boxes: bool = False
-    classes: Tensor | None = None
-
-
 def instance_segmentation(
-    masks: SoftMasks,
-    logits: Tensor,
-    num_classes: int,
-    size: tuple[int, int],
-    settings: InstanceSettings,
+    found: ClassifiedMasks,
+    size: Size,
+    classes: frozenset[int] | None,
+    settings: InferenceSettings,
 ) -> Instances:
-    """The best (mask, class) pairs of an image, by descending score.
+    """The ``max_instances`` best pairs (mask, class) of an image, by descending score.
 
-    The score is the class probability times the mean mask value inside the mask (> 0.5). Classes
-    outside ``settings.classes`` are removed after the best ``max_instances`` pairs were chosen.
+    Pairs are chosen by class probability. Those of other classes than ``classes`` (None: all) are
+    removed afterwards. Definition of one instance::
+
+        mask = resized[index] > 0.5
+        score = probability[index, class] * (resized[index] * mask).sum() / (mask.sum() + 1e-6)
 
     Returns:
         Instances with ``pred_masks`` bool [n, H, W], ``pred_classes`` int64 [n], ``scores`` [n]
-        and ``pred_boxes`` (zeros unless ``with_boxes``; x2 and y2 exclusive).
+        and ``pred_boxes`` (zeros unless ``instance_box_on``; x2 and y2 exclusive).
     """
-    probabilities = class_probabilities(logits, num_classes).flatten()
+    probabilities = found.probabilities.flatten()
     top = probabilities.topk(min(settings.max_instances, len(probabilities)), sorted=True)
-    mask_index, classes = top.indices // num_classes, top.indices % num_classes
-    class_scores = top.values
-    if settings.classes is not None:
-        wanted = settings.classes.to(classes.device)[classes]
-        mask_index, classes = mask_index[wanted], classes[wanted]
-        class_scores = class_scores[wanted]
-    # A mask may be chosen for several classes: it is resized once.
+    scores = top.values
+    mask_index, labels = top.indices // found.num_classes, top.indices % found.num_classes
+    if classes is not None:
+        chosen = torch.isin(labels, torch.tensor(sorted(classes), device=labels.device))
+        mask_index, labels, scores = mask_index[chosen], labels[chosen], scores[chosen]
+    # A mask may be chosen for several classes; it is resized only once.
     used, position = mask_index.unique(return_inverse=True)
-    solid = solid_parts(masks[used], size, lambda values: values > 0.5)
-    scores = class_scores * (solid.mass / (solid.area + 1e-6))[position]
-    # Descending score; equal ones by class, so that the order is the same everywhere.
-    order = classes.argsort(stable=True)
+    solid = solid_parts(found.masks[used], size, lambda values: values > 0.5)
+    scores = scores * (solid.mass / (solid.area + 1e-6))[position]
+    # By descending score; ties by class, so that the order does not depend on the device.
+    order = labels.argsort(stable=True)
     order = order[scores[order].argsort(descending=True, stable=True)]
-    boxes = mask_boxes(solid.binary) if settings.with_boxes else torch.zeros(len(used), 4)
+    boxes = mask_boxes(solid.binary) if settings.instance_box_on else scores.new_zeros(len(used), 4)
     instances = Instances(size)
     instances.pred_masks = solid.binary[position[order]]
-    instances.pred_boxes = Boxes(boxes.to(logits.device)[position[order]])
-    instances.pred_classes = classes[order]
+    instances.pred_boxes = Boxes(boxes[position[order]])
+    instances.pred_classes = labels[order]
     instances.scores = scores[order]
     return instances
 
 
-def binary_masks(masks: SoftMasks, size: tuple[int, int]) -> Tensor:
-    """bool [Q, H, W]: masks > 0.5 at the output size."""
+def binary_masks(masks: SoftMasks, size: Size) -> Tensor:
+    """bool [Q, H, W]: the resized masks > 0.5."""
     return solid_parts(masks, size, lambda values: values > 0.5).binary
 
 

@@ -78,3 +78,18 @@ class SoftMasks:
     def resized(self, size: tuple[int, int]) -> Tensor:
         """float32 [Q, H, W]."""
         return resample(self.values, *self.taps(size))
+
+    def reduced(self, size: tuple[int, int]) -> tuple[Tensor, Taps, Taps]:
+        """The values resized to ``size`` along the axes where they are larger.
+
+        Returns:
+            [Q, h, w] no larger than ``size``, and the maps that bring their rows and columns to it.
+        """
+        now, later = [], []
+        for source, target, taps in zip(self.shape, size, self.taps(size), strict=True):
+            shrinks = target < source
+            now.append(taps if shrinks else Taps.bilinear(source, source))
+            later.append(Taps.bilinear(target, target) if shrinks else taps)
+        if all(taps.is_identity for taps in now):
+            return self.values, later[0], later[1]
+        return resample(self.values, *now), later[0], later[1]

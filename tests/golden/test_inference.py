@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.inference import postprocess
-from maskclippp.inference.postprocess import InstanceSettings, PanopticSettings
+from maskclippp.inference.postprocess import ClassifiedMasks
+from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.soft_masks import SoftMasks
 from tests.golden_cases import GoldenCase, cases
 
@@ -30,29 +31,26 @@ def variants(family: str) -> list[Any]:
 def test_semantic(case: GoldenCase, name: str) -> None:
     inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
     masks, logits = inputs["masks"], inputs["logits_with_void" if name == "void" else "logits"]
-    num_classes, size = case.info["config"]["K"], size_of(inputs["masks"])
-    scores = postprocess.semantic_scores(SoftMasks(masks), logits, num_classes, size)
+    found = ClassifiedMasks(SoftMasks(masks), logits, case.info["config"]["K"])
+    scores = postprocess.semantic_scores(found, size_of(masks))
     assert_close(scores, outputs[name], **case.tolerance)
-    labels = postprocess.semantic_labels(SoftMasks(masks), logits, num_classes, size)
+    labels = postprocess.semantic_labels(found, size_of(masks))
     best = outputs[name].gather(0, labels[None])[0]
     assert_close(best, outputs[name].max(dim=0).values, **case.tolerance)
-    classes = postprocess.mask_classes(logits, num_classes)
-    assert torch.equal(classes, outputs[f"mask_class_{name}"])
+    assert torch.equal(found.classes, outputs[f"mask_class_{name}"])
 
 
 @pytest.mark.parametrize(("case", "variant"), variants("inference_panoptic"))
 def test_panoptic(case: GoldenCase, variant: dict[str, Any]) -> None:
     inputs, outputs, config = case.tensors("inputs"), case.tensors("outputs"), case.info["config"]
-    settings = PanopticSettings(
-        variant["object_mask_threshold"],
-        variant["overlap_threshold"],
-        frozenset(config["thing_classes"]),
+    settings = InferenceSettings(
+        object_mask_threshold=variant["object_mask_threshold"],
+        overlap_threshold=variant["overlap_threshold"],
     )
     ids, segments = postprocess.panoptic_segmentation(
-        SoftMasks(inputs["masks"]),
-        inputs[variant["logits"]],
-        config["K"],
+        ClassifiedMasks(SoftMasks(inputs["masks"]), inputs[variant["logits"]], config["K"]),
         size_of(inputs["masks"]),
+        frozenset(config["thing_classes"]),
         settings,
     )
     expected = next(v for k, v in outputs.items() if k.split("/")[0] == variant["name"])
@@ -63,17 +61,13 @@ def test_panoptic(case: GoldenCase, variant: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("case", "variant"), variants("inference_instance"))
 def test_instance(case: GoldenCase, variant: dict[str, Any]) -> None:
     inputs, outputs, config = case.tensors("inputs"), case.tensors("outputs"), case.info["config"]
-    things = None
-    if variant["panoptic_on"]:
-        things = torch.zeros(config["K"], dtype=torch.bool)
-        things[config["thing_classes"]] = True
-    settings = InstanceSettings(variant["topk"], variant["instance_box_on"], things)
     instances = postprocess.instance_segmentation(
-        SoftMasks(inputs["masks"]),
-        inputs[variant["logits"]],
-        config["K"],
+        ClassifiedMasks(SoftMasks(inputs["masks"]), inputs[variant["logits"]], config["K"]),
         size_of(inputs["masks"]),
-        settings,
+        frozenset(config["thing_classes"]) if variant["panoptic_on"] else None,
+        InferenceSettings(
+            max_instances=variant["topk"], instance_box_on=variant["instance_box_on"]
+        ),
     )
     assert len(instances) == variant["num_instances"]
     shared = variant["name"].replace("box1", "box0")

@@ -1,6 +1,8 @@
 """Post-processing equals its straightforward formulation, for all sizes and edge cases."""
 
 import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from torch.testing import assert_close
 
 from benchmarks.plain import model as plain
 from maskclippp.inference import postprocess
-from maskclippp.inference.postprocess import InstanceSettings, PanopticSettings
+from maskclippp.inference.postprocess import ClassifiedMasks
+from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.soft_masks import SoftMasks
 
 # Source and output sizes: equal, enlarged by whole and by odd factors, shrunk, and mixed. None
@@ -24,9 +27,9 @@ SIZES = [
     ((1, 1), (5, 7)),
     ((5, 3), (1, 40)),
 ]
-COUNTS = [(6, 5, "+void"), (6, 5, ""), (1, 1, ""), (3, 1, "+void"), (25, 40, "+void")]
+COUNTS = [(6, 5, True), (6, 5, False), (1, 1, False), (3, 1, True), (25, 40, True)]  # Q, K, void
 CASES = [
-    pytest.param(*sizes, *counts, id=f"{sizes}-{counts}")
+    pytest.param((sizes, counts), id=f"{sizes}-{counts}")
     for sizes, counts in itertools.product(SIZES, COUNTS)
 ]
 
@@ -37,8 +40,17 @@ def smooth_masks(num_masks: int, size: tuple[int, int]) -> Tensor:
     return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")[0].sigmoid()
 
 
-def make_logits(num_masks: int, num_classes: int, void: str) -> Tensor:
-    return torch.randn(num_masks, num_classes + bool(void)) * 2
+def panoptic(
+    found: ClassifiedMasks,
+    size: tuple[int, int],
+    things: frozenset[int],
+    object_mask_threshold: float,
+    overlap_threshold: float,
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    settings = InferenceSettings(
+        object_mask_threshold=object_mask_threshold, overlap_threshold=overlap_threshold
+    )
+    return postprocess.panoptic_segmentation(found, size, things, settings)
 
 
 @pytest.fixture(params=["smooth", "noise", "binary"])
@@ -54,82 +66,82 @@ def make_masks(kind: str, num_masks: int, size: tuple[int, int]) -> Tensor:
     return noise if kind == "noise" else noise > 0.6
 
 
-@pytest.mark.parametrize(("source", "output", "num_masks", "num_classes", "void"), CASES)
+@dataclass(frozen=True)
+class Case:
+    """Random masks with logits, and an output size."""
+
+    masks: Tensor
+    logits: Tensor
+    num_classes: int
+    size: tuple[int, int]
+
+    @property
+    def found(self) -> ClassifiedMasks:
+        return ClassifiedMasks(SoftMasks(self.masks), self.logits, self.num_classes)
+
+    @property
+    def plain(self) -> tuple[Tensor, Tensor, int, tuple[int, int]]:
+        """The arguments of the straightforward formulations."""
+        return self.masks, self.logits, self.num_classes, self.size
+
+
+@pytest.fixture(params=CASES)
+def make_case(request: pytest.FixtureRequest) -> Callable[[str], Case]:
+    (source, output), (num_masks, num_classes, void) = request.param
+
+    def make(kind: str) -> Case:
+        masks, logits = (
+            make_masks(kind, num_masks, source),
+            torch.randn(num_masks, num_classes + void),
+        )
+        return Case(masks, logits * 2, num_classes, output)
+
+    return make
+
+
 def test_semantic_labels_equal_argmax_of_resized_score_maps(
-    kind: str,
-    source: tuple[int, int],
-    output: tuple[int, int],
-    num_masks: int,
-    num_classes: int,
-    void: str,
+    kind: str, make_case: Callable[[str], Case]
 ) -> None:
-    masks, logits = make_masks(kind, num_masks, source), make_logits(num_masks, num_classes, void)
-    labels = postprocess.semantic_labels(SoftMasks(masks), logits, num_classes, output)
-    scores = plain.semantic_scores(masks, logits, num_classes, output)
-    assert labels.shape == output
+    case = make_case(kind)
+    labels, scores = (
+        postprocess.semantic_labels(case.found, case.size),
+        plain.semantic_scores(*case.plain),
+    )
+    assert labels.shape == case.size
     # Equal scores (no mask at a pixel) may go to any class: the score decides.
     assert_close(scores.gather(0, labels[None])[0], scores.max(dim=0).values)
 
 
-@pytest.mark.parametrize(("source", "output", "num_masks", "num_classes", "void"), CASES)
 def test_semantic_scores_equal_resized_score_maps(
-    kind: str,
-    source: tuple[int, int],
-    output: tuple[int, int],
-    num_masks: int,
-    num_classes: int,
-    void: str,
+    kind: str, make_case: Callable[[str], Case]
 ) -> None:
-    masks, logits = make_masks(kind, num_masks, source), make_logits(num_masks, num_classes, void)
-    scores = postprocess.semantic_scores(SoftMasks(masks), logits, num_classes, output)
-    assert_close(scores, plain.semantic_scores(masks, logits, num_classes, output))
+    case = make_case(kind)
+    scores = postprocess.semantic_scores(case.found, case.size)
+    assert_close(scores, plain.semantic_scores(*case.plain))
 
 
 @pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.0, 0.6), (0.4, 0.3)])
-@pytest.mark.parametrize(("source", "output", "num_masks", "num_classes", "void"), CASES)
 def test_panoptic_equals_loop_over_masks(
-    thresholds: tuple[float, float],
-    source: tuple[int, int],
-    output: tuple[int, int],
-    num_masks: int,
-    num_classes: int,
-    void: str,
+    thresholds: tuple[float, float], make_case: Callable[[str], Case]
 ) -> None:
-    masks, logits = smooth_masks(num_masks, source), make_logits(num_masks, num_classes, void)
-    things = frozenset(range(num_classes // 2))
-    settings = PanopticSettings(*thresholds, things)
-    ids, segments = postprocess.panoptic_segmentation(
-        SoftMasks(masks), logits, num_classes, output, settings
-    )
-    expected_ids, expected_segments = plain.panoptic_segmentation(
-        masks, logits, num_classes, output, *thresholds, things
-    )
-    assert segments == expected_segments
+    case = make_case("smooth")
+    things = frozenset(range(case.num_classes // 2))
+    ids, segments = panoptic(case.found, case.size, things, *thresholds)
+    expected = plain.panoptic_segmentation(*case.plain, *thresholds, things)
+    assert segments == expected[1]
     assert ids.dtype == torch.int32
-    assert torch.equal(ids, expected_ids)
+    assert torch.equal(ids, expected[0])
 
 
 @pytest.mark.parametrize("only_things", [False, True])
-@pytest.mark.parametrize(("source", "output", "num_masks", "num_classes", "void"), CASES)
 def test_instances_equal_loop_over_best_pairs(
-    kind: str,
-    only_things: bool,
-    source: tuple[int, int],
-    output: tuple[int, int],
-    num_masks: int,
-    num_classes: int,
-    void: str,
+    kind: str, only_things: bool, make_case: Callable[[str], Case]
 ) -> None:
-    masks, logits = make_masks(kind, num_masks, source), make_logits(num_masks, num_classes, void)
-    things = frozenset(range(0, num_classes, 2))
-    chosen = torch.tensor([index in things for index in range(num_classes)])
-    settings = InstanceSettings(10, with_boxes=True, classes=chosen if only_things else None)
-    found = postprocess.instance_segmentation(
-        SoftMasks(masks), logits, num_classes, output, settings
-    )
-    expected = plain.instance_segmentation(
-        masks, logits, num_classes, output, 10, things if only_things else None
-    )
+    case = make_case(kind)
+    classes = frozenset(range(0, case.num_classes, 2)) if only_things else None
+    settings = InferenceSettings(max_instances=10, instance_box_on=True)
+    found = postprocess.instance_segmentation(case.found, case.size, classes, settings)
+    expected = plain.instance_segmentation(*case.plain, 10, classes)
     assert len(found) == len(expected)
     assert_close(found.scores, torch.tensor([one["score"] for one in expected]))
 
@@ -147,29 +159,22 @@ def test_instances_equal_loop_over_best_pairs(
 @pytest.mark.parametrize("output", [(8, 8), (13, 30), (4, 5)])
 def test_no_masks(output: tuple[int, int]) -> None:
     """An image without masks: nothing is found, and nothing fails."""
-    masks, logits = torch.zeros(0, 8, 8), torch.zeros(0, 4)
-    assert torch.equal(
-        postprocess.semantic_labels(SoftMasks(masks), logits, 3, output), torch.zeros(output).long()
-    )
-    assert torch.equal(
-        postprocess.semantic_scores(SoftMasks(masks), logits, 3, output), torch.zeros(3, *output)
-    )
-    settings = PanopticSettings(0.0, 0.8, frozenset())
-    ids, segments = postprocess.panoptic_segmentation(SoftMasks(masks), logits, 3, output, settings)
+    empty = ClassifiedMasks(SoftMasks(torch.zeros(0, 8, 8)), torch.zeros(0, 4), 3)
+    assert torch.equal(postprocess.semantic_labels(empty, output), torch.zeros(output).long())
+    assert torch.equal(postprocess.semantic_scores(empty, output), torch.zeros(3, *output))
+    ids, segments = panoptic(empty, output, frozenset(), 0.0, 0.8)
     assert segments == []
     assert torch.equal(ids, torch.zeros(output, dtype=torch.int32))
-    instances = postprocess.instance_segmentation(
-        SoftMasks(masks), logits, 3, output, InstanceSettings(10, with_boxes=True)
-    )
+    settings = InferenceSettings(max_instances=10, instance_box_on=True)
+    instances = postprocess.instance_segmentation(empty, output, None, settings)
     assert len(instances) == 0
     assert instances.pred_masks.shape == (0, *output)
-    assert postprocess.mask_classes(logits, 3).shape == (0,)
+    assert empty.classes.shape == (0,)
 
 
 def test_all_masks_void_gives_no_segment() -> None:
-    masks, logits = torch.ones(2, 4, 4), torch.tensor([[0.0, 0.0, 9.0]] * 2)
-    settings = PanopticSettings(0.0, 0.0, frozenset())
-    ids, segments = postprocess.panoptic_segmentation(SoftMasks(masks), logits, 2, (8, 8), settings)
+    void = ClassifiedMasks(SoftMasks(torch.ones(2, 4, 4)), torch.tensor([[0.0, 0.0, 9.0]] * 2), 2)
+    ids, segments = panoptic(void, (8, 8), frozenset(), 0.0, 0.0)
     assert segments == []
     assert not ids.any()
 
@@ -177,31 +182,28 @@ def test_all_masks_void_gives_no_segment() -> None:
 def test_equal_stuff_classes_are_merged_and_things_are_not() -> None:
     left = torch.zeros(4, 8)
     left[:, :4] = 1
-    masks = torch.stack([left, 1 - left])
-    logits = torch.tensor([[9.0, 0.0], [9.0, 0.0]])
-    stuff = PanopticSettings(0.0, 0.5, frozenset())
-    ids, segments = postprocess.panoptic_segmentation(SoftMasks(masks), logits, 2, (4, 8), stuff)
+    halves = torch.stack([left, 1 - left])
+    found = ClassifiedMasks(SoftMasks(halves), torch.tensor([[9.0, 0.0], [9.0, 0.0]]), 2)
+    ids, segments = panoptic(found, (4, 8), frozenset(), 0.0, 0.5)
     assert segments == [{"id": 1, "isthing": False, "category_id": 0}]
     assert (ids == 1).all()
-    things = PanopticSettings(0.0, 0.5, frozenset({0}))
-    ids, segments = postprocess.panoptic_segmentation(SoftMasks(masks), logits, 2, (4, 8), things)
+    ids, segments = panoptic(found, (4, 8), frozenset({0}), 0.0, 0.5)
     assert [segment["id"] for segment in segments] == [1, 2]
     assert ids[0].tolist() == [1] * 4 + [2] * 4
 
 
 def test_void_lowers_all_classes_but_is_never_predicted() -> None:
     logits = torch.tensor([[1.0, 2.0, 50.0]])
-    assert postprocess.mask_classes(logits, 2).tolist() == [1]
-    assert postprocess.class_probabilities(logits, 2).sum() < 1e-6
-    labels = postprocess.semantic_labels(SoftMasks(torch.ones(1, 2, 2)), logits, 2, (4, 4))
-    assert (labels == 1).all()
+    found = ClassifiedMasks(SoftMasks(torch.ones(1, 2, 2)), logits, 2)
+    assert found.classes.tolist() == [1]
+    assert found.probabilities.sum() < 1e-6
+    assert (postprocess.semantic_labels(found, (4, 4)) == 1).all()
 
 
 def test_half_precision_masks_give_float_scores() -> None:
     masks, logits = smooth_masks(3, (6, 6)), torch.randn(3, 4)
-    scores = postprocess.semantic_scores(
-        SoftMasks(masks.bfloat16()), logits.bfloat16(), 4, (12, 12)
-    )
+    found = ClassifiedMasks(SoftMasks(masks.bfloat16()), logits.bfloat16(), 4)
+    scores = postprocess.semantic_scores(found, (12, 12))
     assert scores.dtype == torch.float32
     expected = plain.semantic_scores(
         masks.bfloat16().float(), logits.bfloat16().float(), 4, (12, 12)

@@ -1,4 +1,4 @@
-"""The shortcut through cells visits every pixel once and interpolates as PyTorch does."""
+"""Labels and thresholds of resized masks are those of resizing them everywhere."""
 
 import pytest
 import torch
@@ -7,61 +7,20 @@ from torch.testing import assert_close
 
 from benchmarks.plain import model as plain
 from maskclippp.masks import upsampling
-from maskclippp.masks.resampling import Taps
 from maskclippp.masks.soft_masks import SoftMasks
-from maskclippp.masks.upsampling import Upsampling, best_rows, solid_parts
+from maskclippp.masks.upsampling import best_rows, solid_parts
 
-SIZES = [((4, 5), (16, 20)), ((7, 3), (20, 11)), ((1, 6), (9, 6)), ((5, 5), (5, 5))]
-
-
-def grid(source: tuple[int, int], output: tuple[int, int]) -> Upsampling:
-    rows, columns = (Taps.bilinear(*ends) for ends in zip(source, output, strict=True))
-    return Upsampling(rows, columns, torch.device("cpu"))
+SIZES = [(24, 36), (96, 150), (71, 11), (5, 200), (9, 13), (1, 1)]
+# Masks whose windows nearly all agree, rarely agree, and those for which resizing everywhere pays.
+DETAIL = {"regions": 4, "soft": 2, "noise": 1}
 
 
-def all_cells(of: Upsampling, num_maps: int) -> Tensor:
-    return torch.ones((num_maps, *of.num_cells), dtype=torch.bool)
-
-
-@pytest.mark.parametrize(("source", "output"), SIZES)
-def test_all_cells_together_are_all_pixels(
-    source: tuple[int, int], output: tuple[int, int]
-) -> None:
-    enlarge = grid(source, output)
-    visits = torch.zeros(2, *output, dtype=torch.long)
-    for pixels in enlarge.pixels(all_cells(enlarge, 2), cost=1):
-        index = pixels.index[:, None, None].expand(pixels.valid.shape)
-        place = (index * output[0] + pixels.y) * output[1] + pixels.x
-        visits += torch.bincount(place[pixels.valid], minlength=visits.numel()).view_as(visits)
-    assert (visits == 1).all()
-    area = output[0] * output[1]
-    assert enlarge.count_pixels(all_cells(enlarge, 2)).tolist() == [area, area]
-
-
-@pytest.mark.parametrize(("source", "output"), SIZES)
-def test_values_equal_bilinear_interpolation(
-    source: tuple[int, int], output: tuple[int, int]
-) -> None:
-    maps, enlarge = torch.rand(3, *source), grid(source, output)
-    expected, found = plain.resize(maps, output), torch.full((3, *output), float("nan"))
-    for pixels in enlarge.pixels(all_cells(enlarge, 3), cost=1):
-        found[pixels.index[:, None, None], pixels.y, pixels.x] = enlarge.values(maps, pixels)
-    assert_close(found, expected)
-    for pixels in enlarge.pixels(all_cells(enlarge, 1), cost=3):
-        found[:, pixels.y, pixels.x] = enlarge.all_values(maps, pixels)
-    assert_close(found, expected)
-
-
-@pytest.mark.parametrize(("source", "output"), SIZES)
-def test_sum_over_cells_equals_sum_over_pixels(
-    source: tuple[int, int], output: tuple[int, int]
-) -> None:
-    maps, enlarge = torch.rand(3, *source), grid(source, output)
-    cells = torch.rand(all_cells(enlarge, 3).shape) > 0.5
-    expected = (plain.resize(maps, output) * enlarge.spread(cells)).sum(dim=(1, 2))
-    assert_close(enlarge.sum_pixels(cells, maps), expected)
-    counted = enlarge.spread(cells).sum(dim=(1, 2))
-    assert torch.equal(enlarge.count_pixels(cells), counted)
+@pytest.fixture(params=DETAIL)
+def masks(request: pytest.FixtureRequest) -> SoftMasks:
+    """Six masks of 24 x 36 with features of so many pixels."""
+    pixels = DETAIL[request.param]
+    coarse = torch.rand(1, 6, 24 // pixels, 36 // pixels)
+    return SoftMasks(coarse[0].repeat_interleave(pixels, 1).repeat_interleave(pixels, 2))
 
 
 def test_a_class_that_wins_only_between_source_pixels_is_found() -> None:
@@ -72,20 +31,35 @@ def test_a_class_that_wins_only_between_source_pixels_is_found() -> None:
     assert best.tolist() == [[0, 0, 0, 2, 2, 1, 1, 1]]
 
 
-def test_scores_may_be_negative() -> None:
-    masks, weights = torch.rand(4, 6, 6), torch.randn(4, 7)
-    best = best_rows(lambda values: values @ weights, 7, SoftMasks(masks), (17, 25))
-    scores = torch.einsum("qk,qhw->khw", weights, plain.resize(masks, (17, 25)))
-    assert torch.equal(best, scores.argmax(dim=0))
+@pytest.mark.parametrize("size", SIZES)
+def test_the_best_row_equals_the_definition(masks: SoftMasks, size: tuple[int, int]) -> None:
+    weights = torch.randn(6, 7)  # scores may be negative
+
+    def score(values: Tensor) -> Tensor:
+        return values @ weights
+
+    best = best_rows(score, 7, masks, size)
+    resized = plain.resize(masks.values, size)
+    assert torch.equal(best, score(resized.flatten(1).t()).argmax(dim=1).view(size))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_solid_parts_equal_the_definition(masks: SoftMasks, size: tuple[int, int]) -> None:
+    solid, resized = solid_parts(masks, size, lambda values: values > 0.3), masks.resized(size)
+    assert torch.equal(solid.binary, resized > 0.3)
+    assert torch.equal(solid.area, (resized > 0.3).sum(dim=(1, 2)))
+    assert_close(solid.mass, (resized * (resized > 0.3)).sum(dim=(1, 2)))
 
 
 @pytest.mark.parametrize("budget", [1, 300])
-def test_portions_do_not_change_the_result(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    masks, weights = torch.rand(4, 6, 6), torch.randn(4, 7)
+def test_portions_do_not_change_the_result(
+    masks: SoftMasks, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = torch.randn(6, 7)
 
     def results() -> list[Tensor]:
-        solid = solid_parts(SoftMasks(masks), (17, 25), lambda values: values > 0.5)
-        best = best_rows(lambda values: values @ weights, 7, SoftMasks(masks), (17, 25))
+        solid = solid_parts(masks, (57, 85), lambda values: values > 0.5)
+        best = best_rows(lambda values: values @ weights, 7, masks, (57, 85))
         return [best, solid.binary, solid.area, solid.mass]
 
     at_once = results()
