@@ -186,7 +186,7 @@ def instance_segmentation(
         chosen = torch.isin(labels, torch.tensor(sorted(classes), device=labels.device))
         mask_index, labels, scores = mask_index[chosen], labels[chosen], scores[chosen]
     # A mask may be chosen for several classes; it is resized only once.
-    used, position = mask_index.unique(return_inverse=True)
+    used, position = torch.unique(mask_index, return_inverse=True)
     solid = solid_parts(found.masks[used], size, lambda values: values > 0.5)
     scores = scores * (solid.mass / (solid.area + 1e-6))[position]
     # By descending score; ties by class, so that the order does not depend on the device.
@@ -202,7 +202,7 @@ def instance_segmentation(
 
 
 def binary_masks(masks: SoftMasks, size: Size) -> Tensor:
-    """bool [Q, H, W]: the resized masks > 0.5."""
+    """Bool [Q, H, W]: the resized masks > 0.5."""
     return solid_parts(masks, size, lambda values: values > 0.5).binary
 
 

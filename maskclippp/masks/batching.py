@@ -1,7 +1,7 @@
-"""Ragged images and masks <-> one padded batch.
+"""Images and masks of different sizes -> one padded batch.
 
-Order of operations: normalize, resize (bilinear, not corner-aligned, no antialiasing), pad with 0
-at the right and bottom. Masks are resized and padded in step with their image.
+Images are normalized, resized (bilinear, ``align_corners=False``, no antialiasing), and padded with
+0 at the right and bottom. Masks are resized and padded like their image.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ DOWNSAMPLE_METHODS = ("bilinear", "nearest", "bicubic", "avg", "max")
 
 @dataclass(frozen=True)
 class Resize:
-    """How an image is resized: ``size`` in pixels for short and square, ``scale`` for rel."""
+    """How images are resized; ``size`` in pixels is for short and square, ``scale`` for rel."""
 
     kind: str = "none"
     size: int = 0
@@ -44,7 +44,7 @@ class Resize:
         if self.kind == "none":
             return images
         if self.kind == "rel":
-            # The given factor, not the ratio of rounded sizes, decides where samples lie.
+            # Sample positions follow the given factor, not the ratio of the rounded sizes.
             return F.interpolate(images[None], scale_factor=self.scale, mode="bilinear")[0]
         return resize_bilinear(images, self._output_size(*images.shape[-2:]))
 
@@ -58,7 +58,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class InputFormat:
-    """What an encoder expects: channel statistics on the 0..255 scale, resizing and padding."""
+    """The input format of an encoder: channel statistics (0..255 scale), resizing and padding."""
 
     pixel_mean: Sequence[float]
     pixel_std: Sequence[float]
@@ -69,12 +69,12 @@ class InputFormat:
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """B images in one tensor, with their N masks.
+    """B images in one tensor, and their N masks.
 
     Attributes:
         images: normalized [B, 3, H, W], 0 in the padding.
-        image_sizes: (height, width) of every image inside the padded one.
-        masks: per image, at their own resolution.
+        image_sizes: height and width of every image without its padding.
+        masks: the masks of every image, at their own resolution.
     """
 
     images: Tensor
@@ -87,18 +87,18 @@ class PaddedBatch:
 
     @property
     def image_of_mask(self) -> Tensor:
-        """int64 [N]: the image that each mask belongs to."""
+        """int64 [N]: the index of the image of every mask."""
         counts = torch.tensor(self.masks_per_image, device="cpu")
         return torch.repeat_interleave(counts).to(self.images.device, non_blocking=True)
 
     def padded_masks(self) -> Tensor:
-        """float [N, H, W]: all masks at the padded size, 0 in the padding."""
+        """Float [N, H, W]: all masks at the padded size, 0 in the padding."""
         height, width = self.images.shape[-2:]
         pairs = zip(self.masks, self.image_sizes, strict=True)
         return torch.cat([_pad(masks.resized(size), height, width) for masks, size in pairs])
 
     def downsampled_masks(self, size: tuple[int, int], method: str = "bilinear") -> Tensor:
-        """float [N, h, w]: all masks resized from the padded size to the feature grid ``size``."""
+        """Float [N, h, w]: the padded masks resized to the feature grid ``size``."""
         if method != "bilinear":
             return downsample_masks(self.padded_masks(), size, method)
         height, width = self.images.shape[-2:]
@@ -106,7 +106,7 @@ class PaddedBatch:
         resized = []
         for masks, image_size in zip(self.masks, self.image_sizes, strict=True):
             rows, columns = masks.taps(image_size)
-            # The padding is 0: the second map reads it as sources beyond those of the first.
+            # Sources beyond the outputs of the first map are read as 0, like the padding.
             taps = shrink_rows.after(rows), shrink_columns.after(columns)
             resized.append(resample(masks.values, *taps))
         return torch.cat(resized)
@@ -123,13 +123,13 @@ def pad_batch(
 
     Args:
         images: one tensor per image; any dtype.
-        masks: per image, at any resolution; None: no masks.
+        masks: the masks of every image, at any resolution; None: no masks.
         input_format: channel statistics and divisibility of the padded size.
-        resize: what is done to every image.
-        device: where the batch goes. Integer and boolean tensors travel as they are.
+        resize: how every image is resized.
+        device: the device of the batch. Integer and boolean tensors are copied as they are.
 
     Raises:
-        InputError: an image that is not [3, h, w], or masks that are not [Q, h, w].
+        InputError: an image is not [3, h, w], or masks are not [Q, h, w].
     """
     mean = torch.tensor(input_format.pixel_mean, device=device).view(3, 1, 1)
     std = torch.tensor(input_format.pixel_std, device=device).view(3, 1, 1)
@@ -171,7 +171,7 @@ def call_by_size(
 
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize floats [N, H, W] (N may be 0) to [N, h, w]; not corner-aligned, not antialiased."""
+    """Resize floats [N, H, W] (N may be 0) to [N, h, w]: half-pixel centers, no antialiasing."""
     if maps.shape[-2:] == size:
         return maps
     if maps.shape[0] == 0:
@@ -200,7 +200,7 @@ def downsample_masks(masks: Tensor, size: tuple[int, int], method: str) -> Tenso
 
 def pad_ragged(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """Rows [N, ...] of B images with ``counts`` rows each -> [B, max(counts), ...], 0-padded."""
-    return torch.nn.utils.rnn.pad_sequence(list(rows.split(list(counts))), batch_first=True)
+    return torch.nn.utils.rnn.pad_sequence(list(torch.split(rows, list(counts))), batch_first=True)
 
 
 def unpad_ragged(padded: Tensor, counts: Sequence[int]) -> Tensor:

@@ -1,15 +1,16 @@
-"""Files with the masks of one image, in formats that other programs write.
+"""Read and write files with the masks of one image, in common formats.
 
-The name's ending chooses the format:
+The suffix of the name selects the format:
 
-- ``.npz``: an array ``masks``, as the array of ``.npy``.
-- ``.npy``: [Q, H, W] masks (bool; integers, inside where not 0; or floats, probabilities), or
+- ``.npz``: an array ``masks`` with the content of a ``.npy`` file.
+- ``.npy``: [Q, H, W] masks (bool, integers with 0 for outside, or probabilities as floats), or
   [H, W] integer ids.
-- ``.png``: ids, 8 or 16 bit, one channel or palette.
-- ``.json``: a list of COCO run-length encodings, or of objects that hold them as
-  ``segmentation``, as Segment Anything writes; or an object with such a list as ``annotations``.
+- ``.png``: [H, W] ids, 8 or 16 bit, one channel or palette.
+- ``.json``: a list of COCO run-length encodings, or of objects that contain them as
+  ``segmentation`` (written by Segment Anything), or an object with such a list as ``annotations``.
 
-In a map of ids every positive number is one mask, in ascending order; 0 (and less) is none.
+In an id map every positive number is one mask, in ascending order; 0 and negative numbers belong
+to no mask.
 """
 
 import json
@@ -36,7 +37,7 @@ _NUMPY_ERRORS = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def check_format(name: str, what: str) -> str:
-    """The ending of a file's ``name``, if it is a format; else a ValueError about ``what``."""
+    """The suffix of a file ``name``; an InputError about ``what`` if it is not in FORMATS."""
     ending = Path(name).suffix
     if ending not in FORMATS:
         raise InputError(f"{what}: expected a name that ends with one of {FORMATS}, found {name!r}")
@@ -44,15 +45,16 @@ def check_format(name: str, what: str) -> str:
 
 
 def read_masks(path: Path, size: tuple[int, int]) -> Tensor:
-    """Masks [Q, H, W] of an image of original (height, width) ``size``; bool, or floats in [0, 1].
+    """Read masks [Q, H, W], bool or floats in [0, 1]; Q may be 0.
 
-    Q may be 0.
+    Args:
+        path: the mask file.
+        size: original height and width of the image.
 
     Raises:
-        FileNotFoundError: no such file.
-        OSError: the file cannot be read.
-        ValueError: something else than masks is in it, or masks of another size; both name the
-            file.
+        MissingFileError: the file does not exist.
+        UnreadableFileError: the file cannot be read.
+        InputError: the file contains something other than masks, or masks of another size.
     """
     ending = check_format(path.name, f"mask file {path}")
     if not path.is_file():
@@ -70,11 +72,11 @@ def read_masks(path: Path, size: tuple[int, int]) -> Tensor:
 
 
 def write_masks(path: Path, masks: Tensor) -> None:
-    """Write bool masks [Q, H, W], whole or not at all; :func:`read_masks` gives them back.
+    """Write bool masks [Q, H, W] atomically, in the format that the suffix selects.
 
     Raises:
-        ValueError: an ending that is no format, or masks that a PNG cannot hold: empty ones,
-            overlapping ones, more than 65535.
+        InputError: an unknown suffix, or masks that a PNG cannot represent: empty masks,
+            overlapping masks, or more than 65535.
     """
     ending = check_format(path.name, "mask file")
     array = masks.cpu().numpy()
@@ -113,13 +115,13 @@ def _read_numpy(path: Path) -> NDArray[Any]:
 
 
 def _masks_of_stack(stack: NDArray[Any], path: Path) -> NDArray[Any]:
-    """[Q, H, W] of any kind of numbers -> bool, or float32 in [0, 1]."""
+    """Numbers [Q, H, W] -> bool, or float32 in [0, 1]."""
     if stack.dtype.kind in "bui":
         masks: BoolArray = stack != 0
         return masks
     if stack.dtype.kind != "f":
         raise InputError(f"mask file {path}: expected numbers, found {stack.dtype}")
-    # Written so that NaN is refused as well.
+    # Written so that NaN is rejected too.
     if stack.size and not (stack.min() >= 0 and stack.max() <= 1):
         raise InputError(
             f"mask file {path}: expected probabilities in 0..1, found {stack.min():g} to "
@@ -139,7 +141,7 @@ def _masks_of_ids(ids: NDArray[Any], path: Path) -> BoolArray:
 
 
 def _ids_of_masks(masks: BoolArray, path: Path) -> NDArray[Any]:
-    """Mask number i -> id i + 1, 8 bit where that is enough."""
+    """Mask i gets the id i + 1; 8 bit if possible, else 16 bit."""
     overlap = int((masks.sum(axis=0) > 1).sum())
     empty = int((~masks.any(axis=(1, 2))).sum())
     if overlap or empty or len(masks) > np.iinfo(np.uint16).max:

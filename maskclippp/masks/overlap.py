@@ -59,7 +59,7 @@ def label_by_overlap(
     found = solid_parts(masks, size, lambda values: values > 0.5)
     annotated = truth.to(found.binary.device).flatten(1).float().t()
     with torch.autocast(annotated.device.type, enabled=False):
-        portions = found.binary.flatten(1).split(_AT_A_TIME)
+        portions = torch.split(found.binary.flatten(1), _AT_A_TIME)
         inside = torch.cat([portion.float() @ annotated for portion in portions])  # [Q, n]
     share, best = (inside / found.area[:, None].clamp(min=1)).max(dim=1)
     chosen = classes[best.cpu()]

@@ -92,7 +92,7 @@ class Taps:
             index = self.index.flatten().to(maps.device)
             weights = self.weights.float().to(maps.device)
             weights = weights if dim == -1 else weights[..., None]
-            taken = maps.index_select(dim, index).unflatten(dim, (len(self), count))
+            taken = torch.unflatten(maps.index_select(dim, index), dim, (len(self), count))
             return (taken * weights).sum(dim)
         maps = maps.float()
         matrix = torch.zeros(len(self), self.source)
@@ -103,7 +103,7 @@ class Taps:
             read, _ = self[block].cropped()
             if dim == -1:
                 flat = maps.flatten(0, 1)[:, read] @ matrix[block, read].T
-                parts.append(flat.unflatten(0, maps.shape[:2]))
+                parts.append(torch.unflatten(flat, 0, maps.shape[:2]))
             else:
                 parts.append(matrix[block, read] @ maps[:, read])
         return torch.cat(parts, dim)

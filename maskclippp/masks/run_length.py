@@ -53,7 +53,7 @@ def decode(code: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 
 def decode_checked(code: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """bool [h, w] of a code that may be damaged.
+    """Bool [h, w] of a code that may be damaged.
 
     Raises:
         InputError: the runs do not add up to the size, or are not runs at all. (The codec itself
@@ -66,7 +66,7 @@ def decode_checked(code: Mapping[str, Any]) -> NDArray[np.bool_]:
         runs = _decompress(counts) if isinstance(counts, str) else counts
         if min(runs, default=0) < 0 or sum(runs) != height * width:
             raise InputError(f"its runs add up to {sum(runs)} pixels")
-        return decode(code) != 0
+        return decode(code).astype(np.bool_)
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(str(error)) from error
 
@@ -82,7 +82,7 @@ def box(code: Mapping[str, Any]) -> list[float]:
 
 
 def fill_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """bool [h, w]: the union of polygons [x1, y1, x2, y2, ...], rasterized as COCO does."""
+    """Bool [h, w]: the union of polygons [x1, y1, x2, y2, ...], rasterized as COCO does."""
     if not polygons:
         return np.zeros(size, dtype=np.bool_)
     code = mask_codec.merge(mask_codec.frPyObjects(polygons, *size))

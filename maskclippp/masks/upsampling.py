@@ -67,8 +67,8 @@ class _Labeling:
 
     def of(self, maps: Tensor) -> Tensor:
         """int64 [h, w] of masks [Q, h, w]."""
-        portions = maps.flatten(1).split(self.portion, dim=1)
-        best = [self.score(portion.t()).argmax(dim=1) for portion in portions]
+        portions = torch.split(maps.flatten(1), self.portion, dim=1)
+        best = [self.score(portion.t()).max(dim=1).indices for portion in portions]
         return torch.cat(best).view(maps.shape[-2:])
 
     def resized(self, maps: Tensor, rows: Taps, columns: Taps) -> Tensor:
@@ -89,14 +89,14 @@ class _Labeling:
         low, weights = taps.low.to(maps.device), taps.weights.float().to(maps.device)
         width, flat = maps.shape[-1], maps.flatten(1)
         stride = 1 if dim == -1 else width
-        for place in unsettled.nonzero().split(self.portion):
+        for place in torch.split(unsettled.nonzero(), self.portion):
             row, column = place.unbind(1)
             position = place[:, dim]
             source = row * width + low[column] if dim == -1 else low[row] * width + column
             at_pixels = flat.new_zeros(())
             for tap, weight in enumerate(weights[position].unbind(1)):
                 at_pixels = at_pixels + flat.index_select(1, source + tap * stride) * weight
-            labels[row, column] = self.score(at_pixels.t()).argmax(dim=1)
+            labels[row, column] = self.score(at_pixels.t()).max(dim=1).indices
 
 
 def _shared_labels(labels: Tensor, taps: Taps, dim: int) -> tuple[Tensor, Tensor]:

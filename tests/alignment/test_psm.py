@@ -9,13 +9,14 @@ from benchmarks.plain import model as plain
 from maskclippp.alignment import PSM, DummyPSM, LinearPSM, PseudoTextPSM, build_psm
 from maskclippp.clip import EncodedImages
 from maskclippp.masks.batching import PaddedBatch
+from maskclippp.masks.soft_masks import SoftMasks
 from tests.tiny_models import tiny_config
 
 WIDTH, NAMES, TEMPLATES = 16, 5, 3
 
 
 def encoded(counts: list[int]) -> EncodedImages:
-    masks = [torch.zeros(count, 2, 2) for count in counts]
+    masks = [SoftMasks(torch.zeros(count, 2, 2)) for count in counts]
     batch = PaddedBatch(torch.zeros(len(counts), 3, 2, 2), [(2, 2)] * len(counts), masks)
     maps = {"p_embs": torch.randn(len(counts), WIDTH, 3, 4)}
     return EncodedImages(batch, torch.randn(sum(counts), WIDTH), None, maps)

@@ -14,6 +14,7 @@ from maskclippp.masks.batching import (
     pad_batch,
     resize_bilinear,
 )
+from maskclippp.masks.soft_masks import Frame, SoftMasks
 from tests.golden_cases import GoldenCase, cases, indexed
 from tests.golden_models import (
     check_sizes,
@@ -101,6 +102,23 @@ def test_masks_of_another_resolution(case: GoldenCase) -> None:
     )
     expected = torch.cat(indexed(outputs, "set_unpadded/masks_"))
     assert_close(batch.padded_masks(), expected, **case.tolerance)
+
+
+@pytest.mark.parametrize("case", cases("encoder_input_resize"), ids=str)
+def test_masks_of_the_padded_batch(case: GoldenCase) -> None:
+    inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
+    late = indexed(inputs, "late_padded_")
+    if not late:
+        pytest.skip("the compact copy leaves out these masks")
+    run = list(case.info["runs"].values())[-1]
+    padded_size = tuple(run["padded"])
+    for index, values in enumerate(late):
+        enlarged = SoftMasks(values).resized(padded_size)
+        assert_close(enlarged, outputs[f"set_padded/masks_{index}"], **case.tolerance)
+        image_size = tuple(run["image_sizes"][index])
+        in_image = SoftMasks(values, Frame(padded_size, image_size)).resized(image_size)
+        expected = outputs[f"set_padded_then_unpadded/masks_{index}"]
+        assert_close(in_image, expected, **case.tolerance)
 
 
 @pytest.mark.parametrize("case", cases("downsample_masks"), ids=str)

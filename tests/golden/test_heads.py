@@ -1,6 +1,7 @@
 """Similarity modules, loss and class logits compute what the published implementation computes."""
 
 import hashlib
+import itertools
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ from maskclippp.inference.class_logits import (
     train_to_test_logits,
 )
 from maskclippp.masks.batching import PaddedBatch
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.words.templates import TEMPLATES
+from maskclippp.words.text_classifier import TextClassifier
 from maskclippp.words.vocabulary import Vocabulary
 from tests.golden_cases import GoldenCase, cases
+from tests.tiny_models import tiny_text_tower
 
 
 def variants(family: str) -> list[Any]:
@@ -32,7 +36,7 @@ def variants(family: str) -> list[Any]:
 
 def encoded_images(counts: list[int], embeddings: Tensor, maps: dict[str, Tensor]) -> EncodedImages:
     """The part of an encoder's result that a similarity module reads."""
-    masks = [torch.zeros(count, 1, 1) for count in counts]
+    masks = [SoftMasks(torch.zeros(count, 1, 1)) for count in counts]
     batch = PaddedBatch(torch.zeros(len(counts), 3, 1, 1), [(1, 1)] * len(counts), masks)
     return EncodedImages(batch, mask_embeddings=embeddings, maps=maps)
 
@@ -174,6 +178,8 @@ class TestClassLogits:
         assert torch.equal(test.seen_in(train), outputs["overlap"])
         assert torch.equal(test.class_of_train_class(train), outputs["lut"].long())
         assert list(test.num_synonyms) == outputs["num_synonyms"].tolist()
+        classifier = TextClassifier(tiny_text_tower(), config["templates"])
+        assert classifier.sentences(test.synonyms) == config["sentences"]
 
     def test_maximum_over_synonyms(self, case: GoldenCase) -> None:
         _, test = self.vocabularies(case)
@@ -188,6 +194,14 @@ class TestClassLogits:
                 expected = outputs.get(f"{expected_name}/{index}")
                 if expected is not None:
                     assert_close(logits, expected, **case.tolerance)
+
+    def test_void_without_ensemble(self, case: GoldenCase) -> None:
+        inputs, outputs = case.tensors("inputs"), case.tensors("outputs")
+        for kind, index in itertools.product(("open", "closed"), (0, 1, 2)):
+            logits = append_void(outputs[f"class_logits/{index}"], inputs[f"{kind}_logits/{index}"])
+            assert_close(logits, outputs[f"void_only_{kind}/{index}"], **case.tolerance)
+        logits = append_void(outputs["class_logits/0"][:2], inputs["saturated_logits"])
+        assert_close(logits, outputs["void_saturated"], **case.tolerance)
 
     def test_ensemble_and_void(self, case: GoldenCase) -> None:
         train, test = self.vocabularies(case)
