@@ -79,7 +79,7 @@ def postprocess(bench: Bench) -> Iterator[Row]:
     )
     plain: Any = bench.plain
     classes, pixels = f"{work.classes} classes", times(work.image_size)
-    # Without loops, but still with a score map of every class at the output size.
+    # The strongest plain formulation: still a score map of every class at the output size.
     vectorized = {"vectorized": lambda: plain.semantic_labels_vectorized(*arguments)}
 
     @torch.no_grad()

@@ -79,9 +79,9 @@ def semantic_labels(
 def semantic_labels_vectorized(
     masks: Tensor, logits: Tensor, num_classes: int, size: tuple[int, int]
 ) -> Tensor:
-    """[H, W]: the same without a loop: all score maps in one tensor, resized in one call."""
-    scores = torch.einsum("qk,qhw->khw", probabilities(logits, num_classes), masks.float())
-    return F.interpolate(scores[None], size=size, mode="bilinear")[0].argmax(dim=0)
+    """[H, W]: the same without a loop: the masks are resized once, then one matrix product."""
+    resized = F.interpolate(masks[None].float(), size=size, mode="bilinear")[0]
+    return torch.einsum("qk,qhw->khw", probabilities(logits, num_classes), resized).argmax(dim=0)
 
 
 def panoptic_segmentation(
