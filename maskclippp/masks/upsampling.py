@@ -184,10 +184,10 @@ def _find_solid_parts(
     corners = torch.stack([maps.flatten()[source + tap * maps.shape[-1]] for tap in windows])
     last = count.cumsum(0) - 1
     for offset in range(int(count.max())):
-        if offset > 0:  # fewer and fewer windows have so many output rows
-            has_row = count[window] > offset
-            index, window, column = index[has_row], window[has_row], column[has_row]
-            corners = corners[:, has_row]
+        # Windows in the padding have no output rows; few have as many as the largest.
+        has_row = count[window] > offset
+        index, window, column = index[has_row], window[has_row], column[has_row]
+        corners = corners[:, has_row]
         row = last[window] - offset
         at_pixels = (corners * weights[row].t()).sum(dim=0)
         found = is_solid(at_pixels)

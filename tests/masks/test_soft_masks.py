@@ -32,8 +32,9 @@ FRAMES = [
     ((1, 1), (32, 64), (20, 33)),
     ((1, 8), (1, 32), (1, 30)),
     ((8, 8), (32, 32), (1, 1)),
+    ((40, 40), (160, 160), (96, 131)),
 ]
-OUTPUTS = [(60, 91), (121, 77), (13, 200), (5, 7), (1, 1), (1, 40)]
+OUTPUTS = [(60, 91), (61, 83), (121, 77), (13, 200), (5, 7), (1, 1), (1, 40)]
 
 
 def framed(size: Size, padded: Size, image: Size) -> SoftMasks:
@@ -98,6 +99,15 @@ def test_solid_parts_are_those_of_resized_masks(
     assert torch.equal(solid.binary, binary)
     assert torch.equal(solid.area, binary.sum(dim=(1, 2)))
     assert_close(solid.mass, (resized * binary).sum(dim=(1, 2)))
+
+
+def test_what_lies_in_the_padding_is_not_part_of_a_mask() -> None:
+    """Large regions, and a border in rows that no output reads."""
+    values = torch.nn.functional.interpolate(torch.rand(1, 7, 4, 4), size=(40, 40), mode="bicubic")
+    masks, output = SoftMasks(values[0], Frame((160, 160), (96, 131))), (61, 83)
+    solid, resized = solid_parts(masks, output, lambda values: values > 0.5), masks.resized(output)
+    assert torch.equal(solid.binary, resized > 0.5)
+    assert torch.equal(solid.area, (resized > 0.5).sum(dim=(1, 2)))
 
 
 def test_chosen_masks_keep_their_place() -> None:
