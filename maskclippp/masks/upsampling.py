@@ -74,12 +74,12 @@ class _Labeling:
     def resized(self, maps: Tensor, rows: Taps, columns: Taps) -> Tensor:
         """int64 [H, W] of masks [Q, h, w]."""
         labels, unsettled = _shared_labels(self.of(maps), columns, -1)
-        enlarged = columns.apply(maps, -1)
         if unsettled.float().mean() > _DENSE_LABELS:
-            return self.of(rows.apply(enlarged, -2))
+            return self.of(rows.apply(columns.apply(maps, -1), -2))
         self._interpolate(labels, unsettled, maps, columns, -1)
         labels, unsettled = _shared_labels(labels, rows, -2)
-        self._interpolate(labels, unsettled, enlarged, rows, -2)
+        if unsettled.any():
+            self._interpolate(labels, unsettled, columns.apply(maps, -1), rows, -2)
         return labels
 
     def _interpolate(
