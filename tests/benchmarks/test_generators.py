@@ -175,6 +175,7 @@ def test_time_belongs_to_the_stage_that_ends_next(monkeypatch: pytest.MonkeyPatc
         assert call == {"one": 1, "two": 3, "unused": 0, "rest": 5}
 
 
+@pytest.mark.processes
 def test_the_table_has_a_row_per_config(tmp_path: Path) -> None:
     config, table = CONFIGS[FCCLIP], tmp_path / "table.md"
     files = ("--config-files", str(config), "--output", str(table))

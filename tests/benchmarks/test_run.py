@@ -155,6 +155,7 @@ def test_a_config_file_and_options_choose_the_model(tmp_path: Path) -> None:
     run_benchmark(tmp_path, "--config-file", str(config), "--parts", "train", "--against", "plain")
 
 
+@pytest.mark.processes
 def test_the_table_of_encoders_has_a_row_per_config(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
