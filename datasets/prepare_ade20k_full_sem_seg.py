@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Full ADE20K (847 classes): smaller images, and label maps of 16 bits with ids 0..846.
+"""Full ADE20K (847 classes): smaller images, and 16-bit label maps with ids 0..846.
 
 Reads ``ADE20K_2021_17_01/index_ade20k.pkl`` below the dataset root and the images that it lists
 with their ``_seg.png`` (class number = R // 10 * 256 + G); writes ``images_detectron2`` (JPEG) and
-``annotations_detectron2`` (TIFF, 65535 = ignore) beside the index. Where both sides exceed 512
-pixels the shorter one becomes 512: images linearly, labels by the nearest pixel. Reading the index
-takes 1 GB of memory.
+``annotations_detectron2`` (TIFF, 65535 = ignore) next to the index. Where both sides exceed 512
+pixels, the shorter one is resized to 512: bilinear for images, nearest neighbor for labels. Reading
+the index takes 1 GB of memory.
 """
 
 import sys
@@ -31,7 +31,7 @@ SHORT_SIDE = 512
 
 
 def class_ids(image: Path) -> npt.NDArray[np.uint16]:
-    """The label map [h, w] of one image, shrunken like the image."""
+    """The label map [h, w] of one image, resized like the image."""
     original = image.with_name(f"{image.stem}_seg.png")
     colors = read_panoptic_ids(original)
     numbers = (colors & 255) // 10 * 256 + (colors >> 8 & 255)
@@ -42,7 +42,7 @@ def class_ids(image: Path) -> npt.NDArray[np.uint16]:
 
 
 def split_of(image: Path) -> str:
-    """``train`` or ``val``, which the name tells: ``ADE_val_00000001.jpg``."""
+    """``train`` or ``val``, from a name such as ``ADE_val_00000001.jpg``."""
     return "val" if image.name.split("_")[1] == "val" else "train"
 
 

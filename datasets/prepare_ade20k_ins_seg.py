@@ -24,7 +24,7 @@ from preparation.steps import AnnotationFile, Step, run_script
 
 
 def describe(original: Path) -> dict[str, Any]:
-    """The JSON's entries of one image; annotations still lack their ids."""
+    """The JSON's entries of one image; :func:`assemble` adds the annotation ids."""
     height, width = read_image_size(original)
     name = original.stem
     return {
@@ -34,7 +34,7 @@ def describe(original: Path) -> dict[str, Any]:
 
 
 def annotation(instance: Instance, image_id: str) -> dict[str, Any]:
-    """COCO's annotation of an instance, its mask run-length encoded."""
+    """The COCO annotation of an instance, with its mask run-length encoded."""
     return {
         "image_id": image_id,
         "category_id": instance.category_id,
@@ -60,7 +60,7 @@ def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def plan(root: Path, split: str) -> list[Step]:
-    """The JSON of a split, and the images that belong to it."""
+    """The JSON of a split, and its images."""
     originals = ade20k.list_instance_maps(root, split)
     target = root / ade20k.FOLDER / f"ade20k_instance_{split}.json"
     return [

@@ -4,11 +4,11 @@
 Reads ``ADEChallengeData2016/annotations`` and ``annotations_instance`` below the dataset root and
 writes ``ADEChallengeData2016/ade20k_panoptic_{train,val}`` and a JSON of the same name.
 
-Stuff comes from the semantic map, then every instance is painted over it; a pixel of a thing class
-without an instance belongs to no segment. As in the published annotation, area and box of a stuff
-segment are those before things are painted over it, and it is listed even if nothing of it is left:
-the panoptic metric reads the JSON's areas, so other ones would give other numbers. Segment ids are
-1000 * (class + 1) + number of the instance, 0 for stuff; the published ones are random.
+Stuff comes from the semantic map; instances are painted over it. Pixels of a thing class without an
+instance belong to no segment. As in the published annotation, area and box of a stuff segment are
+measured before things are painted over it, and it is listed even if nothing of it remains visible:
+the panoptic metric reads the areas in the JSON, so its results depend on them. Segment ids are
+1000 * (class + 1) + instance number, which is 0 for stuff; the published ones are random.
 """
 
 import sys
@@ -85,7 +85,7 @@ def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def plan(root: Path, split: str) -> list[Step]:
-    """The PNGs and the JSON of a split, and the images that belong to them."""
+    """The PNGs and the JSON of a split, and its images."""
     semantic_maps = ade20k.list_semantic_maps(root, split)
     instance_folder = ade20k.list_instance_maps(root, split)[0].parent
     originals = [Originals(path, instance_folder / path.name) for path in semantic_maps]

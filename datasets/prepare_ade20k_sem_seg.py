@@ -19,7 +19,7 @@ from preparation.steps import Files, Step, run_script
 
 
 def plan(root: Path, split: str) -> list[Step]:
-    """The label maps of a split, and the images that belong to them."""
+    """The label maps and images of a split."""
     originals = ade20k.list_semantic_maps(root, split)
     folder = root / ade20k.FOLDER / "annotations_detectron2"
     targets = [folder / SPLIT_FOLDERS[split] / path.name for path in originals]

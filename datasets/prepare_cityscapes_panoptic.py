@@ -3,7 +3,7 @@
 
 Reads ``cityscapes/gtFine/{train,val}/*/*_gtFine_{instanceIds,labelIds}.png`` below the dataset root
 and writes ``cityscapes/gtFine/cityscapes_panoptic_{train,val}`` with a JSON of the same name, and
-``*_gtFine_labelTrainIds.png`` beside the originals: the same as ``csCreatePanopticImgs`` and
+``*_gtFine_labelTrainIds.png`` next to the originals: the same files as ``csCreatePanopticImgs`` and
 ``csCreateTrainIdLabelImgs`` of the package cityscapesscripts. A segment's id is its original
 instance id; groups of things, which have no instance id, are crowds.
 """
@@ -71,12 +71,12 @@ def train_ids(label_ids: Path) -> npt.NDArray[np.uint8]:
 
 
 def label_of(segment_id: int) -> int:
-    """The label id of an instance id: label * 1000 + number, or the label alone."""
+    """The label id of an instance id, which is label * 1000 + number or the label alone."""
     return segment_id // 1000 if segment_id >= 1000 else segment_id
 
 
 def segment_ids(instance_ids: Path) -> LabelArray:
-    """Segment ids [h, w] of one image, 0 where the label is none of the classes."""
+    """Segment ids [h, w] of one image, 0 where the label is not one of the classes."""
     ids = read_label_map(instance_ids)
     ids[~np.isin(np.where(ids >= 1000, ids // 1000, ids), list(CLASSES))] = 0
     return ids
@@ -110,7 +110,7 @@ def assemble(described: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def plan(root: Path, split: str) -> list[Step]:
-    """PNGs, JSON and label maps of a split, and the images that belong to them."""
+    """PNGs, JSON, label maps and images of a split."""
     base = root / "cityscapes"
     originals = list_files(base / "gtFine" / split, "*/*_gtFine_instanceIds.png", WHERE_TO_GET)
     originals.sort(key=lambda path: path.name)

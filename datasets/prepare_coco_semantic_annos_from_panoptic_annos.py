@@ -32,7 +32,7 @@ def class_ids(panoptic_map: str, segments_info: list[dict[str, Any]]) -> npt.NDA
 
 
 def plan(root: Path, split: str) -> list[Step]:
-    """The label maps of a split, and the images that belong to them."""
+    """The label maps and images of a split."""
     records = coco_panoptic(split).load(root, check_files=False)
     maps = [
         LabelMap(

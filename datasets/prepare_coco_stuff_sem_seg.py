@@ -31,7 +31,7 @@ WHERE_TO_GET = (
     "unpack stuffthingmaps_trainval2017.zip (https://github.com/nightrome/cocostuff#downloads) "
     "into coco/stuffthingmaps"
 )
-# Things that COCO named and never annotated: street sign, hat, shoe, eye glasses, plate, mirror,
+# Things that COCO lists but never annotated: street sign, hat, shoe, eye glasses, plate, mirror,
 # window, desk, door, blender, hair brush.
 UNUSED_CATEGORIES = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 CLASS_VALUES = [c - 1 for c in range(1, 183) if c not in UNUSED_CATEGORIES]
@@ -46,7 +46,7 @@ def class_ids(original: Path) -> npt.NDArray[np.uint8]:
 
 
 def plan(root: Path, split: str) -> list[Step]:
-    """The label maps of a split, and the images that belong to them."""
+    """The label maps and images of a split."""
     coco, folder = root / "coco", f"{split}2017"
     originals = list_files(coco / "stuffthingmaps" / folder, "*.png", WHERE_TO_GET)
     maps = [

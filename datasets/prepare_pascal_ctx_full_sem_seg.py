@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""PASCAL Context with 459 classes: label maps of 16 bits with ids 0..458, 65535 = ignore.
+"""PASCAL Context with 459 classes: 16-bit label maps with ids 0..458, 65535 = ignore.
 
 Reads ``VOCdevkit/VOC2010/trainval/*.mat`` (or ``VOC2010/...``; array ``LabelMap``, 0 = none,
 1..459 = class) below the dataset root, for the images that ``prepare_pascal_ctx_sem_seg.py`` put
@@ -34,7 +34,7 @@ from preparation.steps import (
 
 WHERE_TO_GET = (
     "unpack trainval.tar.gz, the annotations of https://cs.stanford.edu/~roozbeh/pascal-context/, "
-    "into VOC2010, beside JPEGImages"
+    "into VOC2010, next to JPEGImages"
 )
 IMAGES_FIRST = "run prepare_pascal_ctx_sem_seg.py first, which copies the images"
 
@@ -47,18 +47,18 @@ def class_ids(original: Path) -> npt.NDArray[np.uint16]:
 
 
 def read_matlab_labels(path: Path) -> npt.NDArray[np.int32]:
-    """The array ``LabelMap`` [h, w] of a MATLAB file; raises ValueError if there is none."""
+    """The array ``LabelMap`` [h, w] of a MATLAB file; a ValueError if there is none."""
     try:
         content = loadmat(path, variable_names=["LabelMap"])
     except (MatReadError, NotImplementedError, OSError, TypeError, ValueError) as error:
-        raise ValueError(f"is no readable MATLAB 5 file: {error}") from error
+        raise ValueError(f"is not a readable MATLAB 5 file: {error}") from error
     if "LabelMap" not in content or content["LabelMap"].ndim != 2:
         raise ValueError("has no matrix LabelMap")
     return np.asarray(content["LabelMap"], np.int32)
 
 
 def plan(root: Path, split: str) -> list[Step]:
-    """The label maps of a split, and the images that belong to them."""
+    """The label maps and images of a split."""
     source, target = challenge_folder(root, 2010), root / "pascal_ctx_d2"
     images = list_files(target / "images" / SPLIT_FOLDERS[split], "*.jpg", IMAGES_FIRST)
     targets = [label_path(target, "ctx459", split, f"{image.stem}.tif") for image in images]

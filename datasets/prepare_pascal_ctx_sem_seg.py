@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """PASCAL Context with its 59 frequent classes: images, and label maps with ids 0..58.
 
-Reads ``VOCdevkit/VOC2010`` (or ``VOC2010``) below the dataset root: ``JPEGImages`` and, beside it,
+Reads ``VOCdevkit/VOC2010`` (or ``VOC2010``) below the dataset root: ``JPEGImages`` and next to it
 ``trainval_merged.json`` of PASCAL in Detail; writes ``pascal_ctx_d2/images`` and
 ``pascal_ctx_d2/annotations_ctx59`` (255 = ignore).
 
 The JSON lists ``images`` (``image_id``, ``file_name``, ``height``, ``width``, ``phase`` train or
 val) and ``annos_segmentation``, whose entries have ``image_id``, ``category_id`` and a run-length
-encoded ``segmentation``; a later entry covers earlier ones, as in the Detail API. Reading it takes
+encoded ``segmentation``; later entries cover earlier ones, as in the Detail API. Reading it takes
 several GB of memory.
 """
 
@@ -34,7 +34,7 @@ from preparation.steps import Files, Step, errors_name, require_file, run_script
 WHERE_TO_GET = (
     "unpack VOCtrainval_03-May-2010.tar (http://host.robots.ox.ac.uk/pascal/VOC/voc2010/) into the "
     "root of all datasets and put trainval_merged.json "
-    "(https://sites.google.com/view/pasd/dataset) into its VOC2010, beside JPEGImages"
+    "(https://sites.google.com/view/pasd/dataset) into its VOC2010, next to JPEGImages"
 )
 REQUIRED_KEYS = {
     "images": ("image_id", "file_name", "height", "width", "phase"),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """PASCAL VOC 2012: images, and label maps with 20 classes and with 21 (with background).
 
-Reads ``VOCdevkit/VOC2012`` (or ``VOC2012``) below the dataset root, the images that
-``ImageSets/Segmentation/{train,val}.txt`` lists, and writes ``pascal_voc_d2``: ``images``,
+Reads ``VOCdevkit/VOC2012`` (or ``VOC2012``) below the dataset root, for the images listed in
+``ImageSets/Segmentation/{train,val}.txt``, and writes ``pascal_voc_d2``: ``images``,
 ``annotations_pascal21`` (the original values: 0 = background, 255 = border) and
 ``annotations_pascal20`` (objects 0..19, background and border 255).
 """

@@ -27,7 +27,7 @@ _INSTANCES = (
 
 
 class Instance(NamedTuple):
-    """An object: its number in the image (1..255), its class (0..149) and its mask [h, w]."""
+    """An object: its number in the image (1..255), class (0..149) and mask [h, w]."""
 
     number: int
     category_id: int
@@ -35,33 +35,35 @@ class Instance(NamedTuple):
 
 
 def list_semantic_maps(root: Path, split: str) -> list[Path]:
-    """The scene parsing PNGs of a split; raises FileNotFoundError saying where to get them."""
+    """The scene parsing PNGs of a split; a MissingFileError says where to get them."""
     return list_files(root / FOLDER / "annotations" / SPLIT_FOLDERS[split], "*.png", _SCENES)
 
 
 def list_instance_maps(root: Path, split: str) -> list[Path]:
-    """The instance PNGs of a split; raises FileNotFoundError saying where to get them."""
+    """The instance PNGs of a split; a MissingFileError says where to get them."""
     folder = root / FOLDER / "annotations_instance" / SPLIT_FOLDERS[split]
     return list_files(folder, "*.png", _INSTANCES)
 
 
 def given_images(root: Path, split: str, label_maps: Sequence[Path]) -> GivenImages:
-    """The images that belong to label maps."""
+    """The images of these label maps."""
     folder = root / FOLDER / "images" / SPLIT_FOLDERS[split]
     images = [GivenImage(folder / f"{labels.stem}.jpg", labels) for labels in label_maps]
     return GivenImages(f"{split} images", images)
 
 
 def read_classes(path: Path) -> npt.NDArray[np.uint8]:
-    """Classes 0..149 of a scene parsing PNG [h, w], 255 where it has 0, "other"."""
+    """Classes 0..149 of a scene parsing PNG [h, w]; its value 0, "other", becomes 255."""
     labels = read_label_map(path)
     with errors_name(path):
         return renumber(labels, range(1, 151), ignored_values=[0], ignore_label=255)
 
 
 def thing_categories() -> list[int]:
-    """The class (0..149) of instance class 1, of 2, ...: the instance benchmark numbers the 100
-    things in the order of the 150 classes (its categoryMapping.txt)."""
+    """The classes (0..149) of the instance classes 1..100.
+
+    The instance benchmark numbers the things in the order of the 150 classes (categoryMapping.txt).
+    """
     classes = load_class_list("ade20k_150")
     return [index for index, is_thing in enumerate(classes.is_thing) if is_thing]
 
@@ -69,8 +71,9 @@ def thing_categories() -> list[int]:
 def read_instances(path: Path) -> list[Instance]:
     """The instances in an instance PNG (R = class 1..100, G = number), by number.
 
-    Raises OSError or ValueError naming the file: unreadable, a class that is no thing, or an
-    instance of two classes.
+    Raises:
+        MissingFileError, UnreadableFileError: as :func:`read_panoptic_ids`.
+        InputError: a class is not a thing, or an instance has two classes; names the file.
     """
     colors = read_panoptic_ids(path)
     classes, numbers = colors & 255, colors >> 8 & 255

@@ -1,7 +1,10 @@
-"""The index of the full ADE20K (``index_ade20k.pkl``), read as data: nothing in it is executed.
+"""The index of the full ADE20K (``index_ade20k.pkl``), read without executing anything in it.
 
-It is a dictionary of lists and arrays, 780 MB of them counts of objects per image. Arrays of
-numbers are dropped, arrays of texts become lists.
+The pickle is a dictionary of lists and arrays, most of its 780 MB being object counts per image.
+Numeric arrays are dropped; string arrays become lists.
+
+The module has its own stand-ins for numpy's constructors because :mod:`maskclippp.files.pickles`
+refuses string and object arrays on purpose: checkpoints, which it is made for, have none.
 """
 
 from collections.abc import Callable
@@ -15,9 +18,11 @@ from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, RestrictedUnp
 
 
 def read_image_paths(index_file: Path) -> list[Path]:
-    """The images of the dataset in the index's order, relative to the root of all datasets.
+    """The images of the dataset in the order of the index, relative to the datasets' root.
 
-    Raises FileNotFoundError or ValueError (damaged, or not this index), naming the file.
+    Raises:
+        MissingFileError: the file does not exist.
+        InputError: it is damaged, or not this index; names the file.
     """
     if not index_file.is_file():
         raise MissingFileError(
@@ -42,12 +47,12 @@ def _column(index: Any, key: str, index_file: Path) -> list[str]:
     if isinstance(values, _Array):
         values = values.texts
     if not isinstance(values, list | tuple) or not all(isinstance(text, str) for text in values):
-        raise InputError(f"{index_file} is not ADE20K's index: it has no list {key!r} of texts")
+        raise InputError(f"{index_file} is not ADE20K's index: it has no list {key!r} of strings")
     return list(values)
 
 
 class _ElementType:
-    """Stands in for ``numpy.dtype``; its state adds the byte order."""
+    """Replaces ``numpy.dtype``; its state adds the byte order."""
 
     def __init__(self, code: str, align: object = False, copy: object = False) -> None:
         self.code = code
@@ -58,7 +63,7 @@ class _ElementType:
 
 
 class _Array:
-    """Stands in for an array: its content if that is texts."""
+    """Replaces ``numpy.ndarray``; keeps the content of string and object arrays only."""
 
     texts: list[Any] | None = None
 
@@ -69,7 +74,7 @@ class _Array:
 
 def _texts(element: Any, content: Any) -> list[Any] | None:
     if not isinstance(element, _ElementType):
-        raise ForbiddenPickleError("it holds an array of no known type")
+        raise ForbiddenPickleError("it holds an array of unknown type")
     if isinstance(content, list):  # of objects
         return content
     if element.code.startswith("U") and isinstance(content, bytes | bytearray):
@@ -95,7 +100,7 @@ def _scalar(element: Any, content: object) -> Any:
 
 
 def _bytes(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")  # as protocol 2 spells bytes
+    return text.encode("latin1")  # how protocol 2 encodes bytes
 
 
 def _nothing(*arguments: object) -> None:
@@ -104,9 +109,9 @@ def _nothing(*arguments: object) -> None:
 
 _INDEX_GLOBALS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _bytes,
-    "numpy.ndarray": _nothing,  # named as an argument of _reconstruct
+    "numpy.ndarray": _nothing,  # only an argument of _reconstruct
     "numpy.dtype": _ElementType,
-    # numpy 2 renamed its modules; the last ones come with pickle protocol 5.
+    # numpy 2 renamed its modules; pickle protocol 5 uses _frombuffer.
     "numpy.core.multiarray._reconstruct": _reconstruct,
     "numpy._core.multiarray._reconstruct": _reconstruct,
     "numpy.core.multiarray.scalar": _scalar,

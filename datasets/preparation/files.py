@@ -1,4 +1,4 @@
-"""Files of prepared datasets: each knows how it is made and what it must hold."""
+"""Files of prepared datasets: how each one is made and checked."""
 
 import shutil
 from abc import ABC, abstractmethod
@@ -28,20 +28,20 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class PreparedFile(ABC):
-    """A file that a script makes; its folder must exist."""
+    """A file made by a script; its folder must exist."""
 
     target: Path
 
     @abstractmethod
     def make(self) -> None:
-        """Write the file, whole or not at all; raises OSError or ValueError for bad originals."""
+        """Write the file atomically; raises OSError or ValueError if the original is bad."""
 
     @abstractmethod
     def compare(self) -> str | None:
-        """How the file differs from what it must hold; raises OSError or ValueError if broken."""
+        """How the file differs from the expected one; OSError or ValueError if it is broken."""
 
     def find_fault(self) -> str | None:
-        """What is wrong with the file (or with its original), naming it; None: nothing."""
+        """A message about what is wrong with the file or its original; None if nothing is."""
         try:
             difference = self.compare()
         except (OSError, ValueError) as error:
@@ -51,9 +51,9 @@ class PreparedFile(ABC):
 
 @dataclass(frozen=True)
 class LabelMap(PreparedFile):
-    """A map of class ids [h, w]: PNG of 8 bits, or TIFF of 16.
+    """A map of class ids [h, w]: an 8-bit PNG or a 16-bit TIFF.
 
-    ``compute`` returns uint8 or uint16; to be sent to other processes, it must be an importable
+    ``compute`` returns uint8 or uint16. It is sent to other processes, so it must be an importable
     function or a ``functools.partial`` of one.
     """
 
@@ -71,9 +71,9 @@ class LabelMap(PreparedFile):
         return f"{wrong} pixels differ from the original annotation" if wrong else None
 
     def _write(self, labels: npt.NDArray[Any]) -> None:
-        # Deflate makes 16-bit maps 20 times smaller, and every reader of TIFF knows it.
+        # Deflate makes 16-bit maps 20 times smaller, and every TIFF reader supports it.
         kind = {"compression": "tiff_deflate"} if self.target.suffix == ".tif" else {}
-        with atomic_write(self.target, durable=False) as file:  # there are a hundred thousand
+        with atomic_write(self.target, durable=False) as file:  # syncing 100,000 files is slow
             Image.fromarray(labels).save(file, format="TIFF" if kind else "PNG", **kind)
 
     def _read(self) -> LabelArray:
@@ -94,26 +94,26 @@ class PanopticMap(LabelMap):
 
 @dataclass(frozen=True)
 class CopiedImage(PreparedFile):
-    """An image that is taken over byte by byte."""
+    """A byte-for-byte copy of an image."""
 
     source: Path
 
     def make(self) -> None:
-        read_image(self.source)  # a damaged original is not worth copying
+        read_image(self.source)  # raises if the original is damaged
         with self.source.open("rb") as source, atomic_write(self.target, durable=False) as file:
             shutil.copyfileobj(source, file)
 
     def compare(self) -> str | None:
         read_image(self.target)
         same = cmp(self.source, self.target, shallow=False)
-        return None if same else f"is no copy of {self.source}"
+        return None if same else f"is not a copy of {self.source}"
 
 
 @dataclass(frozen=True)
 class ShrunkenImage(PreparedFile):
     """A JPEG whose shorter side is at most ``short_side`` pixels, as in :func:`shrunken_size`.
 
-    Its orientation is that of the stored pixels, whatever EXIF says, as annotators' masks have it.
+    It keeps the orientation of the stored pixels and ignores EXIF, as the annotated masks do.
     """
 
     source: Path
@@ -139,13 +139,13 @@ class ShrunkenImage(PreparedFile):
 
 @dataclass(frozen=True)
 class GivenImage:
-    """An image of the original dataset, and the label map that must have its size."""
+    """An image of the original dataset, and the label map that must have the same size."""
 
     image: Path
     label_map: Path
 
     def find_fault(self) -> str | None:
-        """Why the image cannot be used, naming it; None: it can."""
+        """A message about what is wrong with the image; None if nothing is."""
         try:
             pixels = read_image(self.image)
             if self.label_map.is_file():
@@ -157,9 +157,10 @@ class GivenImage:
 
 
 def stored_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image as its pixels are stored, whatever orientation EXIF tells.
+    """(height, width) of the stored pixels, ignoring the EXIF orientation.
 
-    Raises FileNotFoundError or OSError naming the file.
+    Raises:
+        MissingFileError, UnreadableFileError: as :func:`read_image_size`.
     """
     read_image_size(path)  # for its errors
     with Image.open(path) as image:
@@ -167,9 +168,9 @@ def stored_size(path: Path) -> tuple[int, int]:
 
 
 def shrunken_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(height, width) with the shorter side reduced to ``short_side``; smaller images stay.
+    """(height, width) with the shorter side reduced to ``short_side``; smaller sizes are kept.
 
-    The aspect is kept, the longer side rounded to the nearest pixel.
+    The aspect ratio is kept; the longer side is rounded to the nearest pixel.
     """
     height, width = size
     scale = short_side / min(height, width)
@@ -179,7 +180,7 @@ def shrunken_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def shrink_labels(labels: npt.NDArray[np.uint16], short_side: int) -> npt.NDArray[np.uint16]:
-    """Labels [h, w] at the size that :class:`ShrunkenImage` gives their image, nearest pixels."""
+    """Labels [h, w], resized like their :class:`ShrunkenImage` but by nearest neighbor."""
     height, width = shrunken_size((labels.shape[0], labels.shape[1]), short_side)
     if (height, width) == labels.shape:
         return labels

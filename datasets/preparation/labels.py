@@ -25,8 +25,11 @@ def renumber(
         ignored_values: values that become ``ignore_label``; None: all others.
         ignore_label: 255 for uint8, 65535 for uint16.
 
-    Returns: [h, w], uint8 or uint16. Raises ValueError naming a value that is neither a class nor
-    ignored, and how many pixels have such values.
+    Returns:
+        Class ids [h, w], uint8 or uint16.
+
+    Raises:
+        InputError: values that are neither classes nor ignored; gives one and the pixel count.
     """
     ids = np.full(65536, -1 if ignored_values is not None else ignore_label, np.int32)
     if ignored_values is not None:
@@ -37,7 +40,7 @@ def renumber(
     result = ids[labels]
     if (result < 0).any():
         raise InputError(
-            f"value {int(labels[result < 0][0])} is no class (such values at "
+            f"value {int(labels[result < 0][0])} is not a class (invalid values at "
             f"{int((result < 0).sum())} pixels); classes have the {len(class_values)} values "
             f"{min(class_values)}..{max(class_values)}, ignored is {list(ignored_values or ())}"
         )

@@ -12,7 +12,7 @@ def panoptic_entry(
     image_file: str,
     map_file: str,
 ) -> dict[str, Any]:
-    """The entries of one image of this ``size`` (height, width) in the JSON."""
+    """The JSON's entries of one image of ``size`` (height, width)."""
     height, width = size
     return {
         "image": {"id": image_id, "file_name": image_file, "height": height, "width": width},
@@ -23,7 +23,7 @@ def panoptic_entry(
 def panoptic_content(
     entries: Sequence[dict[str, Any]], categories: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The content of the JSON from the entries of all images."""
+    """The JSON's content, from the entries of all images."""
     return {
         "images": [entry["image"] for entry in entries],
         "annotations": [entry["annotation"] for entry in entries],

@@ -1,4 +1,4 @@
-"""What the scripts for PASCAL VOC and PASCAL Context share: folders and copied images."""
+"""Folders and image copies for the PASCAL VOC and PASCAL Context scripts."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from preparation.steps import Files
 
 
 def challenge_folder(root: Path, year: int) -> Path:
-    """``VOCdevkit/VOC<year>`` below the root, as the archives unpack, or ``VOC<year>`` itself."""
+    """``VOC<year>`` below the root if it exists, else ``VOCdevkit/VOC<year>``, as unpacked."""
     direct = root / f"VOC{year}"
     return direct if direct.is_dir() else root / "VOCdevkit" / f"VOC{year}"
 
@@ -22,5 +22,5 @@ def copied_images(names: Iterable[str], source: Path, target: Path, split: str) 
 
 
 def label_path(target: Path, kind: str, split: str, file_name: str) -> Path:
-    """Where a label map of ``annotations_<kind>`` belongs."""
+    """The path of a label map in ``annotations_<kind>``."""
     return target / f"annotations_{kind}" / SPLIT_FOLDERS[split] / file_name

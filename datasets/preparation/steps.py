@@ -1,8 +1,7 @@
-"""What the scripts in ``datasets/`` share: a command line, and steps that make or check files.
+"""Shared by the scripts in ``datasets/``: command line, and steps that make or check files.
 
-A script tells what belongs to a split as a list of steps; :func:`run_script` makes what is missing,
-or checks everything. Files are written whole or not at all, so an interrupted run continues where
-it stopped.
+A script lists the steps of a split; :func:`run_script` makes missing files or checks all of them.
+Files are written atomically, so an interrupted run continues where it stopped.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from maskclippp.files.atomic import atomic_write
 from preparation.files import GivenImage, PreparedFile
 
 LOGGER = logging.getLogger("prepare")
-SPLITS = ("val", "train")  # the small one first: what is wrong shows early
+SPLITS = ("val", "train")  # the small split first, to show errors early
 _SHOWN_PROBLEMS = 10
 
 Item = TypeVar("Item")
@@ -35,28 +34,28 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Report:
-    """How many files a step looked after, and what is wrong with some of them, in words."""
+    """The number of files of a step, and messages about what is wrong with some of them."""
 
     files: int
     problems: Sequence[str] = ()
 
 
 class Step(Protocol):
-    """A part of a split, such as its label maps; ``title`` names it in messages."""
+    """A part of a split, such as its label maps; ``title`` is its name in messages."""
 
     @property
     def title(self) -> str: ...
 
     def make(self, workers: int, *, repair: bool) -> Report:
-        """Make what is missing or empty; with ``repair`` also what :meth:`check` finds wrong."""
+        """Make missing and empty files; with ``repair`` also those that :meth:`check` rejects."""
 
     def check(self, workers: int) -> Report:
-        """Look at every file; nothing is written."""
+        """Check every file without writing."""
 
 
 @dataclass(frozen=True)
 class GivenImages:
-    """Images that the dataset brings along: nothing to make, but they can be damaged or missing."""
+    """Original images, which are not made but may be damaged or missing."""
 
     title: str
     images: Sequence[GivenImage]
@@ -71,7 +70,7 @@ class GivenImages:
 
 @dataclass(frozen=True)
 class Files:
-    """Files that are made independently of each other."""
+    """Files made independently of each other."""
 
     title: str
     files: Sequence[PreparedFile]
@@ -83,7 +82,7 @@ class Files:
         else:
             todo = [file for file in self.files if not is_complete(file.target)]
         there = len(self.files) - len(todo)
-        LOGGER.info("%s: %d of %d files are there", self.title, there, len(self.files))
+        LOGGER.info("%s: %d of %d files exist", self.title, there, len(self.files))
         for folder in {file.target.parent for file in todo}:
             folder.mkdir(parents=True, exist_ok=True)
         made = map_in_processes(make_file, todo, workers, f"make {self.title}")
@@ -96,11 +95,11 @@ class Files:
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """One JSON with what every image contributes.
+    """A JSON file assembled from the entries of all images.
 
     Args:
-        describe: an importable function: the contribution of one of ``sources``, in JSON's types.
-        assemble: the file's content from all contributions, in the order of ``sources``.
+        describe: an importable function that returns the entries of one of ``sources``.
+        assemble: makes the file's content from all entries, in the order of ``sources``.
     """
 
     title: str
@@ -111,7 +110,7 @@ class AnnotationFile:
 
     def make(self, workers: int, *, repair: bool) -> Report:
         there = not self.check(workers).problems if repair else is_complete(self.target)
-        LOGGER.info("%s: %d of 1 files are there", self.title, there)
+        LOGGER.info("%s: %d of 1 files exist", self.title, there)
         if there:
             return Report(1)
         content, problems = self._content(workers)
@@ -132,7 +131,7 @@ class AnnotationFile:
         return Report(1, problems)
 
     def _content(self, workers: int) -> tuple[dict[str, Any], list[str]]:
-        """The content, and for which images it could not be made; then the content is empty."""
+        """The content, and messages about images that failed; if any did, the content is empty."""
         attempt = functools.partial(_attempt, self.describe)
         attempts = map_in_processes(attempt, self.sources, workers, f"read {self.title}")
         problems = [problem for _, problem in attempts if problem is not None]
@@ -140,26 +139,26 @@ class AnnotationFile:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether there is a file with content: a power cut can leave an empty one."""
+    """Whether the file exists and is not empty, as a power failure can leave it."""
     return path.is_file() and path.stat().st_size > 0
 
 
 def make_file(file: PreparedFile) -> str | None:
-    """Make one file; returns why it could not be made, if so."""
+    """Make one file; returns the error message, if any."""
     return _attempt(type(file).make, file)[1]
 
 
 def find_fault(file: PreparedFile) -> str | None:
-    """What is wrong with one file, if anything."""
+    """See :meth:`PreparedFile.find_fault`."""
     return file.find_fault()
 
 
 def map_in_processes(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, description: str
 ) -> list[Result]:
-    """``function`` of every item, in order, with a progress bar; 1 worker means this process.
+    """``function`` of every item, in order, with a progress bar; 1 worker: in this process.
 
-    ``function`` must be importable (no lambda). The first exception stops the run.
+    ``function`` must be importable (not a lambda). The first exception stops the run.
     """
     bar = functools.partial(
         tqdm, desc=description, unit="file", total=len(items), mininterval=1, disable=not items
@@ -180,12 +179,13 @@ def run_script(
     """Run a preparation script.
 
     Args:
-        description: its docstring.
-        plan: the steps of a split (``train`` or ``val``) below the root of all datasets; it raises
-            FileNotFoundError or ValueError when the originals are not as they should be.
+        description: the script's docstring.
+        plan: returns the steps of a split (``train`` or ``val``) below the datasets' root; raises
+            FileNotFoundError or ValueError if the originals are missing or bad.
         arguments: the command line; None: that of the process.
 
-    Returns the exit status: 0 when everything is there (and, with ``--check``, right), else 1.
+    Returns:
+        The exit status: 0 if all files exist (and, with ``--check``, are correct), else 1.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = _parse_arguments(description, arguments)
@@ -203,27 +203,24 @@ def run_script(
             else:
                 report = step.make(options.workers, repair=options.repair)
             if report.files:
-                _log_report(step.title, report, "right" if options.check else "there now")
+                _log_report(step.title, report, "correct" if options.check else "complete")
             num_problems += len(report.problems)
     if num_problems and options.check:
-        LOGGER.error("--repair makes anew what can be made from sound originals")
+        LOGGER.error("run with --repair to remake the files whose originals are intact")
     return int(num_problems > 0)
 
 
 def list_files(folder: Path, pattern: str, where_to_get: str) -> list[Path]:
-    """The files of a folder, sorted.
-
-    Raises FileNotFoundError naming the folder and where to get its content when there is none.
-    """
+    """The files of a folder, sorted; a MissingFileError says where to get them."""
     found = sorted(folder.glob(pattern))
     if not found:
-        state = "holds no such file" if folder.is_dir() else "does not exist"
+        state = "has no such file" if folder.is_dir() else "does not exist"
         raise MissingFileError(f"expected {folder / pattern}, but {folder} {state}: {where_to_get}")
     return found
 
 
 def require_file(path: Path, where_to_get: str) -> Path:
-    """``path``; raises FileNotFoundError saying where to get the file when it does not exist."""
+    """``path``; if the file does not exist, a MissingFileError says where to get it."""
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist: {where_to_get}")
     return path
@@ -231,7 +228,7 @@ def require_file(path: Path, where_to_get: str) -> Path:
 
 @contextmanager
 def errors_name(path: Path) -> Iterator[None]:
-    """Put the file in front of the message of any ValueError in the block."""
+    """Prefix the message of any ValueError in the block with the file."""
     try:
         yield
     except ValueError as error:
@@ -239,12 +236,12 @@ def errors_name(path: Path) -> Iterator[None]:
 
 
 def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[Any, str | None]:
-    """(result, None), or (None, why there is none): one bad file shall not stop thousands."""
+    """(result, None) or (None, error message): one bad file must not stop the others."""
     try:
         return function(item), None
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS):
-            raise  # neither would any other file be written
+            raise  # no other file could be written either
         return None, str(error)
 
 
@@ -266,7 +263,7 @@ def _first_difference(expected: Mapping[str, Any], found: Any) -> str:
         for index, (value, other) in enumerate(zip(values, found[key], strict=True)):
             if value != other:
                 return f"{key}[{index}]: expected {_shorten(value)}, found {_shorten(other)}"
-    return f"it has the keys {sorted(found)}, expected only {sorted(expected)}"
+    return f"found the keys {sorted(found)}, expected only {sorted(expected)}"
 
 
 def _shorten(value: Any) -> str:
@@ -285,9 +282,9 @@ def _parse_arguments(description: str, arguments: Sequence[str] | None) -> argpa
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
-        "--check", action="store_true", help="write nothing, compare what is there with the source"
+        "--check", action="store_true", help="compare every file with its original; write nothing"
     )
     mode.add_argument(
-        "--repair", action="store_true", help="make what is missing or what --check finds wrong"
+        "--repair", action="store_true", help="make missing files and those that --check rejects"
     )
     return parser.parse_args(arguments)

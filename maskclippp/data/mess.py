@@ -1,8 +1,8 @@
-"""The 22 datasets of MESS, the multi-domain benchmark, by its own package ``mess-benchmark``.
+"""The 22 datasets of the multi-domain benchmark MESS, registered by its package ``mess-benchmark``.
 
-The package registers its names when it is imported: 39 of them, all semantic, such as
-``suim_sem_seg_test``, below the same root as ours. It writes into detectron2's catalogs when it
-finds all of detectron2 that it uses, else into catalogs of its own; from there they are taken over.
+Importing the package registers 39 semantic datasets, such as ``suim_sem_seg_test``, below the same
+root as ours: in detectron2's catalogs if all of detectron2 is installed that the package uses,
+otherwise in its own catalogs, whose entries we copy.
 """
 
 import importlib
@@ -17,8 +17,8 @@ _LOGGER = logging.getLogger(__name__)
 def register_mess() -> list[str]:
     """Register the datasets of an installed ``mess-benchmark``; returns their names.
 
-    Nothing is registered where the package is absent, nor, with a warning, where it fails to
-    import. Importing it takes some 10 ms and reads no dataset.
+    Registers nothing if the package is not installed or, with a warning, if its import fails. The
+    import takes about 10 ms and reads no dataset.
     """
     package = importlib.util.find_spec("mess")
     if package is None or package.origin is None:  # a plain folder of that name has no origin
@@ -29,8 +29,8 @@ def register_mess() -> list[str]:
         catalogs = importlib.import_module("mess.utils.catalog")
     except ImportError as error:
         _LOGGER.warning(
-            "the installed package 'mess' has no datasets to register (%s); if it is meant to be "
-            "the MESS benchmark, reinstall it with: pip install mess-benchmark",
+            "cannot import the datasets of the installed package 'mess' (%s); if it should be the "
+            "MESS benchmark, reinstall it with: pip install mess-benchmark",
             error,
         )
         return []

@@ -1,7 +1,7 @@
 """Semantic label maps: read from their file, or derived from the panoptic annotation.
 
-The derivation is exact: every listed segment, crowd included, is painted with its class, all else
-is ignored. That is also how the files in ``panoptic_semseg_*`` are made, so both ways agree.
+The derivation is exact: every listed segment, including crowds, is painted with its class, and all
+other pixels are ignored. The files in ``panoptic_semseg_*`` are made in the same way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,27 @@ from maskclippp.files.images import LabelArray, read_label_map, read_panoptic_id
 
 
 class SemanticLabels(NamedTuple):
-    """``labels`` int32 [h, w], and ``source``, the file that they were read or derived from."""
+    """``labels``, int32 [h, w], and ``source``, the file they come from."""
 
     labels: LabelArray
     source: str
 
 
 class LabelValues(NamedTuple):
-    """What the values of a label file mean, where they are not the classes' positions.
+    """Meaning of the pixel values of a label file that does not hold contiguous class ids.
 
-    ``classes`` holds the value of every class, ascending; ``ignored`` that of pixels without class.
-    A record has it under ``sem_seg_values``.
+    ``classes`` are the values of the classes, ascending; ``ignored`` is the value of unlabeled
+    pixels. Records store it under ``sem_seg_values``.
     """
 
     classes: tuple[int, ...]
     ignored: int
 
     def positions(self, labels: LabelArray, ignore_label: int, source: str) -> LabelArray:
-        """int32 [h, w]: each value's class, ``ignore_label`` where there is none.
+        """Class ids, int32 [h, w], with ``ignore_label`` at ignored pixels.
 
-        Raises ValueError naming file and value for a value that means nothing.
+        Raises:
+            InputError: a value is neither a class nor the ignored one; names file and value.
         """
         values = np.array(self.classes, dtype=np.int32)
         found = np.searchsorted(values, labels).clip(max=len(values) - 1)
@@ -42,8 +43,8 @@ class LabelValues(NamedTuple):
         invalid = ~known & (labels != self.ignored)
         if invalid.any():
             raise InputError(
-                f"label file {source}: pixel value {int(labels[invalid][0])} (values that are no "
-                f"class at {int(invalid.sum())} pixels); the word list numbers {len(values)} "
+                f"label file {source}: pixel value {int(labels[invalid][0])} (invalid values at "
+                f"{int(invalid.sum())} pixels); the word list numbers {len(values)} "
                 f"classes from {values[0]} to {values[-1]}, and {self.ignored} is the ignored value"
             )
         return np.where(known, found, ignore_label).astype(np.int32)
@@ -59,7 +60,8 @@ def semantic_from_panoptic(
         segments_info: entries with ``id`` and ``category_id`` (contiguous).
         ignore_label: value of pixels that belong to no listed segment.
 
-    Returns: int32 class ids [h, w].
+    Returns:
+        Class ids, int32 [h, w].
     """
     if not segments_info:
         return np.full_like(panoptic_ids, ignore_label)
@@ -74,8 +76,12 @@ def semantic_from_panoptic(
 def read_semantic_labels(record: Mapping[str, Any], ignore_label: int) -> SemanticLabels:
     """Semantic labels of a dataset record.
 
-    Read from ``sem_seg_file_name`` when that file exists, else derived from ``pan_seg_file_name``
-    and ``segments_info``. Raises FileNotFoundError naming what is missing when neither is there.
+    Read from ``sem_seg_file_name`` if that file exists, otherwise derived from
+    ``pan_seg_file_name`` and ``segments_info``.
+
+    Raises:
+        InputError: the record names neither.
+        MissingFileError: the label file does not exist, and there is no panoptic annotation.
     """
     semantic_file = record.get("sem_seg_file_name")
     if semantic_file is not None and Path(semantic_file).is_file():
@@ -104,22 +110,22 @@ def read_semantic_labels(record: Mapping[str, Any], ignore_label: int) -> Semant
 def check_label_range(
     semantic: SemanticLabels, *, num_classes: int, ignore_label: int, dataset_name: str
 ) -> None:
-    """Raise ValueError unless all labels are 0..num_classes-1 or ``ignore_label``.
+    """Raise an InputError unless all labels are 0..num_classes-1 or ``ignore_label``.
 
-    It names the file, a value that is no class, how often there is such a value, and the range.
+    It names the file, an invalid value, the number of invalid pixels, and the valid range.
     """
     labels = semantic.labels
     invalid = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_label)
     if invalid.any():
         raise InputError(
-            f"label file {semantic.source}: pixel value {int(labels[invalid][0])} (values that are "
-            f"no class at {int(invalid.sum())} pixels); dataset {dataset_name} allows "
+            f"label file {semantic.source}: pixel value {int(labels[invalid][0])} (invalid values "
+            f"at {int(invalid.sum())} pixels); dataset {dataset_name} allows "
             f"0..{num_classes - 1} and the ignore label {ignore_label}"
         )
 
 
 def has_semantic_labels(record: Mapping[str, Any]) -> bool:
-    """Whether the record names annotation from which semantic labels can be had."""
+    """Whether the record names annotation that :func:`read_semantic_labels` can read."""
     return "sem_seg_file_name" in record or (
         "pan_seg_file_name" in record and "segments_info" in record
     )

@@ -1,4 +1,4 @@
-"""Reading images, labels and annotations; whatever is wrong with a file, the error names it."""
+"""Readers of images, label maps and annotation files; every error names the file."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
 LabelArray = npt.NDArray[np.int32]
 T = TypeVar("T")
 
-# Pillow's names of pictures with more than 8 bits per channel, which it would cut off at 255.
+# Pillow modes with more than 8 bits per channel; converting them to RGB clips values at 255.
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
 _PILLOW_ERRORS = (
@@ -27,24 +27,28 @@ _PILLOW_ERRORS = (
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read an image as 8-bit RGB, turned upright as its EXIF orientation says.
+    """Read an image as 8-bit RGB, rotated to its EXIF orientation.
 
-    Raises FileNotFoundError, OSError (unreadable, with the reason) or ValueError (more than 8 bits
-    per channel), naming the file.
+    Raises:
+        MissingFileError: the file does not exist.
+        UnreadableFileError: it cannot be decoded; gives the reason.
+        InputError: it has more than 8 bits per channel.
     """
     image = _read(path, "image", _upright)
     if image.mode in _DEEP_MODES:
         raise InputError(
-            f"image {path} has more than 8 bits per channel (mode {image.mode}), and nothing says "
-            "which values are black and white: convert it to 8 bits first"
+            f"image {path} has more than 8 bits per channel (mode {image.mode}) and an unknown "
+            "value range: convert it to 8 bits first"
         )
     return image.convert("RGB")
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image as :func:`read_image` returns it, from its header.
+    """(height, width) of the image that :func:`read_image` returns, read from the file header.
 
-    Raises FileNotFoundError or OSError naming the file and the reason.
+    Raises:
+        MissingFileError: the file does not exist.
+        UnreadableFileError: the header cannot be decoded; gives the reason.
     """
 
     def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -58,8 +62,10 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
 def read_label_map(path: str | Path) -> LabelArray:
     """Read a single-channel file of class ids (8-bit or palette PNG, 16-bit TIFF): int32 [h, w].
 
-    Raises FileNotFoundError, OSError (unreadable) or ValueError (several channels, or numbers that
-    are not whole).
+    Raises:
+        MissingFileError: the file does not exist.
+        UnreadableFileError: it cannot be decoded; gives the reason.
+        InputError: it has several channels or is not of an integer type.
     """
     labels = _read(path, "label map", _pixels)
     if labels.ndim != 2:
@@ -69,8 +75,8 @@ def read_label_map(path: str | Path) -> LabelArray:
         )
     if labels.dtype.kind not in "bui":
         raise InputError(
-            f"label map {path}: expected whole numbers, found {labels.dtype} (mode F): class ids "
-            "must be saved as integers"
+            f"label map {path}: expected integers, found {labels.dtype} (mode F): save class ids "
+            "as integers"
         )
     return labels.astype(np.int32)
 
@@ -78,7 +84,10 @@ def read_label_map(path: str | Path) -> LabelArray:
 def read_panoptic_ids(path: str | Path) -> LabelArray:
     """Read a COCO panoptic PNG: segment ids R + 256 G + 65536 B, int32 [h, w], 0 = no segment.
 
-    Raises FileNotFoundError, OSError (unreadable) or ValueError (not RGB), naming the file.
+    Raises:
+        MissingFileError: the file does not exist.
+        UnreadableFileError: it cannot be decoded; gives the reason.
+        InputError: it is not RGB.
     """
     colors = _read(path, "panoptic map", _pixels)
     if colors.ndim != 3 or colors.shape[2] != 3:
@@ -92,14 +101,15 @@ def read_panoptic_ids(path: str | Path) -> LabelArray:
 def read_json(
     path: str | Path, required_keys: Mapping[str, Sequence[str]], what: str
 ) -> dict[str, Any]:
-    """Read an annotation file: a JSON object of lists of objects.
+    """Read an annotation file: a JSON object whose values are lists of objects.
 
     Args:
-        required_keys: the lists that must be there, each with the keys that its entries must have.
-        what: what the file is needed as, for messages.
+        required_keys: required lists, each with the keys that its entries must have.
+        what: purpose of the file, for messages.
 
-    Raises FileNotFoundError or ValueError (no JSON, a list or key that is missing), naming file,
-    list, entry and key.
+    Raises:
+        MissingFileError: the file does not exist.
+        InputError: it is not valid JSON, or a list or key is missing; names list, entry and key.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,14 +117,14 @@ def read_json(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is no valid JSON ({error}); it is needed as {what}") from error
+        raise InputError(f"{path} is not valid JSON ({error}); it is needed as {what}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} is no JSON object, as {what} must be")
+        raise InputError(f"{path} is not a JSON object, as {what} must be")
     for name, keys in required_keys.items():
         entries = content.get(name)
         if not isinstance(entries, list):
             raise InputError(
-                f"{path} is not {what}: it needs a list {name!r} and has only the keys "
+                f"{path} is not {what}: it needs a list {name!r} but has only the keys "
                 f"{sorted(content)}"
                 if name not in content
                 else f"{path} is not {what}: {name!r} must be a list, found {_kind(entries)}"
@@ -132,7 +142,7 @@ def read_json(
 def check_same_size(
     first: Sequence[int], first_file: str | Path, second: Sequence[int], second_file: str | Path
 ) -> None:
-    """Raise ValueError naming both files and both (height, width) when the sizes differ."""
+    """Raise an InputError naming both files and their (height, width) if the sizes differ."""
     if tuple(first) != tuple(second):
         raise InputError(
             f"sizes differ: {first_file} is {first[0]} x {first[1]}, "
@@ -141,7 +151,7 @@ def check_same_size(
 
 
 def check_record_size(record: Mapping[str, Any], height: int, width: int) -> None:
-    """Raise ValueError when the record states another size than its image has."""
+    """Raise an InputError if the image's size differs from the one in its record."""
     expected = (record.get("height", height), record.get("width", width))
     if expected != (height, width):
         raise InputError(
@@ -171,6 +181,6 @@ def _pixels(image: Image.Image) -> npt.NDArray[Any]:
 
 
 def _kind(value: Any) -> str:
-    """What a value read from JSON is, in JSON's words."""
-    names = {type(None): "null", dict: "an object", list: "a list", str: "a text", bool: "a bool"}
-    return names.get(type(value), "a number")
+    """The JSON type of a value, for messages."""
+    names = {type(None): "null", dict: "an object", list: "a list", str: "a string"}
+    return names.get(type(value), "a boolean" if isinstance(value, bool) else "a number")

@@ -144,7 +144,7 @@ def test_value_that_is_no_class_is_refused(
     file = tmp_path / "ADEChallengeData2016" / "annotations" / "validation" / "ADE_val_00000002.png"
     save(file, np.full((24, 18), 151, np.uint8))
     assert run_main("prepare_ade20k_sem_seg", tmp_path) == 1
-    assert f"{file}: value 151 is no class (such values at 432 pixels)" in caplog.text
+    assert f"{file}: value 151 is not a class (invalid values at 432 pixels)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_check_names_the_file_that_is_wrong(
     damage(prepared[0])
     assert run(tmp_path, "--check") == 1
     assert str(prepared[0]) in caplog.text
-    assert "1 of 2 files are right" in caplog.text
+    assert "1 of 2 files are correct" in caplog.text
 
 
 def test_second_run_makes_only_what_is_missing(prepared: list[Path], tmp_path: Path) -> None:

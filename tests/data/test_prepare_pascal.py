@@ -111,7 +111,7 @@ def test_context_category_beyond_the_59_is_refused(
     content["annos_segmentation"][-1]["category_id"] = 3
     file.write_text(json.dumps(content))
     assert run_main("prepare_pascal_ctx_sem_seg", tmp_path) == 1
-    assert "2008_000003.jpg: value 3 is no class" in caplog.text
+    assert "2008_000003.jpg: value 3 is not a class" in caplog.text
 
 
 def test_mask_of_another_size_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,4 +133,4 @@ def test_unreadable_matlab_file_is_named(
     file = tmp_path / "VOCdevkit" / "VOC2010" / "trainval" / "2008_000002.mat"
     file.write_bytes(damage)
     assert run_main("prepare_pascal_ctx_full_sem_seg", tmp_path) == 1
-    assert f"{file}: is no readable MATLAB 5 file" in caplog.text
+    assert f"{file}: is not a readable MATLAB 5 file" in caplog.text

@@ -123,8 +123,8 @@ def test_one_broken_original_stops_nothing_else(
     maps[0].write_bytes(maps[0].read_bytes()[:40])
     assert run_main("prepare_ade20k_sem_seg", tmp_path) == 1
     assert str(maps[0]) in caplog.text
-    assert "val label maps: 1 of 2 files are there now" in caplog.text
-    assert "train label maps: 1 of 1 files are there now" in caplog.text
+    assert "val label maps: 1 of 2 files are complete" in caplog.text
+    assert "train label maps: 1 of 1 files are complete" in caplog.text
 
 
 def test_only_check_speaks_of_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,7 +137,7 @@ def test_only_check_speaks_of_images(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "images" not in caplog.text
     assert run_main("prepare_coco_stuff_sem_seg", tmp_path, "--check") == 1
     assert f"image {image} does not exist" in caplog.text
-    assert "val images: 1 of 2 files are right" in caplog.text
+    assert "val images: 1 of 2 files are correct" in caplog.text
 
 
 def test_json_is_not_written_without_all_its_images(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_missing_annotation_is_explained_before_inference(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: None, r"no JSON object"),
+        (lambda content: None, r"not a JSON object"),
         (lambda content: {**content, "annotations": None}, "'annotations' must be a list"),
         (lambda content: {**content, "images": [{"id": 1}]}, r"images\[0\] lacks height, width"),
         (lambda content: {**content, "categories": content["categories"][1:]}, "categories, data"),

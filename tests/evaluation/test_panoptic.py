@@ -122,7 +122,7 @@ def without_area(content: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: [], "no JSON object"),
+        (lambda content: [], "not a JSON object"),
         (lambda content: {"annotations": []}, "needs a list 'categories'"),
         (lambda content: {**content, "annotations": [None]}, r"annotations\[0\] lacks image_id"),
         (without_area, "lacks area"),

@@ -88,7 +88,7 @@ def test_every_image_of_eight_bits_becomes_rgb(mode: str, tmp_path: Path) -> Non
 
 def test_label_map_of_fractions_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((2, 3), 1.5, dtype=np.float32)).save(tmp_path / "labels.tif")
-    with pytest.raises(ValueError, match=r"labels\.tif: expected whole numbers, found float32"):
+    with pytest.raises(ValueError, match=r"labels\.tif: expected integers, found float32"):
         read_label_map(tmp_path / "labels.tif")
 
 
@@ -115,9 +115,9 @@ def test_image_that_is_too_large_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", r"a\.json is no valid JSON \(.*\); it is needed as a test"),
-        (b"\xff\xfe", r"a\.json is no valid JSON"),
-        (b"[]", r"a\.json is no JSON object, as a test must be"),
+        (b"{", r"a\.json is not valid JSON \(.*\); it is needed as a test"),
+        (b"\xff\xfe", r"a\.json is not valid JSON"),
+        (b"[]", r"a\.json is not a JSON object, as a test must be"),
         (b'{"others": []}', r"a\.json is not a test: it needs a list 'images' .*\['others'\]"),
         (b'{"images": null}', r"a\.json is not a test: 'images' must be a list, found null"),
         (b'{"images": [{"id": 1}, 7]}', r"a\.json: images\[1\] lacks id; found a number"),
