@@ -22,6 +22,9 @@ from maskclippp.engine.setup import build_config, run_folder, setup
 from maskclippp.engine.trainer import Trainer
 from maskclippp.errors import InputError, exit_on_bad_input
 
+# SLURM's largest normal step; the ids above are those of batch scripts, salloc's shells and others.
+_LAST_STEP_OF_SRUN = 0xFFFFFFF0
+
 
 class Layout(NamedTuple):
     """The place of this process among those that an external launcher has started."""
@@ -93,6 +96,8 @@ def external_layout(environment: Mapping[str, str]) -> Layout | None:
     """The layout that the variables of torchrun, srun or a similar launcher describe.
 
     None if there are none, or only a single process; then detectron2's launcher starts processes.
+    A batch script without srun and the shell that salloc opens also have SLURM_PROCID=0 and the
+    SLURM_NTASKS of their job, but srun has not started the other tasks: each is a single process.
 
     Raises:
         InputError: a variable is missing or invalid.
@@ -100,7 +105,7 @@ def external_layout(environment: Mapping[str, str]) -> Layout | None:
     try:
         if {"RANK", "WORLD_SIZE"} <= environment.keys():
             layout = _layout_of_torchrun(environment)
-        elif {"SLURM_PROCID", "SLURM_NTASKS"} <= environment.keys():
+        elif {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID"} <= environment.keys():
             layout = _layout_of_slurm(environment)
         else:
             return None
@@ -109,7 +114,7 @@ def external_layout(environment: Mapping[str, str]) -> Layout | None:
             f"the launcher's environment variables are incomplete or invalid ({error!r}): expected "
             "those of torchrun (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, "
             "MASTER_PORT) or of srun (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, SLURM_NNODES, "
-            "SLURM_JOB_ID)"
+            "SLURM_JOB_ID, SLURM_STEP_ID)"
         ) from error
     if layout.world_size % layout.local_size:
         raise InputError(
@@ -134,11 +139,13 @@ def _layout_of_torchrun(environment: Mapping[str, str]) -> Layout:
 
 def _layout_of_slurm(environment: Mapping[str, str]) -> Layout:
     tasks, machines = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", "1"))
-    if tasks == 1:
+    step = int(environment["SLURM_STEP_ID"])
+    if tasks == 1 or step > _LAST_STEP_OF_SRUN:
         return Layout(0, 1, 0, 1, "")
     # One port per job step, so that the runs of a machine do not meet.
-    step = int(environment["SLURM_JOB_ID"]) + int(environment.get("SLURM_STEP_ID", "0"))
-    port = environment.get("MASTER_PORT") or 20_000 + step % 20_000
+    port = environment.get("MASTER_PORT") or (
+        20_000 + (int(environment["SLURM_JOB_ID"]) + step) % 20_000
+    )
     host = environment.get("MASTER_ADDR") or (
         "127.0.0.1" if machines == 1 else _first_host(environment["SLURM_NODELIST"])
     )

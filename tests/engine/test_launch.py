@@ -20,8 +20,11 @@ from tests.engine.test_train_shapes import CONFIG, REPOSITORY
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 SLURM = {
     **{"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "3", "SLURM_NNODES": "1"},
-    **{"SLURM_JOB_ID": "123", "SLURM_NODELIST": "node1"},
+    **{"SLURM_JOB_ID": "123", "SLURM_STEP_ID": "0", "SLURM_NODELIST": "node1"},
 }
+# A batch script has the variables of its first task, but is not a job step.
+SBATCH = {**SLURM, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+del SBATCH["SLURM_STEP_ID"]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,11 @@ SLURM = {
         ({**SLURM, "SLURM_NNODES": "2", "MASTER_ADDR": "n7"}, (3, 4, 3, 2, "tcp://n7:20123")),
         ({**SLURM, "MASTER_PORT": "29500"}, (3, 4, 3, 4, "tcp://127.0.0.1:29500")),
         ({**SLURM, "SLURM_NTASKS": "1"}, None),
+        ({**SLURM, "SLURM_STEP_ID": "2"}, (3, 4, 3, 4, "tcp://127.0.0.1:20125")),
         ({**SLURM, **TORCHRUN}, (5, 8, 1, 4, "env://")),
+        (SBATCH, None),
+        ({**SBATCH, "SLURM_STEP_ID": "4294967290"}, None),  # the shell that salloc opens
+        ({**SBATCH, **TORCHRUN}, (5, 8, 1, 4, "env://")),
     ],
 )
 def test_the_environment_determines_the_layout(
@@ -48,7 +55,10 @@ def test_the_environment_determines_the_layout(
     ("environment", "message"),
     [
         ({**TORCHRUN, "RANK": "first"}, "incomplete or invalid.*first"),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, "incomplete or invalid.*SLURM_JOB_ID"),
+        (
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"},
+            "incomplete or invalid.*SLURM_JOB_ID",
+        ),
         ({**TORCHRUN, "WORLD_SIZE": "6"}, "6 processes cannot be spread evenly, 4 per machine"),
     ],
 )
@@ -150,7 +160,7 @@ def test_slurm_trains_the_same_weights(
     environment: dict[str, str], own_run: Path, tmp_path: Path
 ) -> None:
     common = {**environment, "SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7"}
-    common["MASTER_PORT"] = free_port()
+    common |= {"SLURM_STEP_ID": "0", "MASTER_PORT": free_port()}
     ranks = [{"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("1", "0")]
     run = finish(tmp_path, *(start(tmp_path, {**common, **rank}) for rank in ranks))
     assert_same_run(own_run, run)
