@@ -20,6 +20,7 @@ from PIL import Image
 import tests.tiny_eva  # noqa: F401  (registers models)
 from maskclippp.clip import build_text_tower, build_visual_encoder
 from maskclippp.config.keys import get_cfg
+from maskclippp.data.mappers import TRAIN_MAPPER_REGISTRY, build_train_mapper
 from maskclippp.data.mappers.evaluation import EvaluationMapper
 from maskclippp.evaluation import build_evaluator
 from maskclippp.masks.run_length import encode_mask
@@ -170,6 +171,38 @@ def tiny_dataset(tmp_path: Path) -> Iterator[TinyDataset]:
     yield TinyDataset(name, record)
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
+
+
+# The train mappers, each with the class and area of every mask it makes of the tiny dataset.
+TRAIN_MAPPERS = {
+    "coco_panoptic_lsj": [(0, 500), (1, 100)],
+    "coco_instance_lsj": [(1, 100)],
+    "mask_former_semantic": [(0, 500), (1, 100)],
+    "mask_former_panoptic": [(0, 500), (1, 100)],
+    "mask_former_instance": [(1, 100)],
+}
+
+
+@pytest.mark.parametrize("name", names(TRAIN_MAPPER_REGISTRY))
+def test_train_mapper(name: str, tiny_dataset: TinyDataset) -> None:
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = (tiny_dataset.name,)
+    cfg.INPUT.DATASET_MAPPER_NAME, cfg.INPUT.FORMAT = name, "RGB"
+    cfg.INPUT.IMAGE_SIZE, cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE = 30, 1.0, 1.0
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP.ENABLED = (20,), False
+    record = dict(tiny_dataset.record)
+    if "instance" in name:
+        dog = np.zeros((20, 30), np.uint8)
+        dog[5:15, 10:20] = 1
+        record["annotations"] = [{"category_id": 1, "segmentation": encode_mask(dog)}]
+    mapped = build_train_mapper(cfg)(record)
+    masks = mapped["instances"].gt_masks
+    assert mapped["image"].shape[1:] == masks.shape[1:]
+    areas = masks.sum((1, 2)).tolist()
+    assert (
+        list(zip(mapped["instances"].gt_classes.tolist(), areas, strict=True))
+        == (TRAIN_MAPPERS[name])
+    )
 
 
 # The evaluations, each with its evaluator_type, options of MODEL, and metrics.
