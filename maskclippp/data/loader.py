@@ -1,8 +1,8 @@
-"""The training loader: the records of every batch are chosen before anything is loaded.
+"""The training loader, which chooses the records of a batch before it loads any.
 
 A batch is a list of (record index, position in the global sample stream). The main process draws
-these lists from detectron2's samplers; worker processes load them. A resumed run therefore skips
-past batches at no cost, and each sample has a position that seeds its augmentation.
+these lists from detectron2's samplers; worker processes load them. A resumed run can therefore skip
+past batches at no cost, and the position of a sample seeds its augmentation.
 """
 
 import itertools
@@ -49,8 +49,8 @@ def build_train_loader(
     """An endless loader of this rank's training batches: lists of mapped records.
 
     Args:
-        mapper: record -> model input, or None if the record cannot be used; another record then
-            takes its place. Default: the mapper that the config names.
+        mapper: record -> model input, or None to have another record take its place. Default: the
+            mapper of the config.
         start_batch: number of batches to skip without loading them.
 
     Raises:
@@ -82,8 +82,8 @@ def build_train_loader(
             start_batch=start_batch,
         ),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=_keep_list,
-        # A generator of its own: building an iterator must not advance the global one.
+        collate_fn=list,
+        # Its own generator, because creating an iterator must not advance the global one.
         generator=torch.Generator().manual_seed(derive_seed(seed)),
     )
 
@@ -99,10 +99,10 @@ def images_per_process(images_per_batch: int, world_size: int) -> int:
 
 
 def _without_empty(records: list[Record], names: Sequence[str]) -> list[Record]:
-    """The records without those whose ``annotations`` are empty or only crowds.
+    """Leave out records whose ``annotations`` are empty or all crowds.
 
-    Records without the key ``annotations`` (panoptic and semantic ones) are kept: only the mapper
-    finds out what they hold.
+    Records without the key ``annotations`` (panoptic and semantic ones) are kept: their content is
+    unknown until the mapper reads it.
     """
     kept = [
         record
@@ -127,7 +127,7 @@ def _without_empty(records: list[Record], names: Sequence[str]) -> list[Record]:
 def _build_sampler(
     cfg: CfgNode, records: list[Record], seed: int
 ) -> tuple[Sampler[int], list[int]]:
-    """This rank's endless index stream, and all indices that may occur in it."""
+    """This rank's endless index stream, and all indices that can occur in it."""
     name = cfg.DATALOADER.SAMPLER_TRAIN
     everything = list(range(len(records)))
     if name == "TrainingSampler":
@@ -162,10 +162,7 @@ def _build_sampler(
 
 
 def random_subset(size: int, ratio: float, seed: int) -> list[int]:
-    """The indices that RandomSubsetTrainingSampler draws from, given its subset seed.
-
-    Raises an InputError if there are none.
-    """
+    """The indices RandomSubsetTrainingSampler draws from; an InputError if there are none."""
     if int(size * ratio) < 1:
         raise InputError(
             f"DATALOADER.RANDOM_SUBSET_RATIO {ratio} of {size} training records leaves none; "
@@ -187,23 +184,21 @@ class AspectRatioGroups:
 
     def __call__(self, index: int) -> int:
         if self._groups[index] == 0xFF:
-            height, width = self._image_size(self._records[index])
+            record = self._records[index]
+            if "width" in record and "height" in record:
+                height, width = record["height"], record["width"]
+            else:
+                height, width = read_image_size(record["file_name"])
             self._groups[index] = 0 if width > height else 1
         return self._groups[index]
-
-    @staticmethod
-    def _image_size(record: Record) -> tuple[int, int]:
-        if "width" in record and "height" in record:
-            return record["height"], record["width"]
-        return read_image_size(record["file_name"])
 
 
 class PositionedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (record index, position in the global sample stream), from an endless sampler.
 
     Args:
-        group_of: group of a record; all members of a batch belong to one group. Samples wait in a
-            bucket per group until it is full. None: no groups.
+        group_of: index of a record -> its group; a batch is filled from a single group. None: no
+            groups.
         start_batch: number of batches to skip at the beginning.
     """
 
@@ -232,20 +227,17 @@ class PositionedBatchSampler(Sampler[list[tuple[int, int]]]):
         for count, index in enumerate(self._sampler):
             group = self._group_of(index) if self._group_of else 0
             bucket = buckets.setdefault(group, [])
-            # A sampler yields every world_size-th element of the global stream, from rank on.
+            # The sampler yields every world_size-th element of the global stream, from rank on.
             bucket.append((index, self._rank + count * self._world_size))
             if len(bucket) == self._batch_size:
                 yield buckets.pop(group)
 
 
 class MappedRecords(Dataset[Record]):
-    """(record index, stream position) -> the mapped record, its randomness seeded by position.
+    """(record index, stream position) -> the mapped record, with a seed derived from the position.
 
-    If the mapper returns None, records drawn at random (also seeded by position) take its place.
-    Fetching does not affect the global random generators.
-
-    Args:
-        eligible: indices of possible replacements.
+    If the mapper returns None, records drawn at random from ``eligible`` (with the same seed) take
+    its place. The global random generators are left unchanged.
     """
 
     def __init__(self, records: Records, mapper: Mapper, eligible: list[int], seed: int) -> None:
@@ -271,7 +263,3 @@ class MappedRecords(Dataset[Record]):
             f"the mapper rejected {MAX_REPLACEMENTS} training records in a row, the last one of "
             f"image {self._records[index].get('file_name', '(no file_name)')}"
         )
-
-
-def _keep_list(batch: list[Record]) -> list[Record]:
-    return batch

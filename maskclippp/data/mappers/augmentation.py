@@ -1,4 +1,4 @@
-"""The two ways in which images and their annotation are changed for training."""
+"""The two training augmentations of images with their annotation."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -25,8 +25,8 @@ class Augmented(NamedTuple):
     """An augmented image with its annotation.
 
     ``image`` is uint8 [3, h, w]; ``parts`` are plain tensors, maps [..., h, w] or vertices [n, 2];
-    ``content`` (height, width) is what the image fills from the upper left corner on, before it is
-    padded or cut to [h, w]; polygons are drawn on a ``canvas`` (height, width).
+    ``content`` (height, width) is the size of the image before it is padded or cut to [h, w] at the
+    right and bottom; polygons are drawn on a ``canvas`` (height, width).
     """
 
     image: Tensor
@@ -40,7 +40,7 @@ Augmentation = Callable[..., Augmented]
 
 
 class LargeScaleJitterAugmentation:
-    """Flip, jitter the scale, crop a fixed square, pad, change colors (of the padding as well)."""
+    """Flip, jitter the scale, crop a fixed square, pad, change colors (including the padding)."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LargeScaleJitterAugmentation:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "LargeScaleJitterAugmentation":
-        """As the INPUT section describes it."""
+        """From the INPUT section."""
         return cls(
             image_size=cfg.INPUT.IMAGE_SIZE,
             min_scale=cfg.INPUT.MIN_SCALE,
@@ -83,8 +83,7 @@ class ShortestEdgeAugmentation:
     """Resize the shorter side, crop, change colors, flip, pad.
 
     Args:
-        crop: None, or the crop to apply.
-        pad_size: pad to exactly this height and width, cutting what exceeds it; None: no padding.
+        pad_size: height and width to pad or cut to; None: no padding.
         label_padding: class id of the padding.
     """
 
@@ -110,10 +109,10 @@ class ShortestEdgeAugmentation:
     def from_config(
         cls, cfg: CfgNode, ignore_label: int | None = None
     ) -> "ShortestEdgeAugmentation":
-        """As the INPUT section describes it.
+        """From the INPUT section.
 
-        ``ignore_label`` is that of the class ids among the parts, with which crops obey
-        INPUT.CROP.SINGLE_CATEGORY_MAX_AREA; None: there are none.
+        INPUT.CROP.SINGLE_CATEGORY_MAX_AREA needs class ids among the parts; ``ignore_label`` is
+        theirs, or None if there are none.
         """
         node = cfg.INPUT.CROP
         share = 1.0 if ignore_label is None else node.SINGLE_CATEGORY_MAX_AREA

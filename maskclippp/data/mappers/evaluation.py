@@ -23,9 +23,8 @@ class EvaluationMapper:
     A call returns a copy of the record with ``image`` (uint8 [3, h, w], shorter side ``min_size``,
     longer side at most ``max_size``; ``min_size`` 0 keeps the size) and ``height``, ``width`` of
     the original. With ``with_ground_truth`` it adds ``sem_seg`` (int64, class ids) with the
-    dataset's ``ignore_label``, and ``pan_seg`` (int64, segment ids), as far as the record has them.
-    They keep the original size, so that no small segment is lost to resizing. Otherwise no
-    annotation file is read.
+    dataset's ``ignore_label``, and ``pan_seg`` (int64, segment ids), if the record has them, at the
+    original size so that no small segment is lost. Otherwise it reads no annotation file.
     """
 
     @configurable
@@ -41,7 +40,7 @@ class EvaluationMapper:
     def from_config(
         cls, cfg: CfgNode, dataset_name: str, with_ground_truth: bool
     ) -> dict[str, Any]:
-        """As the INPUT section and the metadata of a registered dataset describe it."""
+        """From the INPUT section and the metadata of a registered dataset."""
         return {
             "min_size": cfg.INPUT.MIN_SIZE_TEST,
             "max_size": cfg.INPUT.MAX_SIZE_TEST,

@@ -1,4 +1,4 @@
-"""The image of a record, and its way from Pillow to a tensor."""
+"""The image of a record, as Pillow image and as tensor."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from maskclippp.records import Record
 
 
 def read_record_image(record: Record) -> Image.Image:
-    """The record's image as RGB; an InputError if the record states another size."""
+    """The record's image as RGB; an InputError if its size differs from the record's."""
     image = read_image(record["file_name"])
     check_record_size(record, image.height, image.width)
     return image

@@ -1,7 +1,7 @@
-"""Training target of instance annotation: polygons and run-length codes, as masks."""
+"""Training targets from instance annotation: masks of polygons and run-length codes."""
 
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ _POINTS_OF_POLYGON = 3
 class ObjectTarget:
     """A mask per object that is not a crowd, in the order of the annotation.
 
-    Polygons are drawn after the geometry has moved them, so that their outlines stay sharp.
+    Polygons are drawn after augmentation, so that their outlines stay sharp.
 
     Args:
-        drop_empty: leave out objects of which the crop left nothing.
+        drop_empty: leave out objects that the crop removes completely.
     """
 
     drop_empty: bool
@@ -37,8 +37,8 @@ class ObjectTarget:
         """Read the record's ``annotations``.
 
         Raises:
-            InputError: the record has no ``annotations``; or a segmentation is missing, of another
-                size than the image, or in an unknown format; names image and annotation.
+            InputError: the record has no ``annotations``; or a segmentation is missing, differs in
+                size from the image, or has an unknown format; names image and annotation.
         """
         if "annotations" not in record:
             raise InputError(
@@ -75,8 +75,8 @@ class ObjectTarget:
 class _Objects:
     """``parts`` are the vertices of all polygons, and the masks uint8 [m, h, w] of other objects.
 
-    ``polygons`` holds for each object the number of vertices of each of its polygons, or None if it
-    has a mask.
+    ``polygons`` gives the vertex counts of each object's polygons, or None for an object with a
+    mask.
     """
 
     size: Size
@@ -87,30 +87,25 @@ class _Objects:
 
     def instances(self, augmented: Augmented) -> tuple[Tensor, Tensor]:
         masks = self._draw(augmented)
-        # An outline may leave the image a little; the padding must stay free of it.
+        # Outlines may slightly exceed the image; nothing may be drawn on the padding.
         height, width = augmented.content
         masks[:, height:] = False
         masks[:, :, width:] = False
         if not self.drop_empty:
             return self.classes, masks
-        left = masks.flatten(1).any(dim=1)
-        return self.classes[left], masks[left]
+        visible = masks.flatten(1).any(dim=1)
+        return self.classes[visible], masks[visible]
 
     def _draw(self, augmented: Augmented) -> Tensor:
         """Masks of all objects, bool [n, h, w]."""
-        vertices, masks = augmented.parts
+        points, masks = iter(augmented.parts[0].tolist()), iter(augmented.parts[1])
         height, width = augmented.image.shape[1:]
         drawn = torch.zeros((len(self.polygons), height, width), dtype=torch.bool)
-        remaining_masks = iter(masks)
-        start = 0
         for index, lengths in enumerate(self.polygons):
             if lengths is None:
-                drawn[index] = next(remaining_masks) != 0
+                drawn[index] = next(masks) != 0
                 continue
-            rings = []
-            for length in lengths:
-                rings.append(vertices[start : start + length].tolist())
-                start += length
+            rings = [list(islice(points, length)) for length in lengths]
             filled = torch.from_numpy(_fill(rings, *augmented.canvas))[:height, :width]
             drawn[index, : filled.shape[0], : filled.shape[1]] = filled
         return drawn
@@ -151,7 +146,7 @@ def _check_polygons(rings: list[Any], place: str) -> list[Any]:
 
 
 def _decode(segmentation: Any, size: Size, place: str) -> npt.NDArray[np.uint8]:
-    """uint8 [h, w] of a run-length code, compressed or not, or of an array [h, w]."""
+    """The mask, uint8 [h, w], of a run-length code (compressed or not) or an array [h, w]."""
     if isinstance(segmentation, dict):
         mask = run_length.decode(segmentation)
     elif isinstance(segmentation, np.ndarray) and segmentation.ndim == 2:

@@ -1,7 +1,7 @@
-"""Training targets: a record's annotation as maps for the geometry, and masks from what comes back.
+"""Training targets from label maps: a mask per class, or a mask per panoptic segment.
 
-Here are those of label maps: a mask per class, and a mask per panoptic segment. Those of instance
-annotation are in :mod:`maskclippp.data.mappers.objects`.
+A target reads a record's annotation as parts for the augmentation, and turns the augmented parts
+into masks. For instance annotation see :mod:`maskclippp.data.mappers.objects`.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Size = tuple[int, int]
 
 
 class Annotation(Protocol):
-    """The annotation of one image of this ``size``; the geometry moves its ``parts``."""
+    """The annotation of an image of ``size``; its ``parts`` are augmented with the image."""
 
     @property
     def size(self) -> Size: ...
@@ -47,7 +47,7 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class ClassRules:
-    """Which values the label maps of a dataset may have."""
+    """The valid values in the label maps of a dataset."""
 
     num_classes: int
     ignore_label: int
@@ -70,7 +70,7 @@ class ClassRules:
         """Class ids int64 [h, w] of a record whose image has this size.
 
         Raises:
-            InputError: the label map has another size, or a value that is neither a class nor the
+            InputError: the size of the label map differs, or a value is neither a class nor the
                 ignore label; names the file.
         """
         semantic = read_semantic_labels(record, self.ignore_label)
@@ -86,7 +86,7 @@ class ClassRules:
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """A mask per class in the image, classes ascending; also derived from panoptic annotation."""
+    """A mask per class in the image, by ascending class, from semantic or panoptic annotation."""
 
     rules: ClassRules
 
@@ -116,10 +116,10 @@ class _Classes:
 class SegmentTarget:
     """A mask per segment that is not a crowd, in the order of the annotation.
 
-    Segments of which the crop left nothing keep their empty mask.
+    Segments that the crop removes keep an empty mask.
 
     Args:
-        rules: read class ids as well, for crops that they limit.
+        rules: to read class ids as well, for crops with a category limit.
     """
 
     rules: ClassRules | None = None

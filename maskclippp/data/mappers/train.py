@@ -1,7 +1,4 @@
-"""The train mappers: an augmentation of images with one kind of annotation as training target.
-
-Registered under the names that INPUT.DATASET_MAPPER_NAME takes.
-"""
+"""The train mappers, each an augmentation and a target, by name for INPUT.DATASET_MAPPER_NAME."""
 
 from collections.abc import Callable
 
@@ -31,15 +28,13 @@ Mapper = Callable[[Record], Record]
 TRAIN_MAPPER_REGISTRY = Registry("TRAIN_MAPPER")
 """Factories ``(cfg) -> mapper``."""
 
-_KEPT_KEYS = ("file_name", "image_id")
-
 
 class TrainMapper:
-    """Maps a dataset record to a training input, which holds only what the model reads.
+    """Maps a dataset record to a training input with only what the model reads.
 
-    These are ``file_name`` and ``image_id`` of the record, ``height`` and ``width`` of its image,
-    ``image`` (uint8 [3, h, w], augmented) and ``instances`` (``gt_classes`` int64 [n], ``gt_masks``
-    bool [n, h, w]).
+    Its keys are ``file_name`` and ``image_id`` (if any) of the record, ``height`` and ``width`` of
+    the original image, ``image`` (uint8 [3, h, w], augmented) and ``instances`` (``gt_classes``
+    int64 [n], ``gt_masks`` bool [n, h, w]).
     """
 
     def __init__(self, augmentation: Augmentation, target: Target) -> None:
@@ -52,13 +47,14 @@ class TrainMapper:
         instances = Instances((masks.shape[1], masks.shape[2]))
         instances.gt_classes, instances.gt_masks = classes, masks
         height, width = annotation.size
-        out: Record = {"height": height, "width": width}
-        out.update({key: record[key] for key in _KEPT_KEYS if key in record})  # type: ignore
-        out.update({"image": augmented.image, "instances": instances})
+        out: Record = {"file_name": record["file_name"], "height": height, "width": width}
+        if "image_id" in record:
+            out["image_id"] = record["image_id"]
+        out["image"], out["instances"] = augmented.image, instances
         return out
 
     def augment(self, record: Record) -> tuple[Annotation, Augmented]:
-        """The annotation as read, and what the augmentation makes of it and of the image."""
+        """The annotation as read, and the augmented image and annotation."""
         image = read_record_image(record)
         annotation = self.target(record, (image.height, image.width))
         return annotation, self.augmentation(image, *annotation.parts)
@@ -79,7 +75,7 @@ def coco_panoptic_lsj(cfg: CfgNode) -> TrainMapper:
 
 @TRAIN_MAPPER_REGISTRY.register()
 def coco_instance_lsj(cfg: CfgNode) -> TrainMapper:
-    """Large-scale jitter, instance annotation; objects of which the crop left nothing are dropped.
+    """Large-scale jitter, instance annotation, without objects that the crop removes completely.
 
     Unlike the published mapper, it also accepts run-length codes and changes colors on request.
     """
@@ -96,10 +92,10 @@ def mask_former_semantic(cfg: CfgNode) -> TrainMapper:
 
 @TRAIN_MAPPER_REGISTRY.register()
 def mask_former_panoptic(cfg: CfgNode) -> TrainMapper:
-    """Resize, crop, flip; panoptic annotation. Class ids limit the crops.
+    """Resize, crop, flip; panoptic annotation. Crops may have a category limit.
 
-    As published, class ids are resized at pixel corners and segments at pixel centers: they may
-    disagree by a pixel at the borders.
+    As published, class ids are resized at pixel corners and segments at pixel centers, so that
+    their borders may differ by a pixel.
     """
     rules = ClassRules.from_config(cfg)
     augmentation = ShortestEdgeAugmentation.from_config(cfg, rules.ignore_label)
@@ -108,5 +104,5 @@ def mask_former_panoptic(cfg: CfgNode) -> TrainMapper:
 
 @TRAIN_MAPPER_REGISTRY.register()
 def mask_former_instance(cfg: CfgNode) -> TrainMapper:
-    """Resize, crop, flip; instance annotation, also of objects of which the crop left nothing."""
+    """Resize, crop, flip; instance annotation, including objects that the crop removes."""
     return TrainMapper(ShortestEdgeAugmentation.from_config(cfg), ObjectTarget(drop_empty=False))

@@ -2,11 +2,8 @@
 
 Annotation is any number of :class:`ClassIds`, :class:`Segments` and :class:`Vertices`.
 
-``make_params`` draws and ``transform`` applies what was drawn, so a draw can be applied again. All
-draws come from numpy's global generator, in the order of the published training: the same seed
-draws the same transforms in every worker process.
-
-Images are resized by Pillow's bilinear filter (antialiased); the published numbers depend on it.
+All draws come from numpy's global generator, in the order of the published training. Images are
+resized by Pillow's bilinear filter (antialiased); the published numbers depend on it.
 """
 
 from collections.abc import Sequence
@@ -23,9 +20,8 @@ from maskclippp.errors import InputError
 
 IMAGE_PADDING = 128
 
-# Which source pixel a resized label takes: the one under the center of the target pixel (as in
-# bilinear resizing of the image), or the one under its upper left corner (as in torch's "nearest").
 LabelSampling = Literal["center", "corner"]
+"""Point of a target pixel that selects the source pixel; torch's "nearest" uses corners."""
 
 
 class ClassIds(tv_tensors.Mask):
@@ -88,15 +84,7 @@ def shortest_edge_size(
     return int(new_height + 0.5), int(new_width + 0.5)
 
 
-class _GeometricTransform(v2.Transform):
-    """A transform of an image and its annotation; the image's size decides."""
-
-    def _size(self, flat_inputs: list[Any]) -> tuple[int, int]:
-        height, width = v2.query_size(flat_inputs)
-        return height, width
-
-
-class RandomFlip(_GeometricTransform):
+class RandomFlip(v2.Transform):
     """Flip with probability 1/2 in ``direction``: "horizontal", "vertical" or "none"."""
 
     def __init__(self, direction: str) -> None:
@@ -109,7 +97,7 @@ class RandomFlip(_GeometricTransform):
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         flip = self.direction != "none" and bool(np.random.uniform() < 0.5)
-        return {"flip": flip, "canvas": self._size(flat_inputs)}
+        return {"flip": flip, "canvas": v2.query_size(flat_inputs)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if not params["flip"]:
@@ -123,7 +111,9 @@ class RandomFlip(_GeometricTransform):
         return flip(inpt)
 
 
-class _Resize(_GeometricTransform):
+class _Resize(v2.Transform):
+    """Resizes from ``canvas`` to ``size``, both (height, width)."""
+
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         size = params["size"]
         if isinstance(inpt, Vertices):
@@ -166,9 +156,9 @@ class ResizeShortestEdge(_Resize):
             shortest = np.random.randint(self.shortest[0], self.shortest[1] + 1)
         else:
             shortest = np.random.choice(self.shortest)
-        canvas = self._size(flat_inputs)
-        size = shortest_edge_size(*canvas, int(shortest), self.longest)
-        return {"size": size, "canvas": canvas}
+        height, width = v2.query_size(flat_inputs)
+        size = shortest_edge_size(height, width, int(shortest), self.longest)
+        return {"size": size, "canvas": (height, width)}
 
 
 class LargeScaleJitter(_Resize):
@@ -184,16 +174,26 @@ class LargeScaleJitter(_Resize):
         self.side, self.min_scale, self.max_scale = side, min_scale, max_scale
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = self._size(flat_inputs)
+        height, width = v2.query_size(flat_inputs)
         side = self.side * np.random.uniform(self.min_scale, self.max_scale)
         scale = min(side / height, side / width)
-        # An extreme aspect ratio must not lose its short side altogether.
+        # The short side of an extreme aspect ratio must not become 0.
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         return {"size": size, "canvas": (height, width)}
 
 
-class FixedSizeCrop(_GeometricTransform):
-    """Crop a square of ``side`` pixels, or what the image has of it.
+class _Crop(v2.Transform):
+    """Crops a window (top, left, height, width); polygons are moved and keep all vertices."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, Vertices):
+            corner = torch.tensor([params["left"], params["top"]], dtype=torch.float64)
+            return Vertices.of(inpt.as_subclass(torch.Tensor) - corner)
+        return F.crop(inpt, **params)
+
+
+class FixedSizeCrop(_Crop):
+    """Crop a square of ``side`` pixels, or less along an axis where the image is smaller.
 
     One random number places the crop along both axes.
     """
@@ -203,7 +203,7 @@ class FixedSizeCrop(_GeometricTransform):
         self.side = side
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = self._size(flat_inputs)
+        height, width = v2.query_size(flat_inputs)
         slack = np.maximum([height - self.side, width - self.side], 0)
         top, left = np.round(slack * np.random.uniform()).astype(int)
         return {
@@ -213,20 +213,17 @@ class FixedSizeCrop(_GeometricTransform):
             "width": min(width, self.side),
         }
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return _crop(inpt, params)
 
-
-class RandomCrop(_GeometricTransform):
+class RandomCrop(_Crop):
     """Crop a random rectangle.
 
     Args:
         crop_type: meaning of ``crop_size``. "absolute": height and width in pixels, at most those
             of the image; "absolute_range": smallest and largest side in pixels; "relative": shares
             of the image's height and width; "relative_range": smallest shares, the largest being 1.
-        max_category_share: below 1, up to ten crops are drawn until one has several categories of
-            which none covers that share of the labeled pixels; otherwise the last one is used.
-            Pixels of ``ignore_label`` do not count. Requires class ids.
+        max_category_share: if below 1, up to ten crops are drawn until one has several categories
+            that each cover less than this share of the pixels not labeled ``ignore_label``. If all
+            fail, the last one is used. Requires class ids.
     """
 
     _TYPES = ("absolute", "absolute_range", "relative", "relative_range")
@@ -257,7 +254,7 @@ class RandomCrop(_GeometricTransform):
         self.ignore_label = ignore_label
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = self._size(flat_inputs)
+        height, width = v2.query_size(flat_inputs)
         if self.max_category_share >= 1:
             return self._draw(height, width)
         (labels,) = (item for item in flat_inputs if isinstance(item, ClassIds))
@@ -266,9 +263,6 @@ class RandomCrop(_GeometricTransform):
             if self._is_varied(F.crop(labels, **crop)):
                 break
         return crop
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return _crop(inpt, params)
 
     def _draw(self, height: int, width: int) -> dict[str, int]:
         crop_height, crop_width = self._draw_size(height, width)
@@ -289,7 +283,7 @@ class RandomCrop(_GeometricTransform):
             return sides[0], sides[1]
         shares = np.array(self.crop_size)
         if self.crop_type == "relative_range":
-            # The published training rounds the smallest shares, and them only, to single precision.
+            # The published training rounds only the smallest shares to single precision.
             least = shares.astype(np.float32)
             shares = least + np.random.rand(2) * (1 - least)
         return int(height * shares[0] + 0.5), int(width * shares[1] + 0.5)
@@ -299,27 +293,16 @@ class RandomCrop(_GeometricTransform):
         return len(counts) > 1 and bool(counts.max() < self.max_category_share * counts.sum())
 
 
-def _crop(inpt: Any, window: dict[str, Any]) -> Any:
-    """Cut out a window (top, left, height, width); polygons are moved and keep all vertices."""
-    if isinstance(inpt, Vertices):
-        corner = torch.tensor([window["left"], window["top"]], dtype=torch.float64)
-        return Vertices.of(inpt.as_subclass(torch.Tensor) - corner)
-    return F.crop(inpt, **window)
-
-
 def pad_to(inpt: Any, size: Sequence[int], label_padding: int = 0) -> Any:
-    """Pad right and bottom to ``size`` (height, width) and cut what exceeds it.
+    """Pad or cut at the right and bottom to ``size`` (height, width).
 
-    Images are padded with 128, class ids with ``label_padding``; vertices stay as they are.
+    Images are padded with 128, class ids with ``label_padding``, segments with 0; vertices are
+    returned unchanged.
     """
     if isinstance(inpt, Vertices):
         return inpt
-    height, width = size
-    old_height, old_width = v2.query_size([inpt])
-    if old_height > height or old_width > width:
-        inpt = F.crop(inpt, 0, 0, min(height, old_height), min(width, old_width))
-        old_height, old_width = v2.query_size([inpt])
-    padding = [0, 0, width - old_width, height - old_height]
+    height, width = v2.query_size([inpt])
+    padding = [0, 0, size[1] - width, size[0] - height]  # negative values cut
     if not any(padding):
         return inpt
     if isinstance(inpt, tv_tensors.Mask):
