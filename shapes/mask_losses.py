@@ -57,41 +57,41 @@ def set_loss(
     """
     void = class_logits.shape[-1] - 1
     classes = torch.full(class_logits.shape[:2], void, device=class_logits.device)
-    predicted, true = [], []
+    predicted, targeted = [], []
     for image, target in enumerate(targets):
-        masks, true_masks = mask_logits[image].flatten(1), target.masks.flatten(1)
-        queries, segments = _match(class_logits[image], masks, true_masks, target.labels, weights)
+        masks, target_masks = mask_logits[image].flatten(1), target.masks.flatten(1)
+        queries, segments = _match(class_logits[image], masks, target_masks, target.labels, weights)
         classes[image, _lies_on(masks, target.unlabeled.flatten())] = _IGNORED
         classes[image, queries] = target.labels[segments]
         predicted.append(masks[queries])
-        true.append(true_masks[segments])
-    masks, true_masks = torch.cat(predicted), torch.cat(true)
+        targeted.append(target_masks[segments])
+    masks, target_masks = torch.cat(predicted), torch.cat(targeted)
     of_masks = weights.cross_entropy * F.binary_cross_entropy_with_logits(
-        masks, true_masks, reduction="none"
-    ).mean(dim=1) + weights.dice * dice_loss(masks, true_masks)
+        masks, target_masks, reduction="none"
+    ).mean(dim=1) + weights.dice * dice_loss(masks, target_masks)
     of_classes = _classification_loss(class_logits, classes, weights.no_object)
     return weights.classification * of_classes + of_masks.sum() / max(len(masks), 1)
 
 
-def dice_loss(masks: Tensor, true_masks: Tensor) -> Tensor:
+def dice_loss(masks: Tensor, target_masks: Tensor) -> Tensor:
     """1 - 2 |p t| / (|p| + |t|) of probabilities p, smoothed by 1 (V-Net, arXiv 1606.04797).
 
     Args:
         masks: logits [N, P].
-        true_masks: [N, P] in [0, 1].
+        target_masks: [N, P] in [0, 1].
 
     Returns:
         [N].
     """
     p = masks.sigmoid()
-    return 1 - (2 * (p * true_masks).sum(1) + 1) / (p.sum(1) + true_masks.sum(1) + 1)
+    return 1 - (2 * (p * target_masks).sum(1) + 1) / (p.sum(1) + target_masks.sum(1) + 1)
 
 
 @torch.no_grad()
 def matching_costs(
     class_logits: Tensor,
     masks: Tensor,
-    true_masks: Tensor,
+    target_masks: Tensor,
     labels: Tensor,
     weights: LossWeights,
 ) -> Tensor:
@@ -102,8 +102,8 @@ def matching_costs(
     """
     p = masks.sigmoid()
     # -t log(s) - (1 - t) log(1 - s) = softplus(x) - t x for s = sigmoid(x)
-    cross_entropy = F.softplus(masks).mean(1)[:, None] - masks @ true_masks.T / masks.shape[1]
-    dice = 1 - (2 * p @ true_masks.T + 1) / (p.sum(1)[:, None] + true_masks.sum(1) + 1)
+    cross_entropy = F.softplus(masks).mean(1)[:, None] - masks @ target_masks.T / masks.shape[1]
+    dice = 1 - (2 * p @ target_masks.T + 1) / (p.sum(1)[:, None] + target_masks.sum(1) + 1)
     probability = class_logits.softmax(-1)[:, labels]
     return (
         weights.cross_entropy * cross_entropy
@@ -113,10 +113,10 @@ def matching_costs(
 
 
 def _match(
-    class_logits: Tensor, masks: Tensor, true_masks: Tensor, labels: Tensor, weights: LossWeights
+    class_logits: Tensor, masks: Tensor, target_masks: Tensor, labels: Tensor, weights: LossWeights
 ) -> tuple[Tensor, Tensor]:
     """One query for each segment so that the costs are least: indices [N] of both."""
-    costs = matching_costs(class_logits, masks, true_masks, labels, weights)
+    costs = matching_costs(class_logits, masks, target_masks, labels, weights)
     queries, segments = linear_sum_assignment(costs.cpu().numpy())
     return torch.from_numpy(queries), torch.from_numpy(segments)
 

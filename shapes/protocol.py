@@ -1,10 +1,13 @@
 """How models are judged on the built-in world: four evaluations, one row of numbers.
 
-Every training and evaluation is a run of ``train_maskclippp.py``, as a user would start it.
+Every training and evaluation is a run of ``train_maskclippp.py`` in a process of its own. The
+processes share one import of the libraries, so that they start at once.
 """
 
 import json
-import subprocess
+import multiprocessing
+import os
+import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,19 +48,19 @@ def _segmentation(name: str, options: tuple[str, ...], source: str) -> Evaluatio
 
 EVALUATIONS = (
     Evaluation(
-        "classify true masks",
+        "classify ground-truth masks",
         (_GENERATOR, "PanGTSegmentor", "MODEL.MASKCLIPPP.TEST.MASK_ACC", "True"),
         {"mask accuracy": ("mask_acc", "mMaskAcc")},
     ),
     Evaluation(
-        "segment with true masks",
+        "segment with ground-truth masks",
         (*TRUE_MASKS, "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "False"),
-        {"mIoU, true masks": ("sem_seg", "mIoU")},
+        {"mIoU, ground-truth masks": ("sem_seg", "mIoU")},
     ),
     _segmentation("segment with superpixels", SUPERPIXELS, "superpixels"),
     _segmentation("segment with a trained generator", TRAINED_GENERATOR, "trained generator"),
 )
-# Of the masks alone: each takes the class of the true segment that it fits best.
+# Of the masks alone: each takes the class of the ground-truth segment that it fits best.
 _GIVEN_CLASSES = ("MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY", "True")
 MASK_EVALUATIONS = (
     _segmentation(
@@ -75,6 +78,11 @@ COLUMNS = tuple(column for evaluation in EVALUATIONS for column in evaluation.me
 Scores = dict[str, dict[str, float]]
 
 
+_POLL_SECONDS = 0.2
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["train_maskclippp"])
+
+
 def run(arguments: Sequence[str], log_file: Path, on_line: Callable[[str], None]) -> None:
     """Run ``train_maskclippp.py`` with its output in a file, each line shown to ``on_line``.
 
@@ -83,25 +91,39 @@ def run(arguments: Sequence[str], log_file: Path, on_line: Callable[[str], None]
         RuntimeError: it failed otherwise; the message has the end of its output.
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(REPOSITORY / "train_maskclippp.py"), *arguments]
-    lines = []
-    with log_file.open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            log.write(line)
-            lines.append(line)
-            on_line(line)
-    status = process.wait()
-    refused = [line for line in lines if line.startswith("error: ")]
-    if status and refused:
-        sys.stderr.write("".join(lines[lines.index(refused[-1]) :]))
-        sys.exit(status)
-    if status:
-        end = "".join(lines[-15:])
-        raise RuntimeError(f"{' '.join(command)} failed (all of it in {log_file}):\n{end}")
+    log_file.write_text("")
+    process = _processes.Process(target=_run_script, args=(list(arguments), str(log_file)))
+    process.start()
+    lines: list[str] = []
+    with log_file.open(errors="replace") as log:
+        unfinished = ""
+        while True:
+            ended = not process.is_alive()
+            *whole, unfinished = (unfinished + log.read()).split("\n")
+            for line in whole:
+                lines.append(line)
+                on_line(line)
+            if ended:
+                break
+            process.join(_POLL_SECONDS)
+    refused = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if process.exitcode and refused:
+        sys.stderr.write("\n".join([*lines[refused[-1] :], ""]))
+        sys.exit(process.exitcode)
+    if process.exitcode:
+        end = "\n".join([*lines[-15:], unfinished])
+        command = " ".join(["train_maskclippp.py", *arguments])
+        raise RuntimeError(f"{command} failed (all of it in {log_file}):\n{end}")
+
+
+def _run_script(arguments: list[str], log_file: str) -> None:
+    """What the process does."""
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers
+    log = os.open(log_file, os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["train_maskclippp.py", *arguments]
+    runpy.run_path(str(REPOSITORY / "train_maskclippp.py"), run_name="__main__")
 
 
 def device_arguments() -> list[str]:
@@ -140,8 +162,7 @@ def evaluate(
 
 def read_scores(evaluation: Evaluation, output: Path) -> Scores:
     """The numbers that an evaluation left in ``output``."""
-    folder = output / evaluation.name.replace(" ", "_")
-    results = json.loads((folder / "inference" / DATASET / "results.json").read_text())["results"]
+    results = _results(evaluation, output)
     return {
         column: {
             group: float(results[task][metric + suffix])
@@ -150,3 +171,26 @@ def read_scores(evaluation: Evaluation, output: Path) -> Scores:
         }
         for column, (task, metric) in evaluation.metrics.items()
     }
+
+
+def read_class_scores(evaluation: Evaluation, output: Path) -> dict[str, dict[str, float]]:
+    """Column -> first name of a class -> percentage, for the columns that have such numbers."""
+    results = _results(evaluation, output)
+    scores: dict[str, dict[str, float]] = {}
+    for column, (task, metric) in evaluation.metrics.items():
+        start = f"{metric.removeprefix('m')}-"
+        found = {
+            key.removeprefix(start).partition(",")[0]: float(value)
+            for key, value in results[task].items()
+            if key.startswith(start)
+        }
+        if found:
+            scores[column] = found
+    return scores
+
+
+def _results(evaluation: Evaluation, output: Path) -> dict[str, dict[str, float]]:
+    folder = output / evaluation.name.replace(" ", "_")
+    content = json.loads((folder / "inference" / DATASET / "results.json").read_text())
+    results: dict[str, dict[str, float]] = content["results"]
+    return results

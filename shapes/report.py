@@ -1,12 +1,11 @@
-"""The quickstart's web page: tables, and pictures of image, truth and what models made of it."""
+"""The quickstart's web page: what fine-tuning changed, in numbers, pictures and tables."""
 
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,27 +19,38 @@ from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.mappers import EvaluationMapper
 from maskclippp.engine import Trainer
 from maskclippp.engine.checkpoint import Checkpointer
-from maskclippp.visualization import draw_labels
+from shapes.pictures import SCALE, draw_segments
 
 DATASET = "shapes_val"
 UInt8Array = npt.NDArray[np.uint8]
 LabelMap = npt.NDArray[np.int64]
-Row = tuple[str, str, float, float, float]  # classes, metric, two percentages, their difference
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One number before and after, in percent."""
+
+    title: str
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
 class Table:
-    """Two columns of percentages, compared."""
+    """Rows of words and percentages; `note` is set below it."""
 
-    headers: tuple[str, ...]
-    rows: Sequence[Row]
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+    note: str = ""
+    sortable: bool = False
 
 
 @dataclass(frozen=True)
 class View:
     """One way to segment a scene: a config, a checkpoint (None: as pre-trained), a generator.
 
-    ``generator`` are the options that choose it.
+    `generator` are the options that choose it.
     """
 
     title: str
@@ -49,141 +59,224 @@ class View:
     generator: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SceneOutcome:
+    """One scene [H, W, 3], its true classes [H, W], and the classes that each view found."""
+
+    image: UInt8Array
+    truth: LabelMap
+    found: Sequence[LabelMap]
+
+    def right(self, view: int) -> float:
+        """Share of the annotated pixels that a view names rightly, in percent."""
+        inside = self.truth != MetadataCatalog.get(DATASET).ignore_label
+        return 100 * float((self.found[view] == self.truth)[inside].mean())
+
+    @property
+    def gain(self) -> float:
+        """By how many points the second view is better than the first."""
+        return self.right(1) - self.right(0)
+
+
 def write(
     path: Path,
     *,
-    tuning: Table,
-    masks: Table,
+    headline: Sequence[Gain],
     views: Sequence[View],
+    tables: Sequence[Table],
     options: Sequence[str],
-    num_pictures: int,
+    num_scenes: int,
 ) -> None:
     """Write the page as one file with everything in it.
 
     Args:
         path: of the page.
-        tuning: what fine-tuning changed.
-        masks: what the trained generator changed.
-        views: how each scene is segmented, a picture for each.
+        headline: the numbers of the first screen.
+        views: how each scene is segmented: before, after, and further ones.
+        tables: what follows the scenes.
         options: KEY VALUE pairs laid over the configs.
-        num_pictures: how many scenes are shown.
+        num_scenes: how many of the first validation scenes are shown.
     """
-    predictions = [_predictions(view, options, num_pictures) for view in views]
-    titles = [view.title for view in views]
-    scenes = "\n".join(
-        _scene(found[0][0], [labels for _, labels in found], titles)
-        for found in zip(*predictions, strict=True)
-    )
+    outcomes = segment_scenes(views, options, num_scenes)
+    clearest = max(outcomes, key=lambda outcome: outcome.gain)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = _PAGE.format(tuning=_table(tuning), masks=_table(masks), scenes=scenes)
+    page = _PAGE.format(
+        style=_STYLE,
+        script=_SCRIPT,
+        gains="".join(_gain(gain) for gain in headline),
+        clearest=_scene(clearest, views[:2], "clearest"),
+        scenes="\n".join(_scene(outcome, views, "scene") for outcome in outcomes),
+        num_scenes=num_scenes,
+        tables="\n".join(_table(table) for table in tables),
+    )
     path.write_text(page, encoding="utf-8")
 
 
-def _predictions(
-    view: View, options: Sequence[str], count: int
-) -> Iterator[tuple[dict[str, Any], LabelMap]]:
-    """(record, label map) of the first scenes."""
+def segment_scenes(views: Sequence[View], options: Sequence[str], count: int) -> list[SceneOutcome]:
+    """Segment the first validation scenes in every way."""
+    columns = [_labels(view, options, count) for view in views]
+    mapper = EvaluationMapper(_config(views[0], options), DATASET, with_ground_truth=True)
+    loader = build_detection_test_loader(_config(views[0], options), DATASET, mapper=mapper)
+    outcomes = []
+    for (record,), *found in zip(loader, *columns, strict=False):
+        image = np.asarray(Image.open(record["file_name"]).convert("RGB"))
+        outcomes.append(SceneOutcome(image, record["sem_seg"].numpy(), found))
+    return outcomes
+
+
+def _config(view: View, options: Sequence[str]) -> CfgNode:
     cfg: CfgNode = get_cfg()
     merge_config_file(cfg, str(view.config))
     merge_options(cfg, [*options, *view.generator])
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.DATALOADER.NUM_WORKERS = 0
+    return cfg
+
+
+def _labels(view: View, options: Sequence[str], count: int) -> list[LabelMap]:
+    """Label maps of the first scenes."""
+    cfg = _config(view, options)
     model = Trainer.build_model(cfg).eval()
     if view.weights is not None:
         Checkpointer(model).load(str(view.weights))
     model.set_test_dataset(DATASET)
     mapper = EvaluationMapper(cfg, DATASET, with_ground_truth=True)
     loader = build_detection_test_loader(cfg, DATASET, mapper=mapper)
-    for _, (record,) in zip(range(count), loader, strict=False):
-        (result,) = model([record])
-        yield record, result["sem_seg_labels"].cpu().numpy()
+    records = (record for _, (record,) in zip(range(count), loader, strict=False))
+    return [model([record])[0]["sem_seg_labels"].cpu().numpy() for record in records]
 
 
-def _scene(record: dict[str, Any], found: Sequence[LabelMap], titles: Sequence[str]) -> str:
-    """The picture, the truth and every view of one scene."""
+def _gain(gain: Gain) -> str:
+    """A number before and after, each with a bar."""
+    bars = "".join(
+        f'<div class="bar"><i class="{kind}" style="width:{value:.1f}%"></i></div>'
+        for kind, value in (("before", gain.before), ("after", gain.after))
+    )
+    return (
+        f'<div class="gain"><b>{html.escape(gain.title)}</b>'
+        f"<p>{gain.before:.0f} <span>&rarr;</span> <strong>{gain.after:.0f}</strong> %</p>"
+        f"{bars}</div>"
+    )
+
+
+def _scene(outcome: SceneOutcome, views: Sequence[View], kind: str) -> str:
+    """The image, the truth and every view of one scene."""
     metadata = MetadataCatalog.get(DATASET)
-    names = metadata.stuff_classes
-    image = np.asarray(Image.open(record["file_name"]).convert("RGB"))
-    truth = record["sem_seg"].numpy()
-    inside = truth != metadata.ignore_label
-    cells = [_figure(Image.fromarray(image).resize((image.shape[1] * 2, image.shape[0] * 2)), "")]
-    cells.append(_figure(draw_labels(image, truth, names), "truth"))
-    for labels, title in zip(found, titles, strict=True):
-        share = float((labels == truth)[inside].mean())
-        picture = draw_labels(image, np.where(inside, labels, -1), names)
-        cells.append(_figure(picture, f"{title}: {100 * share:.0f} % of the pixels right"))
-    return f"<section>{''.join(cells)}</section>"
+    names = [name.partition(",")[0] for name in metadata.stuff_classes]
+    colors = [tuple(color) for color in metadata.stuff_colors]
+    inside = outcome.truth != metadata.ignore_label
+    image = Image.fromarray(outcome.image)
+    large = image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.BICUBIC)
+    cells = [_figure(large, "image")]
+    pictures = [("ground truth", outcome.truth)]
+    for number, view in enumerate(views):
+        caption = f"{view.title}: {outcome.right(number):.0f} % of the pixels right"
+        pictures.append((caption, np.where(inside, outcome.found[number], -1)))
+    for caption, labels in pictures:
+        picture = draw_segments(outcome.image, labels, outcome.truth, names, colors)
+        cells.append(_figure(picture, caption))
+    return f'<section class="{kind}">{"".join(cells)}</section>'
 
 
 def _figure(picture: Image.Image, caption: str) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    picture.save(buffer, format="WEBP", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
-    text = html.escape(caption or "image")
+    text = html.escape(caption)
     return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{text}" src="data:image/webp;base64,{data}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
 
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(header)}</th>" for header in table.headers)
-    body = []
-    for group, metric, before, after, gain in table.rows:
-        kind = "better" if gain > 0 else "worse"
-        body.append(
-            f"<tr><td>{group}</td><td>{html.escape(metric)}</td><td>{before:.1f}</td>"
-            f'<td>{after:.1f}</td><td class="{kind}">{gain:+.1f}</td></tr>'
-        )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in table.rows)
+    kind = ' class="sortable"' if table.sortable else ""
+    note = f"<p>{html.escape(table.note)}</p>" if table.note else ""
+    return (
+        f"<h2>{html.escape(table.title)}</h2>\n<div class='wide'><table{kind}>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
+    )
 
 
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return f"<td>{html.escape(value)}</td>"
+    return f'<td class="number">{"" if np.isnan(value) else f"{value:.1f}"}</td>'
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 90rem; padding: 1rem;
+  color: #1c1c1c; background: #fff; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0 1rem; max-width: 60rem; }
+h2 { margin: 2.2rem 0 .4rem; line-height: 1.2; }
+.gains { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1rem; }
+.gain { border: 1px solid #ddd; border-radius: 8px; padding: .7rem 1rem; }
+.gain b { font-weight: 500; }
+.gain p { font-size: 1.5rem; margin: .1rem 0 .4rem; color: #666; }
+.gain strong { color: #10702c; }
+.bar { background: #eee; border-radius: 3px; margin: 3px 0; height: 8px; }
+.bar i { display: block; height: 8px; border-radius: 3px; }
+i.before { background: #9a9a9a; }
+i.after { background: #10702c; }
+section { display: grid; gap: .6rem; margin: .8rem 0; }
+section.scene { grid-template-columns: repeat(5, 1fr); }
+section.clearest { grid-template-columns: repeat(4, 1fr); }
+figure { margin: 0; }
+img { display: block; width: 100%; border-radius: 4px; }
+figcaption { font-size: .85rem; color: #444; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+.sortable th { cursor: pointer; text-decoration: underline dotted; }
+@media (max-width: 60rem) {
+  .gains, section.clearest { grid-template-columns: repeat(2, 1fr); }
+  section.scene { grid-template-columns: repeat(3, 1fr); }
+}
+@media (max-width: 40rem) {
+  section.scene, section.clearest { grid-template-columns: 1fr; }
+  .gains { gap: .5rem; }
+  .gain { padding: .5rem .7rem; }
+}
+"""
+_SCRIPT = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    head.onclick = () => {
+      const down = head.dataset.down = head.dataset.down === "1" ? "0" : "1";
+      const rows = [...table.tBodies[0].rows];
+      rows.sort((a, b) => {
+        const [x, y] = [a, b].map(row => row.cells[column].textContent);
+        const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+        return down === "1" ? -order : order;
+      });
+      table.tBodies[0].append(...rows);
+    };
+  });
+}
+"""
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>MaskCLIP++ quickstart</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem;
-  color: #1c1c1c; background: #fff; }}
-h1, h2 {{ line-height: 1.2; }}
-table {{ border-collapse: collapse; margin: 1rem 0; }}
-th, td {{ padding: .3rem .9rem; border-bottom: 1px solid #ddd; text-align: right;
-  font-variant-numeric: tabular-nums; }}
-th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
-td.better {{ color: #10702c; font-weight: 600; }}
-td.worse {{ color: #a02020; font-weight: 600; }}
-section {{ display: grid; grid-template-columns: repeat(3, 1fr); gap: .8rem; margin: 1rem 0; }}
-figure {{ margin: 0; }}
-img {{ width: 100%; image-rendering: auto; border-radius: 4px; }}
-figcaption {{ font-size: .85rem; color: #444; }}
-@media (max-width: 60rem) {{ section {{ grid-template-columns: repeat(2, 1fr); }} }}
-</style>
+<style>{style}</style>
 </head>
 <body>
-<h1>MaskCLIP++ quickstart</h1>
-<p>CLIP knows many words but classifies regions badly. Here a small CLIP, pre-trained on captioned
-scenes of a drawn world, was fine-tuned on the <em>true masks</em> of two thirds of the classes
-(seen). The other classes (unseen) were never labeled in training.</p>
-<h2>What fine-tuning changed</h2>
-{tuning}
-<p>Percent on validation scenes. Mask accuracy: share of true masks that get the right class, mean
-over classes. mIoU with true masks: only the words can be wrong. The other masks come from
-the image alone: superpixels of similar color, merged, or the masks of a trained generator.</p>
-<h2>A trained generator and superpixels of default settings</h2>
-{masks}
-<p>The same fine-tuned model names the masks. <em>Classes given</em>: each mask takes the class of
-the true segment that it fits best, so that only the masks can be wrong. The generator is a small
-FC-CLIP on the frozen CLIP of this world; it too was trained on seen classes only.</p>
-<p>This compares with superpixels of default settings, which hardly follow edges: SLIC weighs color
-too little. With SUPERPIXELS.COMPACTNESS 0.3, a value chosen on validation scenes, superpixels alone
-(classes given) are better than this generator, and the mIoU of both is about the same; the
-generator keeps a lead in PQ. Drawn scenes of even colors favor superpixels.</p>
-<h2>Scenes</h2>
-<p>True masks, named by the model before and after fine-tuning; then masks found in the image, named
-by the fine-tuned model.</p>
+<h1>A small CLIP that knew every word but had never seen a crowded scene learned to name regions
+from ground-truth masks, also those of classes whose masks it never saw.</h1>
+<div class="gains">{gains}</div>
+{clearest}
+<p>The scene below the numbers is the one of this page on which fine-tuning helps most. Hatched:
+named wrongly. <em>Seen</em> classes had masks in training, <em>unseen</em> ones had none. Mask
+accuracy is the share of ground-truth masks that get the right class, averaged over classes.</p>
+<h2>The first {num_scenes} validation scenes</h2>
 {scenes}
+{tables}
+<script>{script}</script>
 </body>
 </html>
 """

@@ -44,7 +44,7 @@ from maskclippp.generators.mask2former.transformer_decoder import MaskPrediction
 from maskclippp.masks.overlap import mask_iou
 from maskclippp.words import Vocabulary, training_vocabulary
 from shapes.mask_losses import LossWeights, Segments, set_loss
-from shapes.pretrain_clip import learning_rate, parameter_groups
+from shapes.optimizers import build_optimizers, learning_rate, set_learning_rate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -53,7 +53,7 @@ logger = logging.getLogger("train_shapes_generator")
 CONFIG = REPOSITORY / "configs" / "shapes" / "linear_psm_fcclip.yaml"
 # Small scenes teach what an object is at a third of the cost; the rest is trained at full size.
 SMALL = SceneStyle(height=128, width=128, objects=(1, 4))
-SMALL_SHARE = 0.75  # of the steps
+SMALL_SHARE = 0.8  # of the steps
 # Keeps these scenes apart from those of the splits, whose first number is the world's version.
 SCENE_STREAM = 1_000_003
 WEIGHTS = LossWeights()
@@ -165,24 +165,24 @@ def train(arguments: argparse.Namespace) -> None:
     assert isinstance(generator, MaskTransformerSegmentor)
     head = generator.head.requires_grad_(True).train()
     class_logits = classifier_of(generator, vocabulary)
-    optimizer = torch.optim.AdamW(parameter_groups(head, arguments.weight_decay))
+    optimizers = build_optimizers(head.named_parameters(), is_hidden, arguments.weight_decay)
+    first = resume(head, optimizers, arguments.output)
     started = time.perf_counter()
-    for step, batch in enumerate(batches(arguments)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(
-                step, arguments.steps, arguments.learning_rate, arguments.warmup
-            )
+    for step, batch in enumerate(batches(arguments, first), start=first):
+        rate = learning_rate(step, arguments.steps, arguments.learning_rate, arguments.warmup)
+        set_learning_rate(optimizers, rate)
         loss = loss_of(generator, class_logits, batch)
-        optimizer.zero_grad()
+        head.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if step % arguments.log_period == 0 or step + 1 == arguments.steps:
-            speed = (time.perf_counter() - started) / (step + 1)
+            speed = (time.perf_counter() - started) / (step + 1 - first)
             message = "step %d/%d: loss %.3f, %.2f s/step"
             logger.info(message, step + 1, arguments.steps, loss.item(), speed)
-        if arguments.save_period and (step + 1) % arguments.save_period == 0:
-            save(head, arguments)
+        if (step + 1) % arguments.save_period == 0:
+            keep(head, optimizers, step + 1, arguments.output)
     save(head, arguments)
     head.eval().requires_grad_(False)
     scenes = [scene_of("val", index) for index in range(arguments.validation_scenes)]
@@ -190,16 +190,47 @@ def train(arguments: argparse.Namespace) -> None:
         logger.info("mean best IoU of %s segments in validation scenes: %.3f", kind, quality)
 
 
-def batches(arguments: argparse.Namespace) -> Iterator[Batch]:
-    """Batches drawn ahead by worker processes."""
+def is_hidden(name: str) -> bool:
+    """Whether a matrix is one between hidden layers; not queries, embeddings and last layers."""
+    kinds = ("in_proj_weight", "out_proj.weight", "_proj.weight", "linear1.weight")
+    return name.endswith((*kinds, "linear2.weight")) and "offset" not in name
+
+
+def resume(head: nn.Module, optimizers: Sequence[torch.optim.Optimizer], output: Path) -> int:
+    """Go on from the checkpoint of a stopped run, if there is one: the number of steps done."""
+    checkpoint = output.with_suffix(".checkpoint")
+    if not checkpoint.is_file():
+        return 0
+    saved = torch.load(checkpoint)
+    head.load_state_dict(saved["head"])
+    for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
+    logger.info("going on from step %d", saved["step"])
+    return int(saved["step"])
+
+
+def keep(
+    head: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int, output: Path
+) -> None:
+    """Write what `resume` reads, whole or not at all."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_suffix(".partial")
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    torch.save({"head": head.state_dict(), "optimizers": states, "step": step}, partial)
+    partial.replace(output.with_suffix(".checkpoint"))
+
+
+def batches(arguments: argparse.Namespace, first: int) -> Iterator[Batch]:
+    """Batches from a step on, drawn ahead by worker processes."""
     scenes = LabeledScenes(
         steps=arguments.steps, batch_size=arguments.batch_size, seed=arguments.seed, stride=4
     )
-    yield from DataLoader(scenes, batch_size=None, num_workers=arguments.workers)
+    left = range(first, arguments.steps)
+    yield from DataLoader(scenes, batch_size=None, sampler=left, num_workers=arguments.workers)
 
 
 def mask_quality(generator: MaskGenerator, scenes: Sequence[Scene]) -> dict[str, float]:
-    """Class-agnostic quality of masks: the mean over true segments of the best IoU of any mask.
+    """Class-agnostic quality of masks: mean over ground-truth segments of the best IoU of any mask.
 
     Masks are cut at 0.5 at the size of the scene. Keys: "seen" and "unseen" segments.
     """
@@ -247,16 +278,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--config", type=Path, default=CONFIG, help="names the generator")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=50, help="steps of rising learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
     parser.add_argument("--log-period", type=int, default=20)
-    parser.add_argument("--save-period", type=int, default=0, help="steps; 0: at the end only")
+    parser.add_argument("--save-period", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--validation-scenes", type=int, default=20)
     parser.add_argument(
         "options", nargs=argparse.REMAINDER, help="KEY VALUE pairs laid over the config"

@@ -8,6 +8,7 @@ from typing import Any
 import open_clip
 from open_clip.factory import get_model_config
 
+import maskclippp.clip.small_convnext  # noqa: F401  makes the trunk known to timm
 from maskclippp.errors import InputError
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")

@@ -7,6 +7,7 @@ package, or ``random``.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -15,13 +16,16 @@ from detectron2.config import CfgNode
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from open_clip.pretrained import list_pretrained_tags_by_model as list_tags
+from torch import Tensor
 
-from maskclippp.clip.model_names import nearest, open_clip_name
+from maskclippp.clip.model_names import model_config, nearest, open_clip_name
 from maskclippp.clip.weight_layouts import ClipWeights, split_clip_state
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.weights import read_weights
 
 logger = logging.getLogger(__name__)
+
+_TABLE, _TOKENS = "token_embedding.weight", "token_embedding.tokens"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED_WEIGHTS = {"shapes": _PACKAGE / "data" / "shapes" / "weights" / "shapes_clip.safetensors"}
@@ -65,12 +69,27 @@ def read_pretrained(node: CfgNode, tower: Literal["visual", "text"]) -> ClipWeig
     if node.PRETRAINED != "random":
         file = find_pretrained(node.MODEL_NAME, node.PRETRAINED)
         logger.info("Loading %s from %s", node.MODEL_NAME, file.path)
-        weights = split_clip_state(read_weights(file.path), source=node.PRETRAINED)
+        state = with_all_tokens(read_weights(file.path), node.MODEL_NAME)
+        weights = split_clip_state(state, source=node.PRETRAINED)
         weights.quick_gelu |= file.quick_gelu
     if node.LOAD_FROM:
         later = _read_later(node, tower)
         weights = later if weights is None else weights.overlaid(later)
     return weights
+
+
+def with_all_tokens(state: Mapping[str, Tensor], model_name: str) -> Mapping[str, Tensor]:
+    """The state with a whole token table, if it has rows for some tokens only.
+
+    Such a file has int64 ids [R] in ``token_embedding.tokens`` and their rows [R, W] in
+    ``token_embedding.weight``. The rows of all other tokens are zero.
+    """
+    if _TOKENS not in state:
+        return state
+    rows = state[_TABLE]
+    table = rows.new_zeros(model_config(model_name)["text_cfg"]["vocab_size"], rows.shape[1])
+    table[state[_TOKENS]] = rows
+    return {**{key: value for key, value in state.items() if key != _TOKENS}, _TABLE: table}
 
 
 def find_pretrained(model_name: str, pretrained: str) -> PretrainedFile:

@@ -30,7 +30,7 @@ class SuperpixelSegmentor(MaskGenerator):
 
     Args:
         num_segments: superpixels before merging.
-        compactness: weight of space against color in SLIC.
+        compactness: weight of space against color in SLIC, which scales colors to 0..1.
         merge_threshold: largest CIELAB distance of regions that are merged.
         min_area: regions with a smaller share of the image are merged with their nearest neighbor.
     """
@@ -40,7 +40,7 @@ class SuperpixelSegmentor(MaskGenerator):
         self,
         *,
         num_segments: int = 150,
-        compactness: float = 10.0,
+        compactness: float = 0.3,
         merge_threshold: float = 12.0,
         min_area: float = 0.0005,
     ) -> None:

@@ -52,31 +52,61 @@ def test_a_table_shows_what_a_trained_generator_gives() -> None:
     assert len(table.rows) == 2 * len(protocol.GROUPS) + 2
 
 
-def test_the_report_shows_tables_and_a_picture_of_every_view(tmp_path: Path) -> None:
+def test_the_report_has_numbers_scenes_and_tables(tmp_path: Path) -> None:
     views = [
-        View("on true masks", quickstart.BEFORE, None, protocol.TRUE_MASKS),
-        View("on found masks", quickstart.BEFORE, None, protocol.TRAINED_GENERATOR),
+        View("plain", quickstart.BEFORE, None, protocol.TRUE_MASKS),
+        View("again", quickstart.BEFORE, None, protocol.TRUE_MASKS),
+        View("found masks", quickstart.BEFORE, None, protocol.TRAINED_GENERATOR),
     ]
     page = tmp_path / "report.html"
     report.write(
         page,
-        tuning=quickstart.gain_of_tuning(scores(10.0), scores(12.5)),
-        masks=quickstart.gain_of_generator(scores(20.0) | scores_of_masks(50.0, 70.0)),
+        headline=quickstart.headline(scores(10.0), scores(60.0)),
         views=views,
+        tables=[
+            quickstart.gain_of_tuning(scores(10.0), scores(12.5)),
+            quickstart.gain_of_generator(scores(20.0) | scores_of_masks(50.0, 70.0)),
+        ],
         options=[],
-        num_pictures=1,
+        num_scenes=2,
     )
     text = page.read_text(encoding="utf-8")
+    assert text.count('<div class="gain">') == 4
     assert text.count("<table>") == 2
-    assert text.count("data:image/png") == 2 + len(views)
-    shares = re.findall(r"<figcaption>on \w+ masks: (\d+) % of the pixels right", text)
-    assert len(shares) == len(views)
+    # The clearest scene: image, truth, before and after; then both scenes in every view.
+    assert text.count("data:image/webp") == 4 + 2 * (2 + len(views))
+    shares = re.findall(r"<figcaption>plain: (\d+) % of the pixels right", text)
+    assert len(shares) == 3
     assert all(int(share) > 10 for share in shares)
+
+
+def test_a_stage_is_one_line_where_no_terminal_redraws(capsys: pytest.CaptureFixture[str]) -> None:
+    with quickstart.stage("drawing", "scene", 3) as bar:
+        bar.update(3)
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"drawing: \d+ s\n", captured.out)
+    assert not captured.err
+
+
+def test_the_table_of_classes_has_both_models(tmp_path: Path) -> None:
+    name = "red dotted circle, red spotted disc, crimson dotted circle, crimson spotted disc"
+    for folder, value in (("before", 20.0), ("after", 70.0)):
+        for evaluation, task, metrics in (
+            (protocol.EVALUATIONS[0], "mask_acc", {f"MaskAcc-{name}": value}),
+            (protocol.EVALUATIONS[-1], "sem_seg", {f"IoU-{name}": value + 1, f"ACC-{name}": 0}),
+        ):
+            results = tmp_path / folder / evaluation.name.replace(" ", "_") / "inference"
+            (results / protocol.DATASET).mkdir(parents=True)
+            content = {"results": {"panoptic_seg": {}, task: metrics}}
+            (results / protocol.DATASET / "results.json").write_text(json.dumps(content))
+    table = quickstart.class_table(tmp_path / "before", tmp_path / "after")
+    assert table.sortable
+    assert table.rows[0] == ("red dotted circle", "unseen", 20.0, 70.0, 21.0, 71.0)
 
 
 def test_scores_are_read_from_the_results_of_a_run(tmp_path: Path) -> None:
     evaluation = protocol.EVALUATIONS[0]
-    folder = tmp_path / "classify_true_masks" / "inference" / protocol.DATASET
+    folder = tmp_path / "classify_ground-truth_masks" / "inference" / protocol.DATASET
     folder.mkdir(parents=True)
     metrics = {"mMaskAcc": 30.0, "mMaskAcc(S)": 40.0, "mMaskAcc(U)": 20.0}
     (folder / "results.json").write_text(json.dumps({"results": {"mask_acc": metrics}}))

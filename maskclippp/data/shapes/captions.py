@@ -19,6 +19,7 @@ OPENINGS = (
     "a picture of {}",
 )
 LINKS = (" and ", ", ", " next to ", " with ", " near ")
+SIZES = ("small", "medium", "large")
 SIZE_LIMITS = (1300, 3000)  # pixels; up to the first is small, above the second is large
 
 
@@ -35,17 +36,19 @@ def phrase(segment: Segment, generator: np.random.Generator) -> str:
         _choose(forms[category.form], generator),
     ]
     if generator.random() < 0.3:
-        words.insert(0, ("small", "medium", "large")[np.searchsorted(SIZE_LIMITS, segment.area)])
+        words.insert(0, SIZES[np.searchsorted(SIZE_LIMITS, segment.area)])
     return " ".join(["the" if generator.random() < 0.1 else "a", *words])
 
 
 def describe(scene: Scene, generator: np.random.Generator, mention: float = 0.6) -> str:
-    """Caption a scene; each segment is mentioned with probability `mention`, at least one is.
+    """Caption a scene: all its objects, and each ground with probability `mention`.
 
-    Order is random and says nothing about places.
+    At least one segment is named. The order is random and says nothing about places.
     """
     segments = [scene.segments[i] for i in generator.permutation(len(scene.segments))]
-    mentioned = [s for s in segments if generator.random() < mention] or segments[:1]
+    mentioned = [
+        s for s in segments if s.category.is_thing or generator.random() < mention
+    ] or segments[:1]
     text = phrase(mentioned[0], generator)
     for segment in mentioned[1:]:
         text += _choose(LINKS, generator) + phrase(segment, generator)

@@ -119,7 +119,8 @@ def write_split(split: str, scenes: int, folder: Path) -> None:
     images: list[dict[str, Any]] = []
     panoptic: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
-    for index in tqdm(range(scenes), desc=f"drawing shapes_{split}", unit="scene"):
+    # Nothing is shown where no terminal can redraw a line.
+    for index in tqdm(range(scenes), desc=f"drawing shapes_{split}", unit="scene", disable=None):
         scene = scene_of(split, index)
         stem = f"{index:06d}"
         segments = _annotate(scene, index, classes)

@@ -37,7 +37,7 @@ class SceneStyle:
     """Size of a scene and radius of its objects in pixels, numbers of objects and specks.
 
     The centers of objects keep `margin` (a share of the sides) from the border; `colors` are the
-    color words of objects.
+    color words of objects. `one_ground` fills the scene with a single ground.
     """
 
     height: int = 192
@@ -47,6 +47,7 @@ class SceneStyle:
     specks: tuple[int, int] = (4, 12)
     margin: float = 0.06
     colors: tuple[str, ...] = tuple(COLORS)
+    one_ground: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,18 @@ class _Canvas:
         self.visible_areas: list[int] = []
 
     def draw_grounds(self) -> None:
-        """Fill the scene with two grounds above each other and sometimes a third in between."""
+        """Fill the scene with one ground, or with two or three above each other."""
         generator, (height, width) = self.generator, self.owner.shape
         x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
         wobble = np.sin(x * generator.uniform(0.03, 0.08) + generator.uniform(0, 2 * np.pi))
         tilt = generator.uniform(-0.25, 0.25) * (x - width / 2)
         depth = y[:, None] - (tilt + generator.uniform(0, 6) * wobble)
-        edges = [height * generator.uniform(0.3, 0.7)]
-        if generator.random() < 0.3:
+        edges = [] if self.style.one_ground else [height * generator.uniform(0.3, 0.7)]
+        if edges and generator.random() < 0.3:
             edges.append(edges[0] + height * generator.uniform(0.2, 0.3))
-        layer = sum((depth > edge).astype(np.int8) for edge in edges)
+        layer = np.zeros_like(self.owner, dtype=np.int8)
+        for edge in edges:
+            layer += depth > edge
 
         pairs = [(tint, ground) for tint in TINTS for ground in GROUNDS]
         for choice in generator.choice(len(pairs), len(edges) + 1, replace=False):

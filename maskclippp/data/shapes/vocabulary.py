@@ -1,7 +1,7 @@
 """The words of the shapes world: colors, patterns and shapes, and the classes made of them.
 
 A *thing* class is a color and a patterned shape ("red dotted circle"). A *stuff* class is a tint
-and a ground ("grey brick wall"). A third of the combinations is *unseen*: no training
+and a ground ("gray brick wall"). A third of the combinations is *unseen*: no training
 mask has them, but each of their words occurs in several seen classes, so that an encoder which
 understands words can name them and one which memorizes classes cannot.
 """
@@ -40,7 +40,7 @@ COLORS: dict[str, Color] = {
     "purple": Color(("purple", "violet"), (265, 300), (0.5, 0.95), (0.4, 0.9)),
 }
 TINTS: dict[str, Color] = {
-    "grey": Color(("grey", "silver"), (0, 360), (0.0, 0.08), (0.35, 0.8)),
+    "gray": Color(("gray", "silver"), (0, 360), (0.0, 0.08), (0.35, 0.8)),
     "brown": Color(("brown", "chocolate"), (18, 34), (0.4, 0.65), (0.3, 0.55)),
     "pink": Color(("pink", "rosy"), (325, 350), (0.2, 0.45), (0.75, 1.0)),
 }
