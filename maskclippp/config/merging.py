@@ -1,10 +1,8 @@
 """Merges config files and command-line options into a configuration, with errors that help.
 
-A YAML file may name the files that it builds on in ``_BASE_``. The whole chain is merged as plain
-data before yacs merges the result, key by key, first into a copy: an error leaves the configuration
-unchanged. What yacs refuses is explained with the file, the expected and the found value, and the
-nearest valid key. The error classes include those that detectron2's ``merge_from_file`` and
-``merge_from_list`` raise.
+A file and its ``_BASE_`` files are merged as plain data before yacs merges the result, key by key,
+first into a copy: an error leaves the configuration unchanged. The error classes include those that
+detectron2's ``merge_from_file`` and ``merge_from_list`` raise.
 """
 
 import difflib

@@ -159,11 +159,11 @@ def _check_device(device: str, num_gpus: int) -> None:
 
 def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
     """Raise an InputError if a required dataset is missing or unknown."""
-    key = "TRAIN" if for_training else "TEST"
-    if not cfg.DATASETS[key]:
-        raise InputError(f"DATASETS.{key} is empty: name at least one dataset")
+    keys = ("TRAIN", "TEST") if for_training else ("TEST",)
+    if not cfg.DATASETS[keys[0]]:
+        raise InputError(f"DATASETS.{keys[0]} is empty: name at least one dataset")
     known = DatasetCatalog.list()
-    for key in ("TRAIN", "TEST") if for_training else ("TEST",):
+    for key in keys:
         for name in cfg.DATASETS[key]:
             if name not in known:
                 similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -176,10 +176,7 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
 
 
 def _check_training_masks(cfg: CfgNode) -> None:
-    """Raise an InputError if training masks come from a generator that reads the annotation.
-
-    Training batches do not carry the annotation, only the masks and classes made from it.
-    """
+    """Raise an InputError if a generator needs annotations, which training batches do not carry."""
     node = cfg.MODEL.MASKCLIPPP
     if node.TRAIN_MASKS != "segmentor":
         return
