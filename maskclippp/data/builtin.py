@@ -1,4 +1,4 @@
-"""The datasets that ship registered, read from builtin.yaml.
+"""The built-in datasets, read from builtin.yaml.
 
 Deviations from the published registration; each fixes a bug:
 
@@ -44,7 +44,7 @@ DATASETS: Mapping[str, Dataset] = {
     for entry in yaml.safe_load(_CATALOG.read_text(encoding="utf-8"))
     for dataset in _datasets(entry)
 }
-"""All of them, by name."""
+"""The built-in datasets by name."""
 
 
 def coco_panoptic(split: str) -> PanopticDataset:
@@ -55,10 +55,10 @@ def coco_panoptic(split: str) -> PanopticDataset:
 
 
 def register_builtin(root: Path) -> None:
-    """Register all of them below ``root``; no file of a dataset is read."""
+    """Register the built-in datasets below ``root``, without reading their files."""
     for dataset in DATASETS.values():
         dataset.register(root)
-    # Published without a dataset, for programs that only ask for names.
+    # As published, these names have metadata but no records.
     things = load_class_list("coco_panoptic").things()
     names = {
         "thing_classes": list(things.names),

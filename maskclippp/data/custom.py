@@ -1,7 +1,7 @@
-"""Datasets that a config describes: DATASETS.CUSTOM, a list of mappings (docs/own_dataset.md).
+"""Datasets described in a config: DATASETS.CUSTOM, a list of mappings (docs/own_dataset.md).
 
-What an entry leaves out is completed by looking at its files. Paths are absolute, relative to the
-working directory, or begin with ``~``.
+Settings that an entry omits are derived from its files. Paths are absolute, relative to the working
+directory, or start with ``~``.
 """
 
 import os
@@ -41,7 +41,7 @@ def register_custom_datasets(entries: Sequence[Any]) -> None:
         place_of[name] = place
         if name in DatasetCatalog.list():
             if not MetadataCatalog.get(name).get("is_custom", False):
-                raise InputError(f"{place}: a dataset {name} ships already; rename yours")
+                raise InputError(f"{place}: {name} is a built-in dataset; rename yours")
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
         complete = _complete_index_png if entry["kind"] == "index_png" else _complete_json
@@ -55,7 +55,7 @@ def register_custom_datasets(entries: Sequence[Any]) -> None:
 
 
 def _complete_index_png(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Absolute paths, classes, suffixes, and what the values of the label maps mean."""
+    """Absolute paths, classes, suffixes, and the meaning of the label values."""
     words = _read_words(entry["words"], place)
     positions = tuple(range(len(words)))
     ids = words.ids or positions

@@ -1,4 +1,4 @@
-"""What all kinds of datasets share: classes, layout and registration."""
+"""The base class of all kinds of datasets: classes, layout and registration."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
@@ -24,7 +24,7 @@ class Dataset(ABC):
         name: the dataset is registered under this name.
         images: folder of the images.
         annotations: JSON file, or folder of label maps.
-        words: the name of a shipped class list (:mod:`maskclippp.words.class_files`), or the
+        words: the name of a built-in class list (:mod:`maskclippp.words.class_files`), or the
             classes themselves.
         preparation: instructions for users who do not have the data.
     """
@@ -54,7 +54,7 @@ class Dataset(ABC):
         """Read the records.
 
         Args:
-            check_files: all files must exist, so that a run does not end at the first missing one.
+            check_files: check that all files exist, so that a run does not fail later.
 
         Raises:
             MissingFileError: says what is expected where, and how to prepare it.

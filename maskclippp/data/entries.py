@@ -1,4 +1,4 @@
-"""From an entry, in builtin.yaml or in DATASETS.CUSTOM, to a dataset.
+"""Datasets from the entries of builtin.yaml and DATASETS.CUSTOM.
 
 The keys of an entry are ``kind`` and the fields of the dataset class of that kind.
 """
@@ -20,11 +20,11 @@ _KINDS: Mapping[str, type[Dataset]] = {
     "coco_instances": InstanceDataset,
 }
 _REQUIRED = ("name", "kind", "images", "annotations")
-_DERIVED = ("values",)  # not keys: they follow from other keys
+_DERIVED = ("values",)  # computed from other keys
 
 
 def check_entry(entry: Any, place: str) -> None:
-    """Check what a user wrote.
+    """Check an entry as written by a user.
 
     Raises:
         InputError: the entry is not a mapping; its kind or one of its keys is unknown; a required

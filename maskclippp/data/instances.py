@@ -1,6 +1,6 @@
 """Datasets in the instance format of COCO or LVIS: a JSON and a folder of images.
 
-Their metadata have our class names, whatever names the JSON has: categories are matched by id.
+Categories are matched by id; the metadata have our class names, not those of the JSON.
 """
 
 import logging
@@ -96,7 +96,7 @@ class InstanceDataset(Dataset):
 
 
 def _last_parts(path: str, number: int) -> str:
-    """The last parts of a path or URL; 0: all of it."""
+    """The last ``number`` parts of a path or URL; 0: all parts."""
     return "/".join(path.split("/")[-number:])
 
 
@@ -138,7 +138,7 @@ def _objects_by_image(
 
 
 def _usable_segmentation(segmentation: Any) -> Any:
-    """Polygons of at least 3 points, or compressed run-length code; None if there are none."""
+    """The polygons of at least 3 points, or a compressed run-length code; None if empty."""
     if isinstance(segmentation, dict):
         return run_length.compress(segmentation)
     polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]

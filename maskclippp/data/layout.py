@@ -1,4 +1,4 @@
-"""Where datasets are, and errors that say what is expected where and how to prepare it."""
+"""Locations of datasets, and errors that give the expected files and how to prepare them."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +11,12 @@ from maskclippp.files.images import read_json
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 SHOWN_FILES = 10
-# How ADE20K and the prepared PASCAL sets name the folders of their splits.
+# Split folders of ADE20K and of the prepared PASCAL sets.
 SPLIT_FOLDERS = {"train": "training", "val": "validation"}
 
 
 def datasets_root() -> Path:
-    """``$DETECTRON2_DATASETS`` (default ``datasets``), absolute: a later chdir is harmless."""
+    """``$DETECTRON2_DATASETS`` (default ``datasets``) as an absolute path."""
     return Path(os.environ.get(ROOT_VARIABLE, "datasets")).expanduser().absolute()
 
 
@@ -49,7 +49,7 @@ class Layout:
     def require_files(self, kind: str, files: Sequence[str]) -> None:
         """Raise a MissingFileError with the number of missing files and the first ten of them.
 
-        Each folder is listed once, so that a hundred thousand files are checked in a second.
+        Each folder is listed only once, so that checking 100,000 files takes about a second.
         """
         absent = _absent(files)
         if absent:

@@ -53,8 +53,8 @@ class PanopticDataset(Dataset):
         instances: JSON of the same objects in COCO's instance format, for instance AP.
         evaluator: the metadata entry ``evaluator_type``.
         ignore: value of pixels without a class in the label maps.
-        file_names: images and label maps have the "stem" of their panoptic PNG; or images are
-            named as "listed" in the JSON; or both are named as in "cityscapes".
+        file_names: how images and label maps are named: "stem" (like the panoptic PNG), "listed"
+            (images as in the JSON) or "cityscapes".
     """
 
     panoptic_maps: str
@@ -90,7 +90,7 @@ class PanopticDataset(Dataset):
             "thing_dataset_id_to_contiguous_id": {
                 category: classes.positions[category] for category in things.ids
             },
-            # As published, "stuff" are all classes, whose order semantic outputs follow.
+            # As published, "stuff" means all classes, in the order of semantic outputs.
             "stuff_classes": list(classes.names),
             "stuff_colors": [list(color) for color in classes.colors],
             "stuff_dataset_id_to_contiguous_id": dict(classes.positions),
@@ -163,7 +163,7 @@ class PanopticDataset(Dataset):
     def _positions(
         self, categories: Sequence[Mapping[str, Any]], classes: Vocabulary, json_file: Path
     ) -> dict[int, int]:
-        """The class of every category id of the JSON, whose categories must be the classes."""
+        """The class index of each category id; an InputError if the JSON has other categories."""
         shift = category_id_shift([category["id"] for category in categories], classes.ids)
         positions = {category - shift: index for index, category in enumerate(classes.ids)}
         self.check_categories(categories, positions, json_file)
@@ -180,8 +180,8 @@ class PanopticDataset(Dataset):
 def category_id_shift(found: Sequence[int], expected: Sequence[int]) -> int:
     """The number to add to the category ids of a JSON to get those of the class list: 0, 1 or -1.
 
-    Some copies of a dataset count its categories from 0, others from 1. The shift is known only if
-    the JSON lists all categories; any other JSON must have the ids of the class list.
+    Some copies of a dataset count its categories from 0, others from 1. A shift is only detected if
+    the JSON lists all categories.
     """
     for shift in (1, -1):
         if {category + shift for category in found} == set(expected):

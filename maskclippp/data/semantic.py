@@ -22,7 +22,7 @@ class SemanticDataset(Dataset):
         suffix: of the label maps.
         ignore: label of pixels without a class.
         first_id: number of class 0 in result files.
-        values: what the pixel values mean; None: they are contiguous classes and ``ignore``.
+        values: meaning of the pixel values; None: contiguous class ids and ``ignore``.
     """
 
     image_suffix: str = ".jpg"
@@ -60,7 +60,7 @@ class SemanticDataset(Dataset):
 
         Both folders are searched with their subfolders. A pair has the same relative path except
         for the suffix; pairs are sorted by it. Files without a partner are left out, with a warning
-        that gives their number and the first ten. No image, no label map or no pair is an error.
+        that gives their number and the first ten. Having no image, label map or pair is an error.
         """
         layout = self.layout(root)
         image_folder, label_folder = root / self.images, root / self.annotations

@@ -55,7 +55,7 @@ def resize_labels(
             resized[index] = resize_labels(label_map, size, sampling)
         return resized
     if sampling == "corner":
-        # float64 holds every label exactly; torch computes the source index in its own way.
+        # torch's index arithmetic, as in the published training; float64 holds labels exactly.
         resized = torch.nn.functional.interpolate(labels[None, None].double(), (height, width))
         return resized[0, 0].long()
     # Pillow, because float32 index arithmetic can miss the center pixel by one.
