@@ -77,7 +77,7 @@ class Files:
 
     def make(self, workers: int, *, repair: bool) -> Report:
         if repair:
-            faults = map_in_processes(find_fault, self.files, workers, f"check {self.title}")
+            faults = self._find_faults(workers)
             todo = [file for file, fault in zip(self.files, faults, strict=True) if fault]
         else:
             todo = [file for file in self.files if not is_complete(file.target)]
@@ -89,8 +89,12 @@ class Files:
         return Report(len(self.files), [problem for problem in made if problem is not None])
 
     def check(self, workers: int) -> Report:
-        found = map_in_processes(find_fault, self.files, workers, f"check {self.title}")
+        found = self._find_faults(workers)
         return Report(len(self.files), [fault for fault in found if fault is not None])
+
+    def _find_faults(self, workers: int) -> list[str | None]:
+        title = f"check {self.title}"
+        return map_in_processes(PreparedFile.find_fault, self.files, workers, title)
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,6 @@ def is_complete(path: Path) -> bool:
 def make_file(file: PreparedFile) -> str | None:
     """Make one file; returns the error message, if any."""
     return _attempt(type(file).make, file)[1]
-
-
-def find_fault(file: PreparedFile) -> str | None:
-    """See :meth:`PreparedFile.find_fault`."""
-    return file.find_fault()
 
 
 def map_in_processes(
