@@ -245,7 +245,8 @@ class MaskCLIPpp(nn.Module):
         annotated = [ground_truth_masks(record, num_classes) for record in records]
         if self.train_masks == "ground_truth":
             return annotated
-        generated = [found.masks for found in self._get_generator()(records)]
+        with torch.no_grad():
+            generated = [found.masks for found in self._get_generator()(records)]
         return [
             LabeledMasks(masks, label_by_overlap(masks, truth.values, classes, self.ignore_index))
             for masks, (truth, classes) in zip(generated, annotated, strict=True)

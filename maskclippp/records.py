@@ -67,6 +67,6 @@ class ImageResult(TypedDict, total=False):
     sem_seg: Tensor  # float [K, H, W], scores of the test classes
     panoptic_seg: tuple[Tensor, list[Segment]]  # int32 [H, W] segment ids, and the segments
     instances: Instances  # pred_masks bool [n, H, W], pred_boxes, pred_classes int64 [n], scores
-    mask_cls: Tensor  # int64 [Q], class of each ground-truth mask: mask accuracy
+    mask_cls: Tensor  # int64 [Q], class of each mask of the generator: mask accuracy
     pred_masks: Tensor  # bool [Q, H, W]: the generator's masks alone
     category_overlapping_mask: Tensor  # bool [K], test classes that training has seen

@@ -146,8 +146,8 @@ def _read_words(words: Any, place: str) -> Vocabulary:
 
 
 def _with_kinds(words: Vocabulary, ids: Sequence[int], is_thing: Sequence[bool]) -> Vocabulary:
-    """The classes with their ids, their kinds, and a color each."""
-    colors = tuple(class_color(index) for index in range(len(words)))
+    """The classes with their ids, their kinds, and a color each: their own, if they have one."""
+    colors = words.colors or tuple(class_color(index) for index in range(len(words)))
     return Vocabulary(words.classes, words.source, tuple(ids), tuple(is_thing), colors)
 
 

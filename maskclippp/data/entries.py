@@ -35,7 +35,7 @@ def check_entry(entry: Any, place: str) -> None:
             f"{place}: expected a mapping with name, kind, images and annotations, found {entry!r}"
         )
     kind = entry.get("kind", "")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(f"{place}: kind must be one of {sorted(_KINDS)}, found {kind!r}")
     types = {field.name: field.type for field in dataclasses.fields(_KINDS[kind])}
     valid = ["kind", *(name for name in types if name not in _DERIVED)]
@@ -52,7 +52,8 @@ def check_entry(entry: Any, place: str) -> None:
         raise InputError(f"{place}: kind {kind} also needs {', '.join(missing)}")
     for key, value in entry.items():
         expected, name = (int, "an integer") if types.get(key) is int else (str, "a string")
-        if key != "words" and not isinstance(value, expected):  # words may also be a list
+        fits = isinstance(value, expected) and not isinstance(value, bool)
+        if key != "words" and not fits:  # words may also be a list
             raise InputError(f"{place}: {key} must be {name}, found {value!r}")
 
 

@@ -24,7 +24,7 @@ class SemanticLabels(NamedTuple):
 class LabelValues(NamedTuple):
     """Meaning of the pixel values of a label file that does not hold contiguous class ids.
 
-    ``classes`` are the values of the classes, ascending; ``ignored`` is the value of unlabeled
+    ``classes`` are the values of the classes, in their order; ``ignored`` is the value of unlabeled
     pixels. Records store it under ``sem_seg_values``.
     """
 
@@ -38,14 +38,16 @@ class LabelValues(NamedTuple):
             InputError: a value is neither a class nor the ignored one; names file and value.
         """
         values = np.array(self.classes, dtype=np.int32)
-        found = np.searchsorted(values, labels).clip(max=len(values) - 1)
+        order = np.argsort(values)
+        nearest = np.searchsorted(values, labels, sorter=order).clip(max=len(values) - 1)
+        found = order[nearest]
         known = values[found] == labels
         invalid = ~known & (labels != self.ignored)
         if invalid.any():
             raise InputError(
                 f"label file {source}: pixel value {int(labels[invalid][0])} (invalid values at "
-                f"{int(invalid.sum())} pixels); the word list numbers {len(values)} "
-                f"classes from {values[0]} to {values[-1]}, and {self.ignored} is the ignored value"
+                f"{int(invalid.sum())} pixels); the word list numbers {len(values)} classes from "
+                f"{values.min()} to {values.max()}, and {self.ignored} is the ignored value"
             )
         return np.where(known, found, ignore_label).astype(np.int32)
 

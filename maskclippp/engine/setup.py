@@ -176,11 +176,22 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
 
 
 def _check_training_masks(cfg: CfgNode) -> None:
-    """Raise an InputError if a generator needs annotations, which training batches do not carry."""
+    """Raise an InputError if the generator has no masks of the images of a training step.
+
+    Training images are cropped and flipped; they carry the masks and classes of their annotation,
+    but not the annotation itself.
+    """
     node = cfg.MODEL.MASKCLIPPP
     if node.TRAIN_MASKS != "segmentor":
         return
-    if generators.check_generator(cfg).needs_ground_truth:
+    generator = generators.check_generator(cfg)
+    if generator.reads_mask_files:
+        raise InputError(
+            f"MODEL.MASKCLIPPP.TRAIN_MASKS segmentor: the files that {node.SEGMENTOR.NAME} reads "
+            "hold masks of whole images, but training images are cropped and flipped; choose "
+            "another MODEL.MASKCLIPPP.SEGMENTOR.NAME, or set TRAIN_MASKS ground_truth"
+        )
+    if generator.needs_ground_truth:
         raise InputError(
             "MODEL.MASKCLIPPP.TRAIN_MASKS segmentor trains on generated masks, but "
             f"MODEL.MASKCLIPPP.SEGMENTOR.NAME {node.SEGMENTOR.NAME} returns the annotated ones: "

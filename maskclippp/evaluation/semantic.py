@@ -166,7 +166,7 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
         if self._dataset_ids is None:
             return label
         if label not in self._dataset_ids:
-            raise KeyError(
+            raise InputError(
                 f"class {label} has no entry in stuff_dataset_id_to_contiguous_id of dataset "
                 f"{self._truth.dataset_name}"
             )

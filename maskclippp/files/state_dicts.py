@@ -92,8 +92,8 @@ def _describe(problems: list[str], own: Mapping[str, Tensor], state: Mapping[str
     known = sum(key in own for key in state)
     if known < _LEAST_KNOWN * len(own):
         return (
-            f": only {known} of the tower's {len(own)} tensors are in the file, which seems to be "
-            f"of another model. It has {_examples(state)}; the tower has {_examples(own)}"
+            f": only {known} of the model's {len(own)} tensors are in the file, which seems to be "
+            f"of another model. It has {_examples(state)}; the model has {_examples(own)}"
         )
     hidden = len(problems) - _SHOWN_PROBLEMS
     shown = [*problems[:_SHOWN_PROBLEMS], *([f"and {hidden} more"] if hidden > 0 else [])]

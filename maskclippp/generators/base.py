@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
@@ -32,24 +32,20 @@ class ImageMasks:
     logits: Tensor | None = None
     own_classes: Vocabulary | None = None
 
-    @property
-    def classifier(self) -> Literal["open", "closed"] | None:
-        """Whether the logits are over the test vocabulary, the own classes, or absent."""
-        if self.logits is None:
-            return None
-        return "open" if self.own_classes is None else "closed"
-
 
 class MaskGenerator(nn.Module, ABC):
-    """Finds masks in images. Never trained here: always in evaluation mode.
+    """Finds masks in images. Never trained here: :func:`build_generator` returns it frozen.
 
     A generator is built from the complete config. If it needs an image encoder, it builds and owns
     one (config node VISUAL_ENCODER_F).
 
     ``needs_ground_truth`` makes the test loader read the annotations of the images.
+    ``reads_mask_files`` says that the masks belong to the image as it is in its file, not to the
+    resized, cropped and flipped image of a training step.
     """
 
     needs_ground_truth = False
+    reads_mask_files = False
 
     @configurable
     def __init__(self) -> None:
@@ -95,7 +91,7 @@ def check_generator(cfg: CfgNode) -> type[MaskGenerator]:
 
 
 def build_generator(cfg: CfgNode) -> MaskGenerator:
-    """Build the generator that MODEL.MASKCLIPPP.SEGMENTOR names, on MODEL.DEVICE.
+    """Build the generator that SEGMENTOR names, frozen and in evaluation mode, on MODEL.DEVICE.
 
     Raises:
         InputError, MissingFileError: see :func:`check_generator`; before any weights are read.

@@ -1,4 +1,4 @@
-"""Ground-truth masks as a generator: what remains to be judged is classification alone."""
+"""Ground-truth masks as a generator: results then measure the classification alone."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from maskclippp.clip.visual_encoder import input_arguments
 from maskclippp.errors import InputError
 from maskclippp.generators.base import ImageMasks, MaskGenerator
 from maskclippp.masks.batching import Resize, resize_bilinear
+from maskclippp.masks.label_maps import masks_of_labels
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.records import Record
 from maskclippp.registry import SEGMENTOR_REGISTRY
@@ -83,10 +84,10 @@ class GTSegmentor(AnnotatedMasks):
         return arguments
 
     def _masks(self, record: Record) -> Tensor:
-        labels = _annotation(record, "sem_seg", type(self).__name__)
+        labels = torch.as_tensor(_annotation(record, "sem_seg", type(self).__name__))
         present = labels.unique()
         present = present[present != record.get("ignore_label", self.ignore_label)]
-        return labels[None] == present[:, None, None]
+        return masks_of_labels(labels, present)
 
 
 @SEGMENTOR_REGISTRY.register()
@@ -101,16 +102,18 @@ class PanGTSegmentor(AnnotatedMasks):
         super().__init__(resize=resize)
 
     def _masks(self, record: Record) -> Tensor:
-        ids = _annotation(record, "pan_seg", type(self).__name__)
-        wanted = torch.tensor([segment["id"] for segment in record["segments_info"]])
-        return ids[None] == wanted.to(ids)[:, None, None]
+        ids = torch.as_tensor(_annotation(record, "pan_seg", type(self).__name__))
+        segments = _annotation(record, "segments_info", type(self).__name__)
+        return masks_of_labels(ids, torch.tensor([segment["id"] for segment in segments]).to(ids))
 
 
-def _annotation(record: Record, key: Literal["sem_seg", "pan_seg"], owner: str) -> Tensor:
+def _annotation(
+    record: Record, key: Literal["sem_seg", "pan_seg", "segments_info"], owner: str
+) -> Any:
     if key not in record:
         raise InputError(
             f"{owner} needs the annotation {key!r} of {record.get('file_name', 'the image')}, "
             f"but the record has only {sorted(record)}; evaluate on a dataset with such "
             "annotations or choose another SEGMENTOR.NAME"
         )
-    return torch.as_tensor(record[key])
+    return record[key]

@@ -33,6 +33,8 @@ class OfflineSegmentor(MaskGenerator):
         InputError: no suffix, or one without a known format.
     """
 
+    reads_mask_files = True
+
     @configurable
     def __init__(self, *, folder: str | Path, suffix: str) -> None:
         super().__init__()

@@ -24,9 +24,10 @@ def ground_truth_masks(record: Record, num_classes: int) -> LabeledMasks:
     """
     instances = record["instances"]
     labels: Tensor = instances.gt_classes
-    if len(labels) and int(labels.max()) >= num_classes:
+    invalid = labels[(labels < 0) | (labels >= num_classes)]
+    if len(invalid):
         raise InputError(
-            f"{record.get('file_name', 'an image')}: annotated class {int(labels.max())}, but "
+            f"{record.get('file_name', 'an image')}: annotated class {int(invalid[0])}, but "
             f"DATASETS.TRAIN has {num_classes} classes (0..{num_classes - 1})"
         )
     masks: Tensor = getattr(instances.gt_masks, "tensor", instances.gt_masks)

@@ -175,7 +175,9 @@ def _find_solid_parts(
     weight_sums = weights.new_zeros(num_windows, len(windows)).index_add_(0, low, weights)
     inside = settled.float()
     parts.area.copy_((inside.sum(dim=2).long() * count).sum(dim=1))
-    mass = weights.new_zeros(len(maps), dtype=torch.float64)
+    # Sums of many pixels; Apple's GPUs have no double precision.
+    exact = torch.float32 if maps.device.type == "mps" else torch.float64
+    mass = weights.new_zeros(len(maps), dtype=exact)
     for tap in windows:
         in_rows = (inside * maps[:, tap : tap + num_windows]).sum(dim=2)
         mass += in_rows @ weight_sums[:, tap]
@@ -193,5 +195,5 @@ def _find_solid_parts(
         found = is_solid(at_pixels)
         parts.binary[index, row, column] = found
         parts.area.index_add_(0, index, found.long())
-        mass.index_add_(0, index, (at_pixels * found).double())
+        mass.index_add_(0, index, (at_pixels * found).to(exact))
     parts.mass.copy_(mass)

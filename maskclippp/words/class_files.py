@@ -41,7 +41,6 @@ class _Line(NamedTuple):
     color: Color = (0, 0, 0)
 
 
-@functools.cache
 def load_class_list(name_or_path: str | Path) -> Vocabulary:
     """A shipped class list by its name, or a TSV file of the same form by its path.
 
@@ -50,8 +49,9 @@ def load_class_list(name_or_path: str | Path) -> Vocabulary:
         InputError: see :func:`parse_vocabulary`.
     """
     path = _FOLDER / f"{name_or_path}.tsv"
-    if not path.is_file():
-        path = Path(name_or_path)
+    if path.is_file():
+        return _shipped(path)
+    path = Path(name_or_path)
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in _FOLDER.glob("*.tsv")))
         raise MissingFileError(f"class list {name_or_path} not found; shipped lists: {shipped}")
@@ -59,6 +59,11 @@ def load_class_list(name_or_path: str | Path) -> Vocabulary:
     if not vocabulary.colors:
         raise InputError(f"{path}: expected the header {_HEADER}, separated by tabs")
     return vocabulary
+
+
+@functools.cache
+def _shipped(path: Path) -> Vocabulary:
+    return read_vocabulary(path)
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -84,12 +84,16 @@ class TextClassifier:
         must call this together; each embeds a share.
         """
         key = (tuple(names), self.tower.revision, self.tower.device)
-        if key not in self._kept:
-            while len(self._kept) >= _MAX_KEPT:
-                self._kept.pop(next(iter(self._kept)))
+        kept = self._kept.pop(key, None)
+        if kept is None:
             embeddings = self._load_or_embed(self._tokens(names)).to(self.tower.device)
-            self._kept[key] = embeddings.view(len(names), len(self.templates), -1)
-        return self._kept[key]
+            kept = embeddings.view(len(names), len(self.templates), -1)
+            # Those of other weights or devices are never asked for again.
+            self._kept = {other: self._kept[other] for other in self._kept if other[1:] == key[1:]}
+            for oldest in list(self._kept)[: len(self._kept) + 1 - _MAX_KEPT]:
+                del self._kept[oldest]
+        self._kept[key] = kept  # the most recently used comes last
+        return kept
 
     @torch.inference_mode(mode=False)  # inside it, tensors could not be used in training later
     @torch.no_grad()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.semantic_maps import (
+    LabelValues,
     SemanticLabels,
     check_label_range,
     read_semantic_labels,
@@ -112,3 +113,9 @@ def test_ignore_label_may_lie_anywhere() -> None:
     for ignore_label in (3, 255, 65535):
         semantic = SemanticLabels(np.array([[0, 2, ignore_label]], dtype=np.int32), "labels.png")
         check_label_range(semantic, num_classes=3, ignore_label=ignore_label, dataset_name="world")
+
+
+def test_values_of_classes_may_come_in_any_order() -> None:
+    labels = np.array([[5, 2], [9, 0]], dtype=np.int32)
+    found = LabelValues((5, 2, 9), ignored=0).positions(labels, 255, "labels.png")
+    assert found.tolist() == [[0, 1], [2, 255]]

@@ -53,6 +53,10 @@ def failure(
             ["TRAIN_MASKS segmentor", "SEGMENTOR.NAME GTSegmentor", "set TRAIN_MASKS ground_truth"],
         ),
         (
+            [*VALID, *GENERATED, "MODEL.MASKCLIPPP.SEGMENTOR.NAME", "OfflineSegmentor"],
+            ["TRAIN_MASKS segmentor", "OfflineSegmentor", "masks of whole images"],
+        ),
+        (
             ["--num-gpus", "0", "DATASETS.TRAIN", "('openvocab_coco_2017_train_panoptic',)"],
             ["DATASETS.TRAIN", "openvocab_coco_2017_train_panoptic_with_sem_seg"],
         ),

@@ -29,14 +29,13 @@ def logits_of(generated: list[ImageMasks]) -> torch.Tensor:
 
 def test_logits_are_over_the_words_and_void() -> None:
     generated = classifying()([{"image": random_image(50, 70)}])
-    assert generated[0].classifier == "open"
+    assert generated[0].own_classes is None
     assert logits_of(generated).shape == (NUM_QUERIES, len(WORDS) + 1)
 
 
 def test_without_words_there_are_masks_alone() -> None:
     (found,) = tiny_generator("FCCLIPSegmentor")([{"image": random_image(64, 64)}])
     assert found.logits is None
-    assert found.classifier is None
     assert len(found.masks) == NUM_QUERIES
 
 

@@ -48,7 +48,6 @@ def test_masks_are_found_by_the_name_of_the_image(suffix: str, tmp_path: Path) -
     (found,) = generator([record("some/folder/street.view.jpg")])
     assert torch.equal(found.masks.values, halves())
     assert found.logits is None
-    assert found.classifier is None
 
 
 def test_images_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:

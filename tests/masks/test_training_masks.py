@@ -19,7 +19,9 @@ def test_an_image_may_have_no_masks() -> None:
     assert len(ground_truth_masks(train_record((5, 6), [], empty), 3).masks) == 0
 
 
-def test_a_class_beyond_those_of_the_training_set_is_named() -> None:
-    record = train_record((5, 6), [3], torch.ones(1, 5, 6, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"some/image\.jpg: annotated class 3, .* \(0\.\.2\)"):
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_class_that_the_training_set_does_not_have_is_named(label: int) -> None:
+    record = train_record((5, 6), [label], torch.ones(1, 5, 6, dtype=torch.bool))
+    message = rf"some/image\.jpg: annotated class {label}, .* \(0\.\.2\)"
+    with pytest.raises(ValueError, match=message):
         ground_truth_masks(record, 3)

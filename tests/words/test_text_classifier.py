@@ -100,6 +100,13 @@ class TestMemory:
             made.embed_frozen([f"class {number}"])
         assert len(made._kept) == text_classifier._MAX_KEPT
 
+    def test_what_is_used_again_and_again_is_kept(self) -> None:
+        made = classifier(cache=False)
+        often = made.embed_frozen(NAMES)
+        for number in range(10):
+            made.embed_frozen([f"class {number}"])
+            assert made.embed_frozen(NAMES) is often
+
     @pytest.mark.parametrize("change", ["training", "loading"])
     def test_other_weights_make_them_outdated(self, change: str) -> None:
         tower = tiny_text_tower(".TEXT_ENCODER.FINETUNE_TYPE", "all")
