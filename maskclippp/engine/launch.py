@@ -22,9 +22,6 @@ from maskclippp.engine.setup import build_config, run_folder, setup
 from maskclippp.engine.trainer import Trainer
 from maskclippp.errors import InputError, exit_on_bad_input
 
-# SLURM's largest normal step; the ids above are those of batch scripts, salloc's shells and others.
-_LAST_STEP_OF_SRUN = 0xFFFFFFF0
-
 
 class Layout(NamedTuple):
     """The place of this process among those that an external launcher has started."""
@@ -34,6 +31,13 @@ class Layout(NamedTuple):
     local_rank: int  # the index of this process on its machine
     local_size: int  # number of processes on each machine
     init_method: str  # address at which the processes meet
+
+    @property
+    def variables(self) -> str:
+        """The variables that give the numbers of processes."""
+        if self.init_method == "env://":
+            return "WORLD_SIZE and LOCAL_WORLD_SIZE"
+        return "SLURM_STEP_NUM_TASKS and SLURM_STEP_NUM_NODES"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -45,14 +49,14 @@ def main(args: argparse.Namespace) -> None:
             setup(cfg, args)
             with exit_on_bad_input(folder, comm.get_rank()):
                 if args.eval_only:
-                    evaluate(cfg, resume=args.resume)
+                    evaluate_checkpoint(cfg, resume=args.resume)
                 else:
                     trainer = Trainer(cfg)
                     trainer.resume_or_load(resume=args.resume)
                     trainer.train()
 
 
-def evaluate(cfg: CfgNode, *, resume: bool) -> None:
+def evaluate_checkpoint(cfg: CfgNode, *, resume: bool) -> None:
     """Evaluate MODEL.WEIGHTS, or the last checkpoint of OUTPUT_DIR, on DATASETS.TEST."""
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
@@ -70,6 +74,8 @@ def launch_run(args: argparse.Namespace) -> None:
         layout = external_layout(os.environ)
         if layout is not None:
             check_arguments(args, layout)
+            if one_launcher_per_machine(args, layout):
+                layout = None
         device = build_config(args).MODEL.DEVICE
     if device == "cpu":
         # The launcher would use NCCL, which cannot train on CPUs, if it saw a CUDA device.
@@ -96,8 +102,8 @@ def external_layout(environment: Mapping[str, str]) -> Layout | None:
     """The layout that the variables of torchrun, srun or a similar launcher describe.
 
     None if there are none, or only a single process; then detectron2's launcher starts processes.
-    A batch script without srun and the shell that salloc opens also have SLURM_PROCID=0 and the
-    SLURM_NTASKS of their job, but srun has not started the other tasks: each is a single process.
+    Only srun sets SLURM_STEP_NUM_TASKS. Batch scripts and the shell of salloc have SLURM_PROCID and
+    the SLURM_NTASKS of their job, but nothing has started the other tasks.
 
     Raises:
         InputError: a variable is missing or invalid.
@@ -105,16 +111,18 @@ def external_layout(environment: Mapping[str, str]) -> Layout | None:
     try:
         if {"RANK", "WORLD_SIZE"} <= environment.keys():
             layout = _layout_of_torchrun(environment)
-        elif {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID"} <= environment.keys():
+        elif {"SLURM_PROCID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"} <= environment.keys():
             layout = _layout_of_slurm(environment)
         else:
             return None
+    except InputError:
+        raise
     except (KeyError, ValueError) as error:
         raise InputError(
             f"the launcher's environment variables are incomplete or invalid ({error!r}): expected "
             "those of torchrun (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, "
-            "MASTER_PORT) or of srun (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, SLURM_NNODES, "
-            "SLURM_JOB_ID, SLURM_STEP_ID)"
+            "MASTER_PORT) or of srun (SLURM_PROCID, SLURM_LOCALID, SLURM_JOB_ID, SLURM_STEP_ID, "
+            "SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES, SLURM_STEP_NODELIST)"
         ) from error
     if layout.world_size % layout.local_size:
         raise InputError(
@@ -138,22 +146,28 @@ def _layout_of_torchrun(environment: Mapping[str, str]) -> Layout:
 
 
 def _layout_of_slurm(environment: Mapping[str, str]) -> Layout:
-    tasks, machines = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", "1"))
-    step = int(environment["SLURM_STEP_ID"])
-    if tasks == 1 or step > _LAST_STEP_OF_SRUN:
+    tasks = int(environment["SLURM_STEP_NUM_TASKS"])
+    if tasks == 1:
         return Layout(0, 1, 0, 1, "")
+    machines = int(environment["SLURM_STEP_NUM_NODES"])
+    per_machine = environment.get("SLURM_STEP_TASKS_PER_NODE", "")  # 4(x2), or 3,1 if uneven
+    if tasks % machines or "," in per_machine:
+        raise InputError(
+            f"srun did not spread its {tasks} tasks evenly over {machines} nodes "
+            f"(SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES): set --ntasks-per-node"
+        )
     # One port per job step, so that the runs of a machine do not meet.
     port = environment.get("MASTER_PORT") or (
-        20_000 + (int(environment["SLURM_JOB_ID"]) + step) % 20_000
+        20_000 + (int(environment["SLURM_JOB_ID"]) + int(environment["SLURM_STEP_ID"])) % 20_000
     )
     host = environment.get("MASTER_ADDR") or (
-        "127.0.0.1" if machines == 1 else _first_host(environment["SLURM_NODELIST"])
+        "127.0.0.1" if machines == 1 else _first_host(environment["SLURM_STEP_NODELIST"])
     )
     return Layout(
         rank=int(environment["SLURM_PROCID"]),
         world_size=tasks,
         local_rank=int(environment["SLURM_LOCALID"]),
-        local_size=-(-tasks // machines),
+        local_size=tasks // machines,
         init_method=f"tcp://{host}:{port}",
     )
 
@@ -170,20 +184,37 @@ def check_arguments(args: argparse.Namespace, layout: Layout) -> None:
     """Raise an InputError if the arguments contradict an external launcher.
 
     1, the default of ``--num-gpus`` and ``--num-machines``, leaves the decision to the launcher;
-    ``--num-gpus 0`` selects the CPU.
+    ``--num-gpus 0`` selects the CPU. Where the launcher started one process per machine, that
+    process may start one per GPU.
     """
-    if args.num_gpus not in (0, 1, layout.local_size):
+    wrong = None
+    if layout.local_size > 1 and args.num_gpus not in (0, 1, layout.local_size):
+        wrong = f"--num-gpus {args.num_gpus}"
+    elif args.num_machines not in (1, layout.world_size // layout.local_size):
+        wrong = f"--num-machines {args.num_machines}"
+    if wrong is not None:
         raise InputError(
-            f"--num-gpus {args.num_gpus} contradicts the launcher, which started "
-            f"{layout.local_size} processes per machine ({layout.world_size} in all): leave out "
-            "--num-gpus, or start the command without torchrun or srun"
+            f"{wrong} contradicts the launcher, which started {layout.world_size} processes, "
+            f"{layout.local_size} per machine (from {layout.variables}): leave out "
+            f"{wrong.split()[0]}, or start the command without torchrun or srun and unset "
+            "these variables"
         )
-    if args.num_machines not in (1, layout.world_size // layout.local_size):
-        raise InputError(
-            f"--num-machines {args.num_machines} contradicts the launcher, which started "
-            f"{layout.world_size} processes, {layout.local_size} per machine: leave out "
-            "--num-machines, or start the command without torchrun or srun"
-        )
+
+
+def one_launcher_per_machine(args: argparse.Namespace, layout: Layout) -> bool:
+    """Whether the external launcher only starts detectron2's launcher, once on each machine.
+
+    So it is if there is one process per machine, and the arguments ask for more GPUs or describe
+    the machines. What they leave out is filled in: the machines and where their processes meet.
+    """
+    asked = args.num_gpus > 1 or args.num_machines > 1 or args.machine_rank > 0
+    if layout.local_size > 1 or not asked or args.num_gpus == 0:
+        return False
+    args.num_machines = layout.world_size
+    args.machine_rank = args.machine_rank or layout.rank
+    if args.dist_url == "auto" or "//127.0.0.1:" in args.dist_url:  # detectron2's default
+        args.dist_url = layout.init_method
+    return True
 
 
 def _join_and_run(args: argparse.Namespace, layout: Layout, *, with_gpus: bool) -> None:

@@ -12,19 +12,27 @@ import pytest
 import torch
 
 from maskclippp.data.shapes import dataset as shapes
-from maskclippp.engine.launch import check_arguments, external_layout
+from maskclippp.engine.launch import check_arguments, external_layout, one_launcher_per_machine
 from maskclippp.errors import InputError
 from maskclippp.files.lock import LOCK_NAME
 from tests.engine.test_train_shapes import CONFIG, REPOSITORY
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-SLURM = {
-    **{"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "3", "SLURM_NNODES": "1"},
-    **{"SLURM_JOB_ID": "123", "SLURM_STEP_ID": "0", "SLURM_NODELIST": "node1"},
+# A batch script and the shell that salloc opens have the variables of a first task, but no step.
+SBATCH = {
+    **{"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0", "SLURM_NNODES": "1"},
+    **{"SLURM_JOB_ID": "123", "SLURM_NODELIST": "node1"},
 }
-# A batch script has the variables of its first task, but is not a job step.
-SBATCH = {**SLURM, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-del SBATCH["SLURM_STEP_ID"]
+SLURM = {
+    **{**SBATCH, "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_STEP_ID": "0"},
+    **{"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "node1"},
+}
+# One process per machine, with the rank of the machine.
+KUBEFLOW = {"RANK": "1", "WORLD_SIZE": "2"}
+TWO_NODES = {
+    **{**SLURM, "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "MASTER_ADDR": "n7"},
+    **{"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"},
+}
 
 
 @pytest.mark.parametrize(
@@ -32,12 +40,16 @@ del SBATCH["SLURM_STEP_ID"]
     [
         ({}, None),
         (TORCHRUN, (5, 8, 1, 4, "env://")),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2, 0, 1, "env://")),
+        (KUBEFLOW, (1, 2, 0, 1, "env://")),
         ({"RANK": "0", "WORLD_SIZE": "1"}, None),
         (SLURM, (3, 4, 3, 4, "tcp://127.0.0.1:20123")),
-        ({**SLURM, "SLURM_NNODES": "2", "MASTER_ADDR": "n7"}, (3, 4, 3, 2, "tcp://n7:20123")),
+        (
+            {**SLURM, "SLURM_STEP_NUM_NODES": "2", "MASTER_ADDR": "n7"},
+            (3, 4, 3, 2, "tcp://n7:20123"),
+        ),
+        (TWO_NODES, (1, 2, 0, 1, "tcp://n7:20123")),
         ({**SLURM, "MASTER_PORT": "29500"}, (3, 4, 3, 4, "tcp://127.0.0.1:29500")),
-        ({**SLURM, "SLURM_NTASKS": "1"}, None),
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}, None),
         ({**SLURM, "SLURM_STEP_ID": "2"}, (3, 4, 3, 4, "tcp://127.0.0.1:20125")),
         ({**SLURM, **TORCHRUN}, (5, 8, 1, 4, "env://")),
         (SBATCH, None),
@@ -56,8 +68,13 @@ def test_the_environment_determines_the_layout(
     [
         ({**TORCHRUN, "RANK": "first"}, "incomplete or invalid.*first"),
         (
-            {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"},
+            {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0"},
             "incomplete or invalid.*SLURM_JOB_ID",
+        ),
+        ({**SLURM, "SLURM_STEP_NUM_NODES": "3"}, "4 tasks evenly over 3 nodes"),
+        (
+            {**SLURM, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_TASKS_PER_NODE": "3,1"},
+            "4 tasks evenly over 2 nodes",
         ),
         ({**TORCHRUN, "WORLD_SIZE": "6"}, "6 processes cannot be spread evenly, 4 per machine"),
     ],
@@ -80,8 +97,47 @@ def test_arguments_that_contradict_the_launcher_are_errors(
 ) -> None:
     layout = external_layout(TORCHRUN)
     assert layout is not None
-    with pytest.raises(InputError, match=r"contradicts the launcher, which started .*leave out"):
+    message = r"contradicts the launcher, which started .*LOCAL_WORLD_SIZE.*leave out"
+    with pytest.raises(InputError, match=message):
         check_arguments(Namespace(num_gpus=num_gpus, num_machines=num_machines), layout)
+
+
+DEFAULT = "tcp://127.0.0.1:50000"
+
+
+@pytest.mark.parametrize(
+    ("environment", "given", "expected"),
+    [
+        (KUBEFLOW, (8, 1, 0, DEFAULT), (8, 2, 1, "env://")),
+        (KUBEFLOW, (1, 2, 1, "tcp://n1:9"), (1, 2, 1, "tcp://n1:9")),
+        (TWO_NODES, (8, 2, 1, "tcp://n1:9"), (8, 2, 1, "tcp://n1:9")),
+        (TWO_NODES, (8, 1, 0, DEFAULT), (8, 2, 1, "tcp://n7:20123")),
+        (TWO_NODES, (1, 1, 0, DEFAULT), None),
+        (TWO_NODES, (0, 1, 0, DEFAULT), None),
+        (TORCHRUN, (4, 2, 1, DEFAULT), None),
+    ],
+)
+def test_one_process_per_machine_may_start_one_per_gpu(
+    environment: dict[str, str],
+    given: tuple[int, int, int, str],
+    expected: tuple[int, int, int, str] | None,
+) -> None:
+    """Of the given arguments, those left at their defaults are filled in."""
+    layout = external_layout(environment)
+    assert layout is not None
+    names = ("num_gpus", "num_machines", "machine_rank", "dist_url")
+    args = Namespace(**dict(zip(names, given, strict=True)))
+    check_arguments(args, layout)
+    assert one_launcher_per_machine(args, layout) == (expected is not None)
+    assert tuple(vars(args).values()) == (expected or given)
+
+
+def test_more_machines_than_processes_are_a_contradiction() -> None:
+    layout = external_layout(TWO_NODES)
+    assert layout is not None
+    message = "--num-machines 3 contradicts .* 2 processes.*SLURM_STEP_NUM_TASKS"
+    with pytest.raises(InputError, match=message):
+        check_arguments(Namespace(num_gpus=8, num_machines=3), layout)
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +215,8 @@ def test_torchrun_trains_the_same_weights(
 def test_slurm_trains_the_same_weights(
     environment: dict[str, str], own_run: Path, tmp_path: Path
 ) -> None:
-    common = {**environment, "SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7"}
-    common |= {"SLURM_STEP_ID": "0", "MASTER_PORT": free_port()}
+    common = {**environment, "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    common |= {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "MASTER_PORT": free_port()}
     ranks = [{"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("1", "0")]
     run = finish(tmp_path, *(start(tmp_path, {**common, **rank}) for rank in ranks))
     assert_same_run(own_run, run)
