@@ -2,14 +2,21 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from maskclippp.errors import InputError
 
 LOCK_NAME = "run.lock"
+# The owner touches its lock this often; a lock left untouched for STALE_SECONDS is taken over.
+BEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -18,47 +25,103 @@ logger = logging.getLogger(__name__)
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder: a file with the host name and the process id of its owner.
 
-    If the owner was a process of this host that no longer exists, its lock is taken over.
+    A lock is taken over at once if its owner was a process of this host that no longer exists, and
+    on any host after STALE_SECONDS without a sign of life. SIGTERM releases it.
 
     Raises:
         InputError: another process owns the lock.
     """
-    path = folder / LOCK_NAME
-    try:
-        _create(path)
-    except FileExistsError:
-        host, _, process = path.read_text(encoding="utf-8").strip().rpartition(" ")
-        if host != socket.gethostname() or _is_running(process):
-            raise InputError(
-                f"{folder} is in use: process {process or '(unknown)'} on host "
-                f"{host or '(unknown)'} writes it. Wait for that run, or choose another --tag or "
-                f"OUTPUT_DIR; if that run no longer exists, delete {path}"
-            ) from None
-        logger.warning("%s: taking over the lock of process %s, which is gone", folder, process)
-        path.unlink(missing_ok=True)
-        _create(path)
+    path, released = folder / LOCK_NAME, threading.Event()
+    _acquire(path)
+    threading.Thread(target=_touch, args=(path, released), daemon=True).start()
+
+    def release_and_end(number: int, _: Any) -> None:
+        _release(path)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if handled := default and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, release_and_end)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        released.set()
+        if handled:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _release(path)
 
 
-def _create(path: Path) -> None:
-    """Create the lock file; FileExistsError if there is one."""
-    with path.open("x", encoding="utf-8") as file:
-        file.write(f"{socket.gethostname()} {os.getpid()}\n")
+def _acquire(path: Path) -> None:
+    """Create the lock file; InputError if there is one and its owner touches it."""
+    first, end = None, time.monotonic() + STALE_SECONDS
+    while True:
+        with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+            file.write(_ourselves())
+            return
+        with suppress(FileNotFoundError):  # it may be released at any time
+            found = _read(path)
+            host, _, process = found[0].strip().rpartition(" ")
+            owner = f"process {process or '(unknown)'} on host {host or '(unknown)'}"
+            first = first or found
+            if found != first:
+                raise InputError(
+                    f"{path.parent} is in use: {owner} writes it. Wait for that run, or choose "
+                    "another --tag or OUTPUT_DIR"
+                )
+            if _is_gone(host, process) or time.monotonic() > end:
+                logger.warning("%s: taking over the lock of %s, which is gone", path, owner)
+                _remove(path, found)
+                continue
+        time.sleep(BEAT_SECONDS / 5)
 
 
-def _is_running(process: str) -> bool:
-    """Whether a process id of this host, other than our own, is in use; True if unknown."""
-    if not process.isdecimal():
-        return True
-    if int(process) == os.getpid():  # left by an earlier process, perhaps of another container
+def _remove(path: Path, stale: tuple[str, int]) -> None:
+    """Remove a stale lock; give it back if another starter was faster and it is a new one.
+
+    A file can be renamed only once, so two starters cannot remove the same lock.
+    """
+    taken = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        path.rename(taken)
+        if _read(taken) == stale:
+            taken.unlink()
+        else:
+            taken.rename(path)
+
+
+def _touch(path: Path, released: threading.Event) -> None:
+    while not released.wait(BEAT_SECONDS):
+        with suppress(OSError):
+            if _read(path)[0] == _ourselves():
+                os.utime(path)
+
+
+def _release(path: Path) -> None:
+    """Remove the lock if it is ours: not that of a parent, or of a run that took it over."""
+    with suppress(FileNotFoundError):
+        if _read(path)[0] == _ourselves():
+            path.unlink()
+
+
+def _read(path: Path) -> tuple[str, int]:
+    """The owner, and when it last touched the file (nanoseconds)."""
+    with path.open(encoding="utf-8") as file:
+        return file.read(), os.fstat(file.fileno()).st_mtime_ns
+
+
+def _ourselves() -> str:
+    return f"{socket.gethostname()} {os.getpid()}\n"
+
+
+def _is_gone(host: str, process: str) -> bool:
+    """Whether the owner was a process of this host, and its id is ours or unused."""
+    if host != socket.gethostname() or not process.isdecimal():
         return False
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
         return True
-    return True
+    except PermissionError:  # of another user
+        return False
+    return int(process) == os.getpid()  # left by an earlier process, perhaps of another container

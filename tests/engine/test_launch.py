@@ -14,7 +14,7 @@ import torch
 from maskclippp.data.shapes import dataset as shapes
 from maskclippp.engine.launch import check_arguments, external_layout, one_launcher_per_machine
 from maskclippp.errors import InputError
-from maskclippp.files.lock import LOCK_NAME
+from maskclippp.files.lock import LOCK_NAME, folder_lock
 from tests.engine.test_train_shapes import CONFIG, REPOSITORY
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
@@ -228,9 +228,9 @@ def test_a_folder_that_another_run_writes_is_refused(
 ) -> None:
     folder = tmp_path / "output" / "tiny" / "run"
     folder.mkdir(parents=True)
-    (folder / LOCK_NAME).write_text(f"{socket.gethostname()} {os.getpid()}")
-    process = start(tmp_path, environment, "--num-gpus", "0")
-    output, _ = process.communicate(timeout=300)
+    with folder_lock(folder):
+        process = start(tmp_path, environment, "--num-gpus", "0")
+        output, _ = process.communicate(timeout=300)
+        assert [path.name for path in folder.iterdir()] == [LOCK_NAME]
     assert process.returncode == 2
     assert f"error: output/tiny/run is in use: process {os.getpid()} on host" in output
-    assert [path.name for path in folder.iterdir()] == [LOCK_NAME]

@@ -1,17 +1,44 @@
 """At most one process writes a folder, and killed processes leave no locked folder."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from maskclippp.errors import InputError
+from maskclippp.files import lock
 from maskclippp.files.lock import LOCK_NAME, folder_lock
 
 HOST = socket.gethostname()
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
+
+
+@contextmanager
+def touched(path: Path) -> Iterator[None]:
+    """Touch a file again and again, as its living owner does."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(0.05):
+            os.utime(path)
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
 
 
 def test_the_lock_names_its_owner_and_is_released(tmp_path: Path) -> None:
@@ -37,9 +64,59 @@ def test_the_lock_is_released_after_an_error(tmp_path: Path) -> None:
 )
 def test_a_lock_of_another_process_is_respected(tmp_path: Path, owner: str, expected: str) -> None:
     (tmp_path / LOCK_NAME).write_text(owner)
-    with pytest.raises(InputError, match=expected), folder_lock(tmp_path):
+    with (
+        touched(tmp_path / LOCK_NAME),
+        pytest.raises(InputError, match=expected),
+        folder_lock(tmp_path),
+    ):
         pass
     assert (tmp_path / LOCK_NAME).read_text() == owner
+
+
+@pytest.mark.parametrize("owner", ["elsewhere 999999999", f"{HOST} {os.getppid()}", ""])
+def test_a_lock_without_a_sign_of_life_is_taken_over(tmp_path: Path, owner: str) -> None:
+    """As after a kill, under another host name or with a process id that is in use again."""
+    (tmp_path / LOCK_NAME).write_text(owner)
+    with folder_lock(tmp_path):
+        assert (tmp_path / LOCK_NAME).read_text() == f"{HOST} {os.getpid()}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_is_touched(tmp_path: Path) -> None:
+    with folder_lock(tmp_path):
+        os.utime(tmp_path / LOCK_NAME, (0, 0))
+        threading.Event().wait(0.5)
+        assert (tmp_path / LOCK_NAME).stat().st_mtime > 0
+
+
+def test_sigterm_releases_the_lock(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from maskclippp.files.lock import folder_lock
+with folder_lock(Path({str(tmp_path)!r})):
+    if os.fork() == 0:  # such as a worker of a pool
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.wait()
+    assert list(Path({str(tmp_path)!r}).iterdir())
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_taken_over_is_not_released(tmp_path: Path) -> None:
+    with folder_lock(tmp_path):
+        (tmp_path / LOCK_NAME).write_text("elsewhere 1\n")
+    assert (tmp_path / LOCK_NAME).read_text() == "elsewhere 1\n"
+
+
+def test_the_new_lock_of_a_faster_starter_is_given_back(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAME).write_text("elsewhere 2\n")
+    lock._remove(tmp_path / LOCK_NAME, ("elsewhere 1\n", 0))
+    assert (tmp_path / LOCK_NAME).read_text() == "elsewhere 2\n"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(
