@@ -5,6 +5,7 @@ registers all parts and datasets by name.
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from maskclippp.detectron2_engine import ensure_detectron2
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 ensure_detectron2()
 
 # The command-line program imports only what a command needs: importing torch takes seconds.
-if Path((sys.argv or [""])[0]).stem != __name__ and sys.orig_argv[1:3] != ["-m", __name__]:
+_is_program = ("-m", __name__) in pairwise(sys.orig_argv)
+if Path((sys.argv or [""])[0]).stem != __name__ and not _is_program:
     # These register datasets and model; both import detectron2.
     from maskclippp import data, meta_arch  # noqa: F401

@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from maskclippp import __version__
 from maskclippp.errors import InputError, exit_on_bad_input
@@ -26,7 +25,6 @@ _EXAMPLES = """examples:
 Nothing is downloaded or written. Paste the output into a bug report."""
 # The metadata of a dataset that name files and folders.
 _DATASET_PATHS = ("image_root", "json_file", "panoptic_json", "panoptic_root", "sem_seg_root")
-_TOWERS = ("VISUAL_ENCODER", "TEXT_ENCODER", "VISUAL_ENCODER_F", "TEXT_ENCODER_F")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -39,7 +37,6 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--config-file", metavar="FILE", help="look for the files of this config")
     args = parser.parse_args(arguments)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # only look; read when huggingface_hub is imported
     sections = {
         "versions": _versions(),
         "devices": _devices(),
@@ -130,43 +127,13 @@ def _weights() -> Iterator[tuple[str, str]]:
 
 
 def _config_files(config: str) -> Iterator[tuple[str, str]]:
-    from maskclippp.config.keys import get_cfg
-    from maskclippp.config.merging import merge_config_file
+    from maskclippp.cli.download import files_of_config
 
-    cfg = get_cfg()
-    merge_config_file(cfg, config)
-    model = cfg.MODEL.MASKCLIPPP
-    for tower in _TOWERS:
-        if model[tower].MODEL_NAME and model[tower].PRETRAINED not in ("", "random"):
-            yield f"{tower}.PRETRAINED", _pretrained(model[tower])
-        if model[tower].LOAD_FROM:
-            yield f"{tower}.LOAD_FROM", _file(model[tower].LOAD_FROM)
-    if cfg.MODEL.WEIGHTS:
-        yield "MODEL.WEIGHTS", _file(cfg.MODEL.WEIGHTS)
-    yield "SEGMENTOR", _generator(cfg)
-
-
-def _pretrained(node: Any) -> str:
-    from maskclippp.clip.pretrained import find_pretrained
-
-    try:
-        return f"found {find_pretrained(node.MODEL_NAME, node.PRETRAINED).path}"
-    except InputError as error:
-        return f"missing: {error}"
-
-
-def _generator(cfg: Any) -> str:
-    from maskclippp.generators import check_generator
-
-    try:
-        check_generator(cfg)
-    except InputError as error:
-        return f"{cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME}: {error}"
-    return f"{cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME}: nothing is missing"
-
-
-def _file(path: str) -> str:
-    return f"{'found' if Path(path).expanduser().is_file() else 'missing'} {path}"
+    for key, file in files_of_config(config, download=False):
+        if isinstance(file, InputError):
+            yield key, f"missing: {file}"
+        else:
+            yield key, "nothing is missing" if file is None else f"found {file}"
 
 
 def _space(folder: Path) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import huggingface_hub.constants
 from detectron2.config import CfgNode
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
@@ -92,11 +93,11 @@ def with_all_tokens(state: Mapping[str, Tensor], model_name: str) -> Mapping[str
     return {**{key: value for key, value in state.items() if key != _TOKENS}, _TABLE: table}
 
 
-def find_pretrained(model_name: str, pretrained: str) -> PretrainedFile:
+def find_pretrained(model_name: str, pretrained: str, *, download: bool = True) -> PretrainedFile:
     """The file that ``PRETRAINED`` names for a model, downloaded if it is a tag of open_clip.
 
     Raises:
-        MissingFileError: the download failed.
+        MissingFileError: the download failed, or the file is absent and ``download`` is False.
         InputError: neither a file nor a tag; lists the tags of the model.
     """
     if pretrained in _SHIPPED_WEIGHTS:
@@ -119,7 +120,8 @@ def find_pretrained(model_name: str, pretrained: str) -> PretrainedFile:
             f"{_near_tags(tag, tags)}; its tags are {tags or 'none'}, 'random' gives untrained "
             "weights"
         )
-    return PretrainedFile(_download(name, tag, settings), settings.get("quick_gelu", False))
+    path = _file_of_tag(name, tag, settings, download=download)
+    return PretrainedFile(path, settings.get("quick_gelu", False))
 
 
 def _near_tags(tag: str, tags: list[str]) -> str:
@@ -127,14 +129,14 @@ def _near_tags(tag: str, tags: list[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
-def _download(name: str, tag: str, settings: dict[str, Any]) -> Path:
+def _file_of_tag(name: str, tag: str, settings: dict[str, Any], *, download: bool) -> Path:
     """The file of a tag: placed by hand, in open_clip's cache, or downloaded into it."""
     origin, file_name = _origin(settings)
     by_hand = _FOLDER / f"{name}-{tag}{Path(file_name).suffix}"
     if by_hand.is_file():
         return by_hand
     try:
-        return Path(download_pretrained(settings))
+        return Path(download_pretrained(settings)) if download else _cached(settings)
     except (OSError, RuntimeError) as error:
         original = (
             f" (or {_EVA_FILES[name]} of EVA-CLIP, put into {_EVA_FOLDER})"
@@ -146,6 +148,21 @@ def _download(name: str, tag: str, settings: dict[str, Any]) -> Path:
             f"be downloaded ({error}). Download {origin} elsewhere and put the file at {by_hand} "
             f"in the working directory{original}"
         ) from error
+
+
+def _cached(settings: dict[str, Any]) -> Path:
+    """The file of a tag in open_clip's cache; nothing is downloaded."""
+    if not settings.get("hf_hub") and settings.get("url"):
+        path = Path("~/.cache/clip", _origin(settings)[1]).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist")
+        return path
+    constants = huggingface_hub.constants
+    offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        return Path(download_pretrained(settings))
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def _origin(settings: dict[str, Any]) -> tuple[str, str]:

@@ -59,3 +59,14 @@ def test_a_wrong_config_is_named(kind: str, message: str) -> None:
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_all_missing_files_of_a_config_are_named(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "MODEL: {WEIGHTS: a.pth, MASKCLIPPP: {VISUAL_ENCODER: {PRETRAINED: random, LOAD_FROM: b}}}"
+    )
+    result = run("weights", str(config), cache=Path("unused"))
+    assert result.returncode == 2
+    assert "MODEL.WEIGHTS: a.pth does not exist" in result.stderr
+    assert "VISUAL_ENCODER.LOAD_FROM: b does not exist" in result.stderr

@@ -49,11 +49,12 @@ def test_wrong_commands_end_with_status_2(
     assert "COMMAND" in capsys.readouterr().err
 
 
-def test_help_does_not_import_torch() -> None:
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_help_does_not_import_torch(options: list[str]) -> None:
     """It would take seconds."""
     program = f"""
 import runpy, sys
-sys.orig_argv[1:] = ["-m", "maskclippp"]
+sys.orig_argv[1:] = [*{options}, "-m", "maskclippp"]
 sys.argv[1:] = ["--help"]
 sys.path.insert(0, {str(REPOSITORY)!r})
 try:
