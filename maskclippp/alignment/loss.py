@@ -1,6 +1,6 @@
 """Cross entropy over masks that weighs every image equally."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -8,23 +8,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskclippp.errors import InputError
-from maskclippp.registry import CRITERION_REGISTRY, get_part
+from maskclippp.registry import CRITERION_REGISTRY, Part, get_part
 
 
-class Criterion(nn.Module, ABC):
-    """A training loss. Built from the complete config."""
-
-    @configurable
-    def __init__(self) -> None:
-        super().__init__()
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:  # noqa: ARG003  subclasses read it
-        """Arguments of the constructor; none by default."""
-        return {}
+class Criterion(Part):
+    """A training loss."""
 
     @abstractmethod
     def forward(

@@ -5,7 +5,7 @@ registered subclass of :class:`PSM`.
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,21 +20,12 @@ from maskclippp.clip.similarity import clamped_scale
 from maskclippp.clip.visual_encoder import EncodedImages
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import pad_ragged, unpad_ragged
-from maskclippp.registry import PSM_REGISTRY, get_part
+from maskclippp.registry import PSM_REGISTRY, Part, get_part
 from maskclippp.words.templates import get_templates
 
 
-class PSM(nn.Module, ABC):
-    """Maps similarities to logits. Built from the complete config."""
-
-    @configurable
-    def __init__(self) -> None:
-        super().__init__()
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:  # noqa: ARG003  subclasses read it
-        """Arguments of the constructor; none by default."""
-        return {}
+class PSM(Part):
+    """Maps similarities to logits."""
 
     @abstractmethod
     def forward(self, correlation: Tensor, encoded: EncodedImages, text: Tensor) -> Tensor:

@@ -1,17 +1,16 @@
 """The interface of mask generators."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from detectron2.config import CfgNode, configurable
-from torch import Tensor, nn
+from detectron2.config import CfgNode
+from torch import Tensor
 from typing_extensions import override
 
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.records import Record
-from maskclippp.registry import SEGMENTOR_REGISTRY, get_part
+from maskclippp.registry import SEGMENTOR_REGISTRY, Part, get_part
 from maskclippp.words.vocabulary import Vocabulary
 
 NAME_KEY = "MODEL.MASKCLIPPP.SEGMENTOR.NAME"
@@ -33,11 +32,10 @@ class ImageMasks:
     own_classes: Vocabulary | None = None
 
 
-class MaskGenerator(nn.Module, ABC):
+class MaskGenerator(Part):
     """Finds masks in images. Never trained here: :func:`build_generator` returns it frozen.
 
-    A generator is built from the complete config. If it needs an image encoder, it builds and owns
-    one (config node VISUAL_ENCODER_F).
+    If it needs an image encoder, it builds and owns one (config node VISUAL_ENCODER_F).
 
     ``needs_ground_truth`` makes the test loader read the annotations of the images.
     ``reads_mask_files`` says that the masks belong to the image as it is in its file, not to the
@@ -46,15 +44,6 @@ class MaskGenerator(nn.Module, ABC):
 
     needs_ground_truth = False
     reads_mask_files = False
-
-    @configurable
-    def __init__(self) -> None:
-        super().__init__()
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:  # noqa: ARG003  subclasses read it
-        """Arguments of the constructor; none by default."""
-        return {}
 
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
