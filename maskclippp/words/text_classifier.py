@@ -90,8 +90,8 @@ class TextClassifier:
             kept = embeddings.view(len(names), len(self.templates), -1)
             # Those of other weights or devices are never asked for again.
             self._kept = {other: self._kept[other] for other in self._kept if other[1:] == key[1:]}
-            for oldest in list(self._kept)[: len(self._kept) + 1 - _MAX_KEPT]:
-                del self._kept[oldest]
+            while len(self._kept) >= _MAX_KEPT:
+                del self._kept[next(iter(self._kept))]
         self._kept[key] = kept  # the most recently used comes last
         return kept
 

@@ -181,7 +181,7 @@ def test_many_disagreements_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", ["ViT-tiny", "EVA02-tiny"])
 def test_files_of_another_model_altogether_are_told_in_one_line(other: str, tmp_path: Path) -> None:
     torch.save(open_clip_state(other), tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"only \d+ of the tower's \d+ tensors") as error:
+    with pytest.raises(ValueError, match=r"only \d+ of the model's \d+ tensors") as error:
         load_visual_tower(node(tmp_path / "other.pt", "RN-tiny"))
     assert "\n" not in str(error.value)
     assert "the tower has attnpool.c_proj.bias" in str(error.value)
