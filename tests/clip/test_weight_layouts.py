@@ -184,7 +184,7 @@ def test_files_of_another_model_altogether_are_told_in_one_line(other: str, tmp_
     with pytest.raises(ValueError, match=r"only \d+ of the model's \d+ tensors") as error:
         load_visual_tower(node(tmp_path / "other.pt", "RN-tiny"))
     assert "\n" not in str(error.value)
-    assert "the tower has attnpool.c_proj.bias" in str(error.value)
+    assert "the model has attnpool.c_proj.bias" in str(error.value)
 
 
 def test_a_model_of_the_same_kind_and_another_size_is_told_by_its_shapes(tmp_path: Path) -> None:
