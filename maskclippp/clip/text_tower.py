@@ -20,12 +20,17 @@ class TextTower(nn.Module, ABC):
 
     Attributes:
         logit_scale: the pretrained log of the similarity scale.
-        revision: counts the events after which embeddings are outdated: weights were loaded, or a
-            tower that is trained entered training mode.
+        events: counts when weights were loaded, or a tower that is trained entered training mode.
     """
 
     logit_scale: nn.Parameter
-    revision: int = 0
+    events: int = 0
+
+    @property
+    def revision(self) -> tuple[int, ...]:
+        """Differs once embeddings are outdated, also by changes of the weights in place."""
+        places = (value for p in self.parameters() for value in (p.data_ptr(), p._version))
+        return self.events, *places
 
     @property
     @abstractmethod
@@ -62,12 +67,12 @@ class TextTower(nn.Module, ABC):
     def train(self, mode: bool = True) -> "TextTower":
         """See ``nn.Module``."""
         if mode and not self.frozen:
-            self.revision += 1
+            self.events += 1
         return super().train(mode)
 
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         super()._load_from_state_dict(*arguments, **options)
-        self.revision += 1
+        self.events += 1
 
 
 def text_lengths(tokens: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class TestMemory:
             made.embed_frozen([f"class {number}"])
             assert made.embed_frozen(NAMES) is often
 
-    @pytest.mark.parametrize("change", ["training", "loading"])
+    @pytest.mark.parametrize("change", ["training", "loading", "in place", "replaced"])
     def test_other_weights_make_them_outdated(self, change: str) -> None:
         tower = tiny_text_tower(".TEXT_ENCODER.FINETUNE_TYPE", "all")
         made = TextClassifier(tower, TEMPLATES["t1"], cache=False)
@@ -116,6 +116,12 @@ class TestMemory:
             tower.train()
             with torch.no_grad():
                 tower.get_parameter("text_projection").mul_(torch.linspace(0.5, 1.5, 64))
+        elif change == "in place":
+            with torch.no_grad():
+                tower.get_parameter("text_projection").mul_(torch.linspace(0.5, 1.5, 64))
+        elif change == "replaced":
+            values = torch.nn.utils.parameters_to_vector(tower.parameters())
+            torch.nn.utils.vector_to_parameters(values + 0.1, tower.parameters())
         else:
             state = {key: value + value.mean() for key, value in tower.state_dict().items()}
             tower.load_state_dict(state)
