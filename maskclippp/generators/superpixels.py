@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskclippp.errors import InputError
 from maskclippp.generators.base import ImageMasks, MaskGenerator
+from maskclippp.masks.label_maps import masks_of_labels
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.records import Record
 from maskclippp.registry import SEGMENTOR_REGISTRY
@@ -82,7 +83,7 @@ class SuperpixelSegmentor(MaskGenerator):
             start_label=0,
         )
         regions = torch.from_numpy(self._merge(superpixels, lab))
-        return regions[None] == torch.arange(int(regions.max()) + 1)[:, None, None]
+        return masks_of_labels(regions, torch.arange(int(regions.max()) + 1))
 
     def _merge(self, superpixels: IntArray, lab: FloatArray) -> IntArray:
         """Merge neighbors closer than the threshold -> the region of every pixel."""
