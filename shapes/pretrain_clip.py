@@ -26,7 +26,6 @@ import cv2
 import numpy as np
 import open_clip
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import maskclippp.clip  # noqa: F401  makes the model known to open_clip
@@ -35,7 +34,7 @@ from maskclippp.data.shapes.scenes import Scene, SceneStyle, draw_scene
 from maskclippp.data.shapes.vocabulary import CLASSES, ShapesClass
 from maskclippp.errors import exit_on_bad_input
 from maskclippp.words.templates import get_templates
-from shapes.optimizers import build_optimizers, learning_rate, set_learning_rate
+from shapes.training import Training, build_optimizers, start, training_parser, write_weights
 
 logger = logging.getLogger("pretrain_shapes_clip")
 
@@ -249,31 +248,16 @@ def train(arguments: argparse.Namespace) -> None:
     words = Words(model.text_projection.shape[1])
     optimizers = build_optimizers(model.named_parameters(), is_hidden, arguments.weight_decay)
     optimizers[1].add_param_group({"params": list(words.parameters()), "weight_decay": 0})
-    checkpoint = arguments.output.with_suffix(".checkpoint")
-    first = 0
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint)
-        model.load_state_dict(saved["model"])
-        words.load_state_dict(saved["words"])
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        first = saved["step"]
-        logger.info("going on from step %d", first)
+    training = Training({"model": model, "words": words}, optimizers, arguments)
+    first = training.first
     examination = Examination()
     started = time.perf_counter()
     for step, (images, tokens) in enumerate(batches(arguments, first), start=first):
-        rate = learning_rate(step, arguments.steps, arguments.learning_rate, arguments.warmup)
-        set_learning_rate(optimizers, rate)
         images = images.contiguous(memory_format=torch.channels_last)
         pictures, texts = model.encode_image(images, normalize=True), encode_text(model, tokens)
         loss, matched = contrastive_loss(pictures, texts, model.logit_scale)
         loss = loss + words.loss(pictures, tokens) + words.loss(texts, tokens)
-        model.zero_grad()
-        words.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        training.update(step, loss)
         with torch.no_grad():
             model.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
         done = step + 1
@@ -289,11 +273,7 @@ def train(arguments: argparse.Namespace) -> None:
             )
         if done % arguments.test_period == 0 or done == arguments.steps:
             logger.info("%s", report(examination.examine(model)))
-            states = [optimizer.state_dict() for optimizer in optimizers]
-            partial = checkpoint.with_suffix(".partial")
-            saved = {"model": model.state_dict(), "words": words.state_dict(), "step": done}
-            torch.save({**saved, "optimizers": states}, partial)
-            partial.replace(checkpoint)
+            training.keep(done)
             save(model.state_dict(), arguments.output)
 
 
@@ -326,7 +306,7 @@ def initialize_trunk(trunk: nn.Module) -> None:
 
 
 def save(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file in open_clip's key names, half precision, whole or not at all.
+    """Write a safetensors file in open_clip's key names, in half precision.
 
     The token table has rows for the tokens that occur only; `token_embedding.tokens` has their
     ids. What reads it makes the other rows zero.
@@ -335,39 +315,25 @@ def save(state: Mapping[str, Tensor], path: Path) -> None:
     tokens = state.pop("token_ids")
     state = {name: value.half().contiguous() for name, value in state.items()}
     state["token_embedding.tokens"] = tokens
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(state, partial)
-    partial.replace(path)
-    logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
+    write_weights(state, path)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line; the defaults are those of the shipped weights."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2.5e-3)
-    parser.add_argument("--warmup", type=int, default=50, help="steps of rising learning rate")
-    parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = training_parser(
+        __doc__.partition("\n")[0], steps=2400, batch_size=64, learning_rate=2.5e-3, log_period=50
+    )
     parser.add_argument("--pool", type=int, default=5000, help="pictures in memory")
     parser.add_argument("--fresh", type=int, default=8, help="pictures drawn anew in each step")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
-    parser.add_argument("--log-period", type=int, default=50)
     parser.add_argument("--test-period", type=int, default=100, help="steps; also saves")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     """Entry point."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments = parse_arguments()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(0)
-    torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)  # tiny activations would slow every step tenfold
+    start(arguments)
     train(arguments)
 
 

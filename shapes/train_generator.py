@@ -28,7 +28,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -44,7 +43,7 @@ from maskclippp.generators.mask2former.transformer_decoder import MaskPrediction
 from maskclippp.masks.overlap import mask_iou
 from maskclippp.words import Vocabulary, training_vocabulary
 from shapes.mask_losses import LossWeights, Segments, set_loss
-from shapes.optimizers import build_optimizers, learning_rate, set_learning_rate
+from shapes.training import Training, build_optimizers, start, training_parser, write_weights
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -166,23 +165,18 @@ def train(arguments: argparse.Namespace) -> None:
     head = generator.head.requires_grad_(True).train()
     class_logits = classifier_of(generator, vocabulary)
     optimizers = build_optimizers(head.named_parameters(), is_hidden, arguments.weight_decay)
-    first = resume(head, optimizers, arguments.output)
-    started = time.perf_counter()
+    training = Training({"head": head}, optimizers, arguments)
+    started, first = time.perf_counter(), training.first
     for step, batch in enumerate(batches(arguments, first), start=first):
-        rate = learning_rate(step, arguments.steps, arguments.learning_rate, arguments.warmup)
-        set_learning_rate(optimizers, rate)
         loss = loss_of(generator, class_logits, batch)
-        head.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        if step % arguments.log_period == 0 or step + 1 == arguments.steps:
-            speed = (time.perf_counter() - started) / (step + 1 - first)
+        training.update(step, loss)
+        done = step + 1
+        if done % arguments.log_period == 0 or done == arguments.steps:
+            speed = (time.perf_counter() - started) / (done - first)
             message = "step %d/%d: loss %.3f, %.2f s/step"
-            logger.info(message, step + 1, arguments.steps, loss.item(), speed)
-        if (step + 1) % arguments.save_period == 0:
-            keep(head, optimizers, step + 1, arguments.output)
+            logger.info(message, done, arguments.steps, loss.item(), speed)
+        if done % arguments.save_period == 0:
+            training.keep(done)
     save(head, arguments)
     head.eval().requires_grad_(False)
     scenes = [scene_of("val", index) for index in range(arguments.validation_scenes)]
@@ -194,30 +188,6 @@ def is_hidden(name: str) -> bool:
     """Whether a matrix is one between hidden layers; not queries, embeddings and last layers."""
     kinds = ("in_proj_weight", "out_proj.weight", "_proj.weight", "linear1.weight")
     return name.endswith((*kinds, "linear2.weight")) and "offset" not in name
-
-
-def resume(head: nn.Module, optimizers: Sequence[torch.optim.Optimizer], output: Path) -> int:
-    """Go on from the checkpoint of a stopped run, if there is one: the number of steps done."""
-    checkpoint = output.with_suffix(".checkpoint")
-    if not checkpoint.is_file():
-        return 0
-    saved = torch.load(checkpoint)
-    head.load_state_dict(saved["head"])
-    for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-        optimizer.load_state_dict(state)
-    logger.info("going on from step %d", saved["step"])
-    return int(saved["step"])
-
-
-def keep(
-    head: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int, output: Path
-) -> None:
-    """Write what `resume` reads, whole or not at all."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_suffix(".partial")
-    states = [optimizer.state_dict() for optimizer in optimizers]
-    torch.save({"head": head.state_dict(), "optimizers": states, "step": step}, partial)
-    partial.replace(output.with_suffix(".checkpoint"))
 
 
 def batches(arguments: argparse.Namespace, first: int) -> Iterator[Batch]:
@@ -247,9 +217,8 @@ def mask_quality(generator: MaskGenerator, scenes: Sequence[Scene]) -> dict[str,
 def save(head: nn.Module, arguments: argparse.Namespace) -> None:
     """Write a half-precision safetensors file in the key names of published checkpoints.
 
-    How it was made is in its metadata. It appears whole or not at all.
+    How it was made is in its metadata.
     """
-    path = arguments.output
     state = {
         key if key.startswith("void_embedding.") else f"sem_seg_head.{key}": value.half()
         for key, value in head.state_dict().items()
@@ -266,27 +235,16 @@ def save(head: nn.Module, arguments: argparse.Namespace) -> None:
         "small_scenes": json.dumps({"share": SMALL_SHARE, **asdict(replace(SMALL, colors=()))}),
         "torch": torch.__version__,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata)
-    partial.replace(path)
-    logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
+    write_weights(state, arguments.output, metadata)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line; the defaults are those of the shipped weights."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser = training_parser(
+        __doc__.partition("\n")[0], steps=600, batch_size=8, learning_rate=1.5e-3, log_period=20
+    )
     parser.add_argument("--config", type=Path, default=CONFIG, help="names the generator")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--warmup", type=int, default=50, help="steps of rising learning rate")
-    parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
-    parser.add_argument("--log-period", type=int, default=20)
     parser.add_argument("--save-period", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--validation-scenes", type=int, default=20)
     parser.add_argument(
@@ -297,10 +255,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main() -> None:
     """Entry point."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)  # tiny activations would slow every step tenfold
+    start(arguments)
     train(arguments)
 
 
