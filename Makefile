@@ -1,4 +1,4 @@
-# `make quickstart`, `make check` and `make test` install what they need into $(VENV).
+# `make quickstart`, `make check`, `make test` and `make docs` install what they need into $(VENV).
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -14,12 +14,13 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml | cksum 
 # A checkout runs its own code, also with an environment that several checkouts share.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help install quickstart check test lint format types engine clean
+.PHONY: help install quickstart check test lint format types engine docs clean
 
 help:
 	@echo "make quickstart   train and evaluate on the built-in world; writes output/quickstart/report.html"
 	@echo "make check        lint, types, and the unit tests that start no process: about 2 minutes"
 	@echo "make test         lint, types and all tests (ENGINE=detectron2: on an installed detectron2)"
+	@echo "make docs         the manual, in docs/_build/index.html; warnings are errors"
 	@echo "make lint | format | types | install | clean"
 	@echo "VENV=path uses another virtual environment, PYTHON=path another interpreter"
 
@@ -65,5 +66,10 @@ ifeq ($(ENGINE),detectron2)
 endif
 	@$(RUN) -c 'import maskclippp; from maskclippp.detectron2_engine import engine_description as d; print(d())'
 
+# -j would be slower: every process imports torch.
+docs: install
+	$(RUN) -m sphinx -W --keep-going -q -c docs . docs/_build
+	@echo "docs/_build/index.html"
+
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf docs/_build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
