@@ -24,7 +24,7 @@ from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.batching import call_by_size
 from maskclippp.masks.overlap import label_by_overlap
 from maskclippp.masks.training_masks import LabeledMasks, ground_truth_masks
-from maskclippp.records import ImageResult, Record
+from maskclippp.records import ImageResult, Record, check_images
 from maskclippp.words import (
     RequestedWords,
     TextClassifier,
@@ -170,18 +170,19 @@ class MaskCLIPpp(nn.Module):
             generator.set_vocabulary(words.vocabulary)
 
     def set_test_vocabulary(
-        self, class_names: Sequence[str], thing_classes: Sequence[int] = ()
+        self, class_names: str | Sequence[str], thing_classes: Sequence[int] = ()
     ) -> None:
         """Request any classes from now on.
 
         Args:
-            class_names: one string per class, synonyms separated by commas.
+            class_names: one string per class, synonyms separated by commas; or one text such as
+                ``"cat, kitten; table"``.
             thing_classes: numbers of the classes that have instances.
 
         Raises:
-            InputError: no or empty names, or a thing class that does not exist.
+            InputError: wrong, empty or repeated names, or a thing class that does not exist.
         """
-        vocabulary = Vocabulary.from_class_names(class_names)
+        vocabulary = Vocabulary.from_class_names(class_names).require_unique()
         self._requested_words = RequestedWords(
             vocabulary, frozenset(thing_classes), self.train_vocabulary
         )
@@ -210,7 +211,11 @@ class MaskCLIPpp(nn.Module):
             Two settings replace these. With TEST.MASK_ACC there is ``mask_cls`` int64 [Q], the
             class of each generated mask. With TEST.SEGMENTOR_ONLY there is only ``pred_masks``
             bool [Q, H, W].
+
+        Raises:
+            InputError: an image in another form (:func:`maskclippp.records.check_images`).
         """
+        check_images(batched_inputs)
         if self.training:
             return self._losses(batched_inputs)
         with torch.no_grad(), self.inference.autocast(self.device):

@@ -5,10 +5,14 @@ model and the evaluators take. An :class:`ImageResult` is what the model returns
 H and W are the size of the image file, h and w those of the image after the mapper.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+import torch
 from detectron2.structures import Instances
 from torch import Tensor
+
+from maskclippp.errors import InputError
 
 
 class Segment(TypedDict, total=False):
@@ -70,3 +74,65 @@ class ImageResult(TypedDict, total=False):
     mask_cls: Tensor  # int64 [Q], class of each mask of the generator: mask accuracy
     pred_masks: Tensor  # bool [Q, H, W]: the generator's masks alone
     category_overlapping_mask: Tensor  # bool [K], test classes that training has seen
+
+
+_IMAGE = "an RGB image as a tensor of shape [3, height, width] and type uint8, values 0..255"
+
+
+def check_images(records: Sequence[Record]) -> None:
+    """Check what a caller of the model gives as images.
+
+    Raises:
+        InputError: names the record, and the form of an image that is expected and found.
+    """
+    if not isinstance(records, Sequence) or not all(isinstance(r, Mapping) for r in records):
+        raise InputError(
+            "the model takes a list with a dictionary per image, such as [{'image': image}] with "
+            f"{_IMAGE}; found {_kind(records)}"
+        )
+    for index, record in enumerate(records):
+        found = _image_problem(record.get("image"))
+        if found:
+            raise InputError(f"image of record {index}: expected {_IMAGE}; found {found}")
+        for key in ("height", "width"):
+            size = record.get(key, 1)
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise InputError(
+                    f"{key} of record {index}: expected a positive number of pixels, found {size!r}"
+                )
+
+
+def _image_problem(image: Any) -> str:
+    """What is wrong with an image, with the remedy; empty: nothing."""
+    if isinstance(image, str | bytes) or hasattr(image, "__fspath__"):
+        return f"the path {image!r}: read the file first"
+    if not isinstance(image, Tensor):
+        remedy = ": torch.from_numpy makes a tensor of it" if hasattr(image, "dtype") else ""
+        return _kind(image) + remedy
+    shape = tuple(image.shape)
+    if image.ndim == 4:
+        return f"shape {list(shape)}: give each image of a batch its own dictionary"
+    if image.ndim != 3 or shape[0] != 3 or 0 in shape:
+        found = f"shape {list(shape)}"
+        if image.ndim == 3 and shape[-1] in (3, 4):
+            return f"{found}: image.permute(2, 0, 1)[:3] puts the colors first"
+        if image.ndim == 2 or shape[0] == 1:
+            return f"{found}: image.expand(3, -1, -1) makes a gray image RGB"
+        return f"{found}: image[:3] drops opacity" if shape[0] == 4 and image.ndim == 3 else found
+    if image.dtype == torch.uint8:
+        return ""
+    if not image.is_floating_point():
+        return f"type {image.dtype}: convert it with image.to(torch.uint8)"
+    # As in detectron2's demos, floats are accepted if they are 0..255.
+    low, high = (float(value) for value in image.detach().aminmax())
+    if 0 < high <= 1 and low >= 0:
+        return f"values {low:.3g}..{high:.3g}: (255 * image).to(torch.uint8) converts them"
+    return "" if low >= 0 and high <= 255 else f"values {low:.3g}..{high:.3g}"
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    shape = getattr(value, "shape", None)
+    size = f" of shape {list(shape)}" if shape is not None else ""
+    return f"{type(value).__module__}.{type(value).__qualname__}{size}".removeprefix("builtins.")

@@ -16,7 +16,7 @@ from maskclippp.data.semantic_maps import LabelValues
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.images import read_json
 from maskclippp.visualization import class_color
-from maskclippp.words import Vocabulary, parse_class_row, read_vocabulary
+from maskclippp.words import Vocabulary, read_words
 
 KEY = "DATASETS.CUSTOM"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".webp", ".bmp", ".tif")
@@ -139,10 +139,7 @@ def _read_words(words: Any, place: str) -> Vocabulary:
             f"{place}: words must be the path of a text file, or a list of class names, found "
             f"{words!r}"
         )
-    path = Path(words).expanduser()
-    if not path.is_file() and "," in words:
-        return parse_class_row(words)
-    return read_vocabulary(path).require_unique()
+    return read_words(words)
 
 
 def _with_kinds(words: Vocabulary, ids: Sequence[int], is_thing: Sequence[bool]) -> Vocabulary:

@@ -15,20 +15,36 @@ are ours.
 """
 
 import functools
+import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from maskclippp.errors import InputError, MissingFileError
-from maskclippp.words.vocabulary import Color, Vocabulary, split_synonyms
+from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
+from maskclippp.words.spelling import separates_words, split_synonyms
+from maskclippp.words.vocabulary import Color, Vocabulary
 
 _FOLDER = Path(__file__).resolve().parent / "class_lists"
 _HEADER = ["id", "kind", "color", "words"]
 _UNUSED_ID = "invalid_class_id"
+_MAX_BYTES = 2**24
+# What is often found in place of a word list, by how it begins.
+_OTHER_FILES = {
+    "version https://git-lfs": "a pointer of git-lfs (run git lfs pull)",
+    "<!doctype html": "a saved web page",
+    "<html": "a saved web page",
+    "<?xml": "XML",
+    "{": "JSON",
+    "[": "JSON",
+    "%pdf": "a PDF document",
+    "{\\rtf": "an RTF document",
+}
 # re.ASCII: \d is 0-9 only, not the digits of other scripts.
 _NUMBERED = re.compile(r"\s*(\d+)\s*:(.*)", re.ASCII)
+# Lines of tables and enumerations: "0,person", "0 person", "1. person".
+_ENUMERATED = re.compile(r"\s*\d+\s*[\s,;.)|-]\s*\S", re.ASCII)
 _ROW = re.compile(r"(\d+)\t(thing|stuff)\t(\d+),(\d+),(\d+)\t([^\t]*)", re.ASCII)
 
 
@@ -71,14 +87,24 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
     Raises:
         MissingFileError: it does not exist.
-        InputError: it is not UTF-8 text; or see :func:`parse_vocabulary`.
+        InputError: it is not UTF-8 text, or another kind of file; or see :func:`parse_vocabulary`.
     """
     if not path.is_file():
         raise MissingFileError(f"class file {path} does not exist (looked in {Path.cwd()})")
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise InputError(f"{path} has {size:,} bytes; expected a word list, below {_MAX_BYTES:,}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from error
+    except OSError as error:
+        raise UnreadableFileError(f"{path} cannot be read ({error.strerror})") from error
+    for beginning, kind in _OTHER_FILES.items():
+        if text.lstrip().lower().startswith(beginning):
+            raise InputError(
+                f"{path} is {kind}, not a word list; expected a class per line: name, synonym, ..."
+            )
     # Not splitlines(), which also splits at rare Unicode characters within a line.
     return parse_vocabulary(text.split("\n"), str(path))
 
@@ -105,6 +131,11 @@ def parse_vocabulary(lines: Iterable[str], source: str) -> Vocabulary:
         _check_unique(found)
     else:
         _check_numbering(parsed)
+        if len(rows) > 1 and all(_ENUMERATED.match(line) for line, _ in rows):
+            raise InputError(
+                f"{source}: all lines begin with a number, the first is {parsed[0].text!r}; write "
+                "ids as id: name, synonym, ..., or leave them out"
+            )
     return Vocabulary(
         tuple(line.synonyms for line in found),
         source,
@@ -114,15 +145,32 @@ def parse_vocabulary(lines: Iterable[str], source: str) -> Vocabulary:
     )
 
 
-def parse_class_row(text: str) -> Vocabulary:
-    """The classes of a text such as ``"sky, dog, tree"``, each without synonyms.
+def read_words(words: str) -> Vocabulary:
+    """The classes in a text file, or in the text itself if it separates words.
 
     Raises:
-        InputError: an empty or repeated name.
+        MissingFileError: neither a file nor several words.
+        InputError: see :func:`read_vocabulary` and :func:`parse_class_row`.
+    """
+    if separates_words(words) and not is_word_file(words):
+        return parse_class_row(words)
+    return read_vocabulary(Path(os.path.expanduser(words))).require_unique()  # noqa: PTH111
+
+
+def is_word_file(text: str) -> bool:
+    """Whether a text names a file; a long row of words does not."""
+    # Unlike this, Path.is_file() raises an error for a name that is too long.
+    return os.path.isfile(os.path.expanduser(text))  # noqa: PTH111, PTH113
+
+
+def parse_class_row(text: str) -> Vocabulary:
+    """The classes of one text: ``"sky, dog, tree"`` or ``"cat, kitten; table"``.
+
+    Raises:
+        InputError: see :meth:`Vocabulary.from_class_names` and :meth:`Vocabulary.require_unique`.
     """
     shown = text if len(text) <= 60 else f"{text[:57]}..."
-    names = text.removesuffix(",").split(",")
-    return Vocabulary.from_class_names(names, f"the words {shown!r}").require_unique()
+    return Vocabulary.from_class_names(text, f"the words {shown!r}").require_unique()
 
 
 def _parse_line(line: str, place: str) -> _Line:

@@ -32,9 +32,10 @@ class RequestedWords:
     train_vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
-        wrong = sorted(index for index in self.thing_classes if not 0 <= index < len(self))
+        numbers = range(len(self))
+        wrong = sorted(map(repr, (index for index in self.thing_classes if index not in numbers)))
         if wrong:
-            raise InputError(f"thing classes {wrong} are not in 0..{len(self) - 1}")
+            raise InputError(f"thing classes [{', '.join(wrong)}] are not in 0..{len(self) - 1}")
 
     @classmethod
     def of_dataset(

@@ -5,7 +5,8 @@
 ``openseg``              OpenSeg's list for every dataset that has one, ``builtin`` for others
 ``auto``                 ``openseg`` if all lists are downloaded, else ``builtin``
 a path                   a text file with the test classes (see ``class_files.py``)
-words, comma-separated   the test classes, one word each: ``"sky, dog, tree"``
+words                    the test classes: ``"sky, dog, tree"``, or with synonyms
+                         ``"cat, kitten; table"``
 =======================  ======================================================================
 
 The first three apply to training sets as well as to test sets, as in the published protocol: they
@@ -20,13 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskclippp.errors import InputError, MissingFileError
-from maskclippp.words.class_files import parse_class_row, read_vocabulary
+from maskclippp.words.class_files import is_word_file, read_words
 from maskclippp.words.openseg import (
     DOWNLOAD_COMMAND,
     downloaded,
     find_list,
     read_openseg_vocabulary,
 )
+from maskclippp.words.spelling import separates_words
 from maskclippp.words.vocabulary import Vocabulary, registered_vocabulary
 
 KEY = "DATASETS.VOCABULARY"
@@ -85,17 +87,15 @@ def evaluation_vocabulary(dataset_name: str, selection: str) -> Vocabulary:
 
 
 def read_selection(selection: str) -> Vocabulary:
-    """A user's own vocabulary: a text file, or comma-separated words.
+    """A user's own vocabulary: a text file, or words in a row.
 
     Raises:
         MissingFileError: a path that does not exist.
-        InputError: an empty or repeated synonym, or an unknown selection.
+        InputError: see :func:`read_words`; or an unknown selection.
     """
-    path = Path(selection).expanduser()
-    if selection and path.is_file():
-        return read_vocabulary(path).require_unique()
-    if "," in selection:
-        return parse_class_row(selection)
+    if separates_words(selection) or is_word_file(selection):
+        return read_words(selection)
+    path = Path(selection)
     if path.suffix or len(path.parts) > 1:
         raise MissingFileError(
             f"{KEY}: {selection} does not exist (looked in {Path.cwd()}); expected a text file "

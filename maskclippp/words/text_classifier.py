@@ -8,6 +8,7 @@ cached on disk, by (weights, templates, synonyms).
 
 import hashlib
 import logging
+import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
@@ -116,8 +117,24 @@ class TextClassifier:
         new = [name for name in dict.fromkeys(names) if name not in self._tokens_of_name]
         if new:
             tokens = self.tower.tokenize(self.sentences(new))
+            self._report_cut_off(new, tokens)
             self._tokens_of_name |= zip(new, torch.split(tokens, len(self.templates)), strict=True)
         return torch.cat([self._tokens_of_name[name] for name in names])
+
+    def _report_cut_off(self, names: Sequence[str], tokens: Tensor) -> None:
+        """Warn about names that exceed the context length, whose ends the tower does not see."""
+        full = (tokens[:, -1] != 0).view(len(names), -1).any(dim=1)
+        for row in full.nonzero().flatten().tolist():
+            # What is cut off can be shortened without an effect.
+            shorter = self.sentences([re.sub(r"\W+$", "", names[row])[:-1]])
+            kept = tokens.view(len(names), len(self.templates), -1)[row]
+            if (self.tower.tokenize(shorter) == kept).all(dim=1).any():
+                logger.warning(
+                    "%r is too long for the text tower, which reads %d tokens: its end is cut off "
+                    "and has no effect; use fewer words",
+                    names[row] if len(names[row]) <= 60 else f"{names[row][:57]}...",
+                    tokens.shape[1],
+                )
 
     def _embed_shared(self, tokens: Tensor) -> Tensor:
         world, rank = comm.get_world_size(), comm.get_rank()

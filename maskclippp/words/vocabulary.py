@@ -16,6 +16,7 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from maskclippp.errors import InputError
+from maskclippp.words.spelling import split_classes, split_synonyms, token_key
 
 Color = tuple[int, int, int]
 
@@ -40,13 +41,24 @@ class Vocabulary:
 
     @classmethod
     def from_class_names(
-        cls, names: Sequence[str], source: str = "class names", ids: Sequence[int] = ()
+        cls, names: str | Sequence[str], source: str = "class names", ids: Sequence[int] = ()
     ) -> "Vocabulary":
         """Split class names such as ``"person, child, girl"`` into synonyms.
 
+        Args:
+            names: one text per class; or one text, split by :func:`split_classes`.
+
         Raises:
-            InputError: there is no class, or a class has an empty synonym.
+            InputError: there is no class, names are no texts in an order, or a synonym is empty or
+                holds characters that do not belong there.
         """
+        if isinstance(names, str):
+            names = split_classes(names, source)
+        if not isinstance(names, Sequence) or isinstance(names, bytes):
+            raise InputError(
+                f"{source}: expected a list of texts such as ['cat, kitten', 'table'] or one text, "
+                f"found {type(names).__name__}"
+            )
         if not names:
             raise InputError(f"{source}: no class names were given; expected at least one")
         classes = (split_synonyms(name, f"{source}, class {i}") for i, name in enumerate(names))
@@ -111,19 +123,26 @@ class Vocabulary:
         )
 
     def require_unique(self) -> "Vocabulary":
-        """This vocabulary; an InputError lists synonyms that occur more than once."""
-        classes_of: dict[str, list[int]] = {}
-        for name, index in zip(self.synonyms, self.class_of_synonym.tolist(), strict=True):
-            classes_of.setdefault(name, []).append(index)
+        """This vocabulary, if all its classes can be told apart.
+
+        Raises:
+            InputError: lists synonyms that occur more than once, and those of different classes
+                that are the same for CLIP's tokenizer (:func:`token_key`).
+        """
+        alike: dict[bytes, list[tuple[str, int]]] = {}
+        for entry in zip(self.synonyms, self.class_of_synonym.tolist(), strict=True):
+            alike.setdefault(token_key(entry[0]), []).append(entry)
         repeated = [
-            f"{name!r} (classes {', '.join(map(str, classes))})"
-            for name, classes in classes_of.items()
-            if len(classes) > 1
+            " = ".join(dict.fromkeys(_shown(name) for name, _ in entries))
+            + f" (classes {', '.join(str(index) for _, index in entries)})"
+            for entries in alike.values()
+            if len({index for _, index in entries}) > 1 or len(set(entries)) < len(entries)
         ]
         if repeated:
             raise InputError(
                 f"{self.source}: {len(repeated)} synonyms occur more than once, which makes their "
-                f"classes indistinguishable: {', '.join(repeated[:10])}; keep each in one class"
+                f"classes indistinguishable: {', '.join(repeated[:10])}; keep each in one class "
+                "(case, blanks, and what exceeds the context length do not count)"
             )
         return self
 
@@ -144,45 +163,45 @@ class Vocabulary:
         """One row number (0..Ka-1) per class, drawn with Python's global generator.
 
         The trainer seeds that generator identically on every rank, so that all processes of a
-        training step classify into the same synonyms.
+        training step classify into the same synonyms. A class with one synonym draws nothing, so
+        that the numbers of the others do not depend on it.
         """
         rows, start = [], 0
         for count in self.num_synonyms:
-            rows.append(start + random.randrange(count))
+            rows.append(start + (random.randrange(count) if count > 1 else 0))
             start += count
         return rows
 
     def seen_in(self, train: "Vocabulary") -> Tensor:
-        """Whether each class shares a synonym with any class of ``train``, bool [K]."""
-        known = set(train.synonyms)
-        return torch.tensor([not known.isdisjoint(synonyms) for synonyms in self.classes])
+        """Whether each class shares a synonym with any class of ``train``, bool [K].
+
+        Synonyms are compared as the tokenizer sees them (:func:`token_key`).
+        """
+        known = set(map(token_key, train.synonyms))
+        return torch.tensor(
+            [not known.isdisjoint(map(token_key, synonyms)) for synonyms in self.classes]
+        )
 
     def class_of_train_class(self, train: "Vocabulary") -> Tensor:
         """int64 [K_train + 1]: this vocabulary's class for every training class, K if none.
 
-        A training class maps to the first class here that shares a synonym; the last entry (void)
-        is K.
+        A training class maps to the first class here that shares a synonym, as the tokenizer sees
+        it; the last entry (void) is K.
         """
-        first_class: dict[str, int] = {}
+        first_class: dict[bytes, int] = {}
         for index, synonyms in enumerate(self.classes):
             for name in synonyms:
-                first_class.setdefault(name, index)
+                first_class.setdefault(token_key(name), index)
         none = len(self)
         table = [
-            min((first_class.get(name, none) for name in synonyms), default=none)
+            min((first_class.get(token_key(name), none) for name in synonyms), default=none)
             for synonyms in train.classes
         ]
         return torch.tensor([*table, none])
 
 
-def split_synonyms(name: str, place: str) -> tuple[str, ...]:
-    """``"person, child"`` -> ``("person", "child")``; an InputError starts with ``place``."""
-    synonyms = tuple(part.strip() for part in name.split(","))
-    if not all(synonyms):
-        raise InputError(
-            f"{place}: {name.strip()!r} has an empty synonym; separate synonyms by single commas"
-        )
-    return synonyms
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 60 else f"{name[:28]}...{name[-29:]}")
 
 
 def class_names_of(metadata: Any) -> list[str]:

@@ -10,6 +10,7 @@ from maskclippp.words.class_files import (
     parse_class_row,
     parse_vocabulary,
     read_vocabulary,
+    read_words,
 )
 
 HEADER = "id\tkind\tcolor\twords\n"
@@ -136,3 +137,47 @@ def test_words_in_a_row_are_one_class_each() -> None:
 def test_wrong_words_in_a_row_are_named(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_class_row(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n", "a saved web page"),
+        ("\n <HTML>\n", "a saved web page"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "git-lfs"),
+        ('{"classes": ["sky"]}\n', "JSON"),
+        ("[\n", "JSON"),
+        ('<?xml version="1.0"?>\n', "XML"),
+        ("%PDF-1.7\n", "a PDF document"),
+    ],
+)
+def test_another_kind_of_file_is_named(text: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"words\.txt is .*{kind}.*, not a word list"):
+        read_vocabulary(path)
+
+
+@pytest.mark.parametrize("lines", ["0,person\n1,car\n", "0 person\n1 car\n", "1. person\n2. car\n"])
+def test_numbers_before_the_names_are_not_taken_for_words(lines: str) -> None:
+    with pytest.raises(ValueError, match=r"all lines begin with a number.*id: name"):
+        parse_vocabulary(lines.split("\n"), "list")
+    assert len(parse_vocabulary([*lines.split("\n"), "24 hour shop, kiosk", "dog"], "list")) == 4
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    with path.open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(ValueError, match=r"1,073,741,824 bytes; expected a word list"):
+        read_vocabulary(path)
+
+
+def test_words_are_read_from_a_file_or_from_the_text_itself(tmp_path: Path) -> None:
+    path = tmp_path / "a, b.txt"
+    path.write_text("sky\ndog, puppy\n")
+    assert read_words(str(path)).names == ("sky", "dog, puppy")
+    # Longer than the name of a file may be.
+    assert len(read_words(", ".join(f"thing {index}" for index in range(500)))) == 500
+    with pytest.raises(FileNotFoundError, match=r"absent\.txt does not exist"):
+        read_words(str(tmp_path / "absent.txt"))

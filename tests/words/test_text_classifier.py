@@ -69,6 +69,20 @@ def test_a_sentence_longer_than_the_context_is_cut() -> None:
     assert embeddings.isfinite().all()
 
 
+def test_a_word_whose_end_is_cut_off_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    made = classifier(cache=False)
+    context = made.tower.tokenize(["x"]).shape[1]
+    # "This is a photo of a small {}" has the most tokens before the name, 7, and there are 2 ends.
+    fits, cut, unbroken = "cat " * (context - 9), "cat " * (context - 8), "q" * 10 * context
+    with caplog.at_level(logging.WARNING):
+        made.embed_frozen([fits.strip()])
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        made.embed_frozen([cut.strip(), unbroken])
+    assert [record.args[1] for record in caplog.records] == [context, context]
+    assert "its end is cut off" in caplog.text
+
+
 def test_embeddings_have_unit_length() -> None:
     embeddings = classifier().embed_frozen(NAMES)
     assert embeddings.shape == (4, 14, 64)

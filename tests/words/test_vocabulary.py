@@ -68,6 +68,17 @@ def test_sampling_follows_pythons_generator() -> None:
     assert first == [words.sample_synonyms() for _ in range(5)]
 
 
+def test_a_class_with_one_synonym_draws_no_number() -> None:
+    """What is drawn for the others does not depend on it."""
+    random.seed(3)
+    alone = [row - 1 for row in vocabulary("sky", "cat, kitten, puss").sample_synonyms()[1:]]
+    random.seed(3)
+    assert vocabulary("cat, kitten, puss").sample_synonyms() == alone
+    state = random.getstate()
+    vocabulary("sky", "dog").sample_synonyms()
+    assert random.getstate() == state
+
+
 def test_a_class_is_seen_when_it_shares_any_synonym() -> None:
     train, test = vocabulary("cat, kitten", "dog"), vocabulary("kitten, puss", "bird", "hot dog")
     assert test.seen_in(train).tolist() == [True, False, False]
