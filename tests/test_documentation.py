@@ -1,7 +1,7 @@
 """The project's pages are right: commands, code, paths, names and links.
 
-What docs/ shows is run in tests/test_own_dataset.py, tests/test_own_parts.py and
-tests/clip/test_add_encoder.py.
+The code of docs/ is run in tests/docs/test_pages.py, tests/test_own_dataset.py,
+tests/test_own_parts.py and tests/clip/test_add_encoder.py.
 """
 
 import itertools
@@ -82,8 +82,9 @@ def test_the_readme_trains_continues_and_evaluates(
 ) -> None:
     for split in ("train", "val"):
         write_split(split, 2, folder / "cache" / "shapes_v1" / split)
-    for command in commands(README)[3:6]:
-        run(monkeypatch, command.words, SMALL)
+    for command in commands(README):
+        if "configs/shapes/linear_psm.yaml" in command.words:
+            run(monkeypatch, command.words, SMALL)
     assert Path("output/linear_psm/first/model_final.pth").is_file()
     results = Path("output/linear_psm").glob("*/inference/shapes_val/results.json")
     assert len(list(results)) == 2
@@ -100,15 +101,32 @@ def test_the_readme_evaluates_with_a_published_generator(
     assert re.search(r"^error: .*SEGMENTOR\.PRETRAINED.*\.pth", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[0] == "maskclippp"], ids=str)
-def test_the_program_knows_the_command(
+PROGRAM = {command.words: command for command in COMMANDS if command.words[0] == "maskclippp"}
+
+
+@pytest.mark.parametrize("command", [c for w, c in PROGRAM.items() if w[1] == "download"], ids=str)
+def test_the_program_knows_the_download(
     command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A download without a network names the first file that it would fetch."""
+    """Without a network it names the first file that it would fetch."""
+    monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit):
         program.main(command.words[1:])
-    assert openseg_lists()[0].file in capsys.readouterr().err
+    missing = openseg_lists()[0].file if "vocabularies" in command.words else "pretrained/"
+    assert missing in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [c for w, c in PROGRAM.items() if w[1] == "doctor"], ids=str)
+def test_the_doctor_finds_what_a_page_says(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    program.main(command.words[1:])
+    printed = capsys.readouterr().out
+    assert "versions" in printed
+    assert all(f"files of {word}" in printed for word in command.words if word.endswith(".yaml"))
 
 
 def test_the_readme_segments_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +161,8 @@ def test_python_finds_the_program_and_its_flags(command: Command) -> None:
         return  # another project's
     program = REPOSITORY / path
     # Programs share parsers with the modules next to them.
-    sources = "".join(path.read_text() for path in [program, *program.parent.glob("*.py")])
+    modules = [program, *program.parent.glob("*.py"), *program.parent.glob("preparation/*.py")]
+    sources = "".join(path.read_text() for path in modules)
     for word in rest:
         assert not word.startswith("--") or f'"{word}"' in sources, word
 
