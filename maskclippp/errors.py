@@ -1,7 +1,7 @@
 """Errors that the user can fix; every message says what, where, expected, found and remedy.
 
 A program prints the message of an :class:`InputError` and exits with status 2. Any other exception
-is a bug of ours and keeps its traceback.
+is a bug of ours and keeps its traceback, which ends with what to report.
 """
 
 import sys
@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 INPUT_ERROR_STATUS = 2
+_BUG = (
+    "This is a bug in MaskCLIP++. Please report it with this traceback, the command, and the "
+    "output of `maskclippp doctor`."
+)
 
 
 class InputError(ValueError):
@@ -50,6 +54,8 @@ class UnsupportedError(InputError, NotImplementedError):
 def exit_on_bad_input(output_dir: Path | None = None, rank: int = 0) -> Iterator[None]:
     """Print an :class:`InputError` as one sentence on stderr and exit with status 2.
 
+    Any other error is raised again, with a note on what to report.
+
     Args:
         output_dir: the traceback of any error, bugs included, is appended to its log file.
         rank: of this process; each rank has its own log file.
@@ -57,6 +63,8 @@ def exit_on_bad_input(output_dir: Path | None = None, rank: int = 0) -> Iterator
     try:
         yield
     except Exception as error:
+        if not isinstance(error, InputError):
+            _explain_bug(error)
         if output_dir is not None:
             name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
             with (output_dir / name).open("a") as file:
@@ -65,3 +73,11 @@ def exit_on_bad_input(output_dir: Path | None = None, rank: int = 0) -> Iterator
             raise
         sys.stderr.write(f"error: {error.sentence}\n")
         sys.exit(INPUT_ERROR_STATUS)
+
+
+def _explain_bug(error: Exception) -> None:
+    """End the error's traceback with what to report, once."""
+    if not hasattr(error, "add_note"):  # Python 3.10
+        sys.stderr.write(f"{_BUG}\n")
+    elif _BUG not in getattr(error, "__notes__", ()):
+        error.add_note(_BUG)

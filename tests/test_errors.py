@@ -1,5 +1,7 @@
 """What a user caused ends in one line; what we caused keeps its traceback."""
 
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +122,17 @@ def test_bugs_pass_through(tmp_path: Path) -> None:
     with pytest.raises(AttributeError), exit_on_bad_input(tmp_path):
         internal_bug()
     assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_bug_ends_with_what_to_report(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="not of this") as caught,
+        exit_on_bad_input(),
+        exit_on_bad_input(tmp_path),
+    ):
+        foreign_error()
+    text = "".join(traceback.format_exception(caught.value))
+    if sys.version_info >= (3, 11):  # before, it is printed ahead of the traceback
+        assert text.rstrip().endswith("output of `maskclippp doctor`.")
+        assert text.count("This is a bug in MaskCLIP++") == 1
+    assert "not of this package" in (tmp_path / "log.txt").read_text()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maskclippp import __version__
+from maskclippp.cli.datasets import dataset_states
 from maskclippp.errors import InputError, exit_on_bad_input
 
 # Only what decides results or speed, by their names on PyPI.
@@ -23,8 +24,6 @@ _EXAMPLES = """examples:
   maskclippp doctor --config-file configs/shapes/linear_psm.yaml    # also the files that it needs
 
 Nothing is downloaded or written. Paste the output into a bug report."""
-# The metadata of a dataset that name files and folders.
-_DATASET_PATHS = ("image_root", "json_file", "panoptic_json", "panoptic_root", "sem_seg_root")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         "versions": _versions(),
         "devices": _devices(),
         "caches and space": _folders(),
-        "datasets": _datasets(),
+        "datasets": dataset_states(),
         "weights": _weights(),
     }
     if args.config_file:
@@ -92,26 +91,6 @@ def _folders() -> Iterator[tuple[str, str]]:
     yield "torch hub ($TORCH_HOME)", _space(Path(torch.hub.get_dir()))
     yield "shared memory of loader workers", _space(Path("/dev/shm"))
     yield "OpenSeg class lists", "{} of {} downloaded".format(*downloaded())
-
-
-def _datasets() -> Iterator[tuple[str, str]]:
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    import maskclippp.data  # noqa: F401  (registers)
-
-    incomplete = {}
-    for name in sorted(DatasetCatalog.list()):
-        metadata = MetadataCatalog.get(name)
-        paths = [metadata.get(key, None) for key in _DATASET_PATHS]
-        missing = [path for path in paths if path and not Path(path).exists()]
-        if not any(paths):
-            continue
-        if missing:
-            incomplete[name] = missing[0]
-        else:
-            yield name, "found"
-    for name, path in incomplete.items():
-        yield name, f"missing {path}"
 
 
 def _weights() -> Iterator[tuple[str, str]]:

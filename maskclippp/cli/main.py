@@ -2,15 +2,20 @@
 
 import argparse
 import importlib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from maskclippp import __version__
+from maskclippp.errors import exit_on_bad_input
 
 # Command -> what it does; the module of the same name in this folder is imported when it is called.
 COMMANDS = {
     "train": "fine-tune the model that a config describes",
     "eval": "evaluate a checkpoint",
+    "datasets": "list the registered datasets, and which of them are complete",
     "download": "fetch class lists and pretrained weights ahead of time",
     "doctor": "show versions, devices, caches, datasets and weights: what a bug report needs",
 }
@@ -34,4 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # What follows the command belongs to it, --help included.
     command = parser.parse_args(given[:1]).command
-    importlib.import_module(f"maskclippp.cli.{command}").main(given[1:])
+    with exit_on_bad_input(), _reader_may_leave():
+        importlib.import_module(f"maskclippp.cli.{command}").main(given[1:])
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End quietly if who reads the output, such as ``head``, has closed it."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)

@@ -6,8 +6,9 @@ detectron2's ``merge_from_file`` and ``merge_from_list`` raise.
 """
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from maskclippp.config.yaml_files import read_yaml
 from maskclippp.errors import InputError, MissingFileError
 
 BASE_KEY = "_BASE_"
+# MemoryError: Python's parser refuses a value of thousands of signs or brackets.
+_YACS_ERRORS = (AssertionError, AttributeError, KeyError, MemoryError, TypeError, ValueError)
 
 
 class ConfigError(InputError, AssertionError):
@@ -56,7 +59,9 @@ def merge_config_file(cfg: CfgNode, path: str | Path) -> None:
         )
     for target in (cfg.clone(), cfg):
         for key, (value, origin) in settings.items():
-            with _explained(target, key, value, f"in {origin}"):
+            place = f"in {origin}"
+            with _explained(target, key, value, place):
+                check_value(target, key, value, place)
                 target.merge_from_other_cfg(type(cfg)(_nested(key, value)))
 
 
@@ -85,7 +90,9 @@ def merge_options(cfg: CfgNode, options: Sequence[Any]) -> None:
                     f"Non-existent key: {key} on the command line: flags come before the KEY VALUE "
                     "pairs"
                 )
-            with _explained(target, key, text, "on the command line"):
+            place = "on the command line"
+            with _explained(target, key, text, place):
+                check_value(target, key, text, place)
                 target.merge_from_list([key, text])
 
 
@@ -145,7 +152,10 @@ def _leaves(values: dict[str, Any], origin: Path, prefix: str = "") -> Iterator[
     for key, value in values.items():
         full_key = f"{prefix}{key}"
         if not isinstance(key, str) or "." in key:
-            raise InputError(f"{origin}: keys are text without dots, found {full_key} ({key!r})")
+            remedy = f"; write {_as_sections(full_key)}" if isinstance(key, str) else ""
+            raise InputError(
+                f"{origin}: keys are text without dots, found {full_key} ({key!r}){remedy}"
+            )
         if isinstance(value, dict) and value:
             yield from _leaves(value, origin, f"{full_key}.")
         else:
@@ -170,6 +180,47 @@ def _override(settings: dict[str, Setting], by: dict[str, Setting]) -> None:
         settings[key] = new
 
 
+def check_value(cfg: CfgNode, full_key: str, value: Any, place: str) -> None:
+    """Check what yacs does not: numbers are finite, and lists hold what their defaults hold.
+
+    Raises:
+        InputError: names the key, the place, what is expected and what is found.
+    """
+    value = cfg._decode_cfg_value(value) if isinstance(value, str) else value
+    if any(isinstance(number, float) and not math.isfinite(number) for number in _flat(value)):
+        raise InputError(f"{full_key} {place}: expected finite numbers, found {value!r}")
+    present: Any = cfg
+    for part in full_key.split("."):
+        present = present.get(part) if isinstance(present, CfgNode) else None
+    if not isinstance(present, list | tuple) or not isinstance(value, list | tuple):
+        return
+    kinds = {type(entry) for entry in present}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    accepted = {int: int, float: (int, float), str: str}.get(kind or object)
+    wrong = [v for v in value if isinstance(v, bool) or not isinstance(v, accepted or object)]
+    if accepted is not None and wrong:
+        raise InputError(
+            f"{full_key} {place}: expected {kind.__name__} values such as {present!r}, found "
+            f"{wrong[0]!r} in {value!r}"
+        )
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        yield value
+        return
+    for entry in value:
+        yield from _flat(entry)
+
+
+def _as_sections(full_key: str) -> str:
+    """``"A.B"`` -> ``"A: {B: ...}"``."""
+    *sections, key = full_key.split(".")
+    return "".join(f"{name}: {{" for name in sections) + f"{key}: ..." + "}" * len(sections)
+
+
 def _nested(full_key: str, value: Any) -> dict[str, Any]:
     for part in reversed(full_key.split(".")):
         value = {part: value}
@@ -181,7 +232,16 @@ def _explained(cfg: CfgNode, full_key: str, value: Any, place: str) -> Iterator[
     """Raise an :class:`InputError` that says why yacs refuses a setting, and the remedy."""
     try:
         yield
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except InputError:
+        raise
+    except (
+        LookupError,
+        AssertionError,
+        AttributeError,
+        MemoryError,
+        TypeError,
+        ValueError,
+    ) as error:
         if cfg.key_is_renamed(full_key):
             raise UnknownKeyError(str(error.args[0])) from error
         raise _explanation(cfg, full_key, value, place) from error
@@ -199,13 +259,16 @@ def _explanation(cfg: CfgNode, full_key: str, value: Any, place: str) -> InputEr
                 f"Non-existent key: {full_key} ({place}). Did you mean {_nearest(cfg, full_key)}?"
             )
         node = node[part]
-    value = cfg._decode_cfg_value(value)
+    found = repr(value)
+    with suppress(MemoryError):
+        value = cfg._decode_cfg_value(value)
+        found = repr(value)
     expected = f"{type(node).__name__} (such as {node!r})"
     if isinstance(node, CfgNode):
         expected = "a section with keys of its own"
     return InputError(
         f"Type mismatch for config key {full_key} {place}: expected {expected}, "
-        f"found {type(value).__name__} {value!r}.{_type_remedy(value, node)}"
+        f"found {type(value).__name__} {found[:200]}.{_type_remedy(value, node)}"
     )
 
 

@@ -34,6 +34,8 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as a config: {error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file: {error}") from error
+    except ValueError as error:  # a date that does not exist, an integer of thousands of digits
+        raise InputError(f"{path} cannot be read as a config: {error}") from error
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -71,6 +73,19 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
 
+def _construct_number(loader: yaml.SafeLoader, node: yaml.Node) -> int | float:
+    """A decimal number; YAML 1.1 also reads 1:30 as 90 and 010 as 8."""
+    text = loader.construct_scalar(node)
+    if ":" in text or re.fullmatch(r"[-+]?0[0-7_]+", text):
+        message = f"{text} would be read as a number to base {60 if ':' in text else 8}"
+        remedy = "write a decimal number, or quote it if it is a text"
+        raise yaml.constructor.ConstructorError(None, None, f"{message}: {remedy}", node.start_mark)
+    is_int = node.tag.endswith(":int")
+    construct = loader.construct_yaml_int if is_int else loader.construct_yaml_float
+    number: int | float = construct(node)
+    return number
+
+
 def _construct_sizes(_loader: yaml.SafeLoader, node: yaml.Node) -> list[int]:
     arguments = node.value if isinstance(node, yaml.SequenceNode) else []
     if len(arguments) == 1 and isinstance(arguments[0], yaml.ScalarNode):
@@ -91,5 +106,7 @@ def _refuse_tag(_loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
 
 
+for _kind in ("int", "float"):
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _construct_number)
 _PlainLoader.add_constructor(_EVAL_TAG, _construct_sizes)
 _PlainLoader.add_constructor(None, _refuse_tag)

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -140,6 +141,8 @@ def _default_tag(folder: Path, *, resume: bool) -> str:
 
 def _check_device(device: str, num_gpus: int) -> None:
     """Raise an InputError if the processes cannot run on ``device``."""
+    if re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(device)) is None:
+        raise InputError(f"MODEL.DEVICE: expected cuda, cuda:N, mps or cpu, found {device!r}")
     if not device.startswith("cuda"):
         return
     remedy = (
@@ -159,6 +162,13 @@ def _check_device(device: str, num_gpus: int) -> None:
 
 def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
     """Raise an InputError if a required dataset is missing or unknown."""
+    for key in ("TRAIN", "TEST"):
+        wrong = [name for name in cfg.DATASETS[key] if not isinstance(name, str)]
+        if wrong:
+            raise InputError(
+                f"DATASETS.{key}: expected names of datasets such as ('shapes_val',), found "
+                f"{wrong[0]!r}"
+            )
     keys = ("TRAIN", "TEST") if for_training else ("TEST",)
     if not cfg.DATASETS[keys[0]]:
         raise InputError(f"DATASETS.{keys[0]} is empty: name at least one dataset")
@@ -169,7 +179,8 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
                 similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
                 raise InputError(
                     f"DATASETS.{key}: no dataset is registered as {name!r}; "
-                    f"similar names: {', '.join(similar) or 'none'}. Override it, for example with "
+                    f"similar names: {', '.join(similar) or 'none'} (maskclippp datasets lists "
+                    "all). Override it, for example with "
                     f"DATASETS.{key} \"('{(similar or known)[0]}',)\""
                     + ('; "()" trains without evaluation' if key == "TEST" else "")
                 )

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import load_config_file, merge_config_file, merge_options
+from maskclippp.errors import InputError
 
 
 def write(folder: Path, **files: str) -> None:
@@ -281,3 +282,56 @@ def test_no_options_change_nothing() -> None:
     cfg = get_cfg()
     merge_options(cfg, [])
     assert cfg == get_cfg()
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e999", "'nan,'", "[0.1, .nan]"])
+def test_numbers_are_finite(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "numbers.yaml"
+    path.write_text(f"SOLVER: {{BASE_LR: {value}}}")
+    with pytest.raises(InputError, match=r"SOLVER\.BASE_LR in .*numbers\.yaml: expected|mismatch"):
+        merge_config_file(get_cfg(), path)
+    with pytest.raises(InputError, match=r"SOLVER\.BASE_LR on the command line: expected finite"):
+        merge_options(get_cfg(), ["SOLVER.BASE_LR", "1e999"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("INPUT.MIN_SIZE_TRAIN", "(64, 'a')", "'a'"),
+        ("INPUT.MIN_SIZE_TRAIN", "(64.5,)", r"64\.5"),
+        ("SOLVER.STEPS", "(True,)", "True"),
+        ("MODEL.PIXEL_MEAN", "['a', 1.0, 2.0]", "'a'"),
+    ],
+)
+def test_lists_hold_what_their_defaults_hold(key: str, value: str, found: str) -> None:
+    with pytest.raises(InputError, match=rf"{key} on the command line: expected .* found {found}"):
+        merge_options(get_cfg(), [key, value])
+
+
+@pytest.mark.parametrize("text", ["1:30", "190:20:30.15", "010"])
+def test_numbers_are_decimal(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "numbers.yaml"
+    path.write_text(f"SOLVER: {{MAX_ITER: {text}}}")
+    with pytest.raises(InputError, match=rf"{text} would be read as a number to base \d+"):
+        merge_config_file(get_cfg(), path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER.BASE_LR: 0.1", r"without dots, .*; write SOLVER: \{BASE_LR: \.\.\.\}"),
+        ("VERSION: {}", r"expected VERSION: 2, found \{\}"),
+        ("SOLVER: {MAX_ITER: 2020-13-45}", "cannot be read as a config: month"),
+        (f"SOLVER: {{MAX_ITER: {'9' * 5000}}}", "cannot be read as a config: .*digits"),
+    ],
+)
+def test_odd_yaml_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        merge_config_file(get_cfg(), path)
+
+
+def test_a_value_that_python_cannot_parse_is_refused() -> None:
+    with pytest.raises(InputError, match=r"SOLVER\.BASE_LR .*expected float"):
+        merge_options(get_cfg(), ["SOLVER.BASE_LR", "-" * 100_000 + "1"])
