@@ -6,6 +6,8 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS / "extensions")]
 
+from sphinx.application import Sphinx  # noqa: E402
+
 from maskclippp import __version__  # noqa: E402  also makes detectron2 importable
 
 project = "MaskCLIP++"
@@ -31,6 +33,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -38,3 +41,13 @@ html_theme = "furo"
 html_title = f"MaskCLIP++ {version}"
 html_extra_path = [str(DOCS / "html_root")]  # index.html of the whole site
 html_show_sphinx = False
+
+
+def setup(app: Sphinx) -> None:
+    """Leave out the fields of named tuples, whose docstrings are generated."""
+    app.connect(
+        "autodoc-skip-member",
+        lambda app, what, name, member, skip, options: (
+            skip or type(member).__name__ == "_tuplegetter"
+        ),
+    )
