@@ -1,21 +1,31 @@
 """MaskCLIP++: CLIP fine-tuned as a mask classifier for open-vocabulary segmentation.
 
-Importing the package makes ``detectron2`` importable (:mod:`maskclippp.detectron2_engine`) and
-registers all parts and datasets by name.
+Importing the package makes ``detectron2`` importable (:mod:`maskclippp.detectron2_engine`). As soon
+as detectron2's catalogs and models are imported, all datasets and the model are registered there.
 """
 
-import sys
-from itertools import pairwise
-from pathlib import Path
+import importlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from maskclippp.detectron2_engine import ensure_detectron2
+from maskclippp.detectron2_engine import call_after_import, ensure_detectron2
+
+if TYPE_CHECKING:
+    from maskclippp.predictor import Predictor as Predictor
+    from maskclippp.segmentation import Segmentation as Segmentation
 
 __version__ = "0.1.0"
 
 ensure_detectron2()
 
-# The command-line program imports only what a command needs: importing torch takes seconds.
-_is_program = ("-m", __name__) in pairwise(sys.orig_argv)
-if Path((sys.argv or [""])[0]).stem != __name__ and not _is_program:
-    # These register datasets and model; both import detectron2.
-    from maskclippp import data, meta_arch  # noqa: F401
+# Importing the package takes no time: registering needs torch, and is due when names are looked up.
+for _engine, _ours in (("detectron2.data", "data"), ("detectron2.modeling", "meta_arch")):
+    call_after_import(_engine, partial(importlib.import_module, f"{__name__}.{_ours}"))
+
+_LAZY = {"Predictor": "predictor", "Segmentation": "segmentation"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -5,6 +5,7 @@ generator supplies masks, which are classified into any requested classes.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,7 @@ from maskclippp.inference.postprocess import ClassifiedMasks, binary_masks, imag
 from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.batching import call_by_size
 from maskclippp.masks.overlap import label_by_overlap
+from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.training_masks import LabeledMasks, ground_truth_masks
 from maskclippp.records import ImageResult, Record, check_images
 from maskclippp.words import (
@@ -32,6 +34,27 @@ from maskclippp.words import (
     get_templates,
     training_vocabulary,
 )
+
+
+@dataclass(frozen=True)
+class EncodedMasks:
+    """A batch of images as far as it can be computed without words, but for ``generated.logits``.
+
+    Attributes:
+        generated: per image its masks.
+        encoded: the images and the embeddings of all their masks, in float32.
+        vocabulary: the words that the generator's logits are for; None: for none.
+    """
+
+    generated: tuple[ImageMasks, ...]
+    encoded: EncodedImages
+    vocabulary: Vocabulary | None = None
+
+    @property
+    def mask_embeddings(self) -> tuple[Tensor, ...]:
+        """Per image [Q, D], not normalized."""
+        assert self.encoded.mask_embeddings is not None
+        return self.encoded.mask_embeddings.split(self.encoded.batch.masks_per_image)
 
 
 @META_ARCH_REGISTRY.register()
@@ -226,6 +249,31 @@ class MaskCLIPpp(nn.Module):
         with torch.no_grad(), self.inference.autocast(self.device):
             return self._classify_masks(batched_inputs)
 
+    def encode(
+        self,
+        records: Sequence[Record],
+        words: RequestedWords | None = None,
+        masks: Sequence[SoftMasks] | None = None,
+    ) -> EncodedMasks:
+        """Find and encode the masks of a batch; :meth:`classify` does the rest, for any words.
+
+        Args:
+            records: as for :meth:`forward`.
+            words: the words that are classified into first.
+            masks: per image its masks; None: those of the generator.
+        """
+        with torch.no_grad(), self.inference.autocast(self.device):
+            if masks is not None:
+                return self._encode(records, [ImageMasks(found) for found in masks])
+            vocabulary = None if words is None else words.vocabulary
+            return self._encode(records, self._generate(records, vocabulary), vocabulary)
+
+    def classify(self, encoded: EncodedMasks, words: RequestedWords) -> list[ClassifiedMasks]:
+        """Per image its masks, classified into any words."""
+        with torch.no_grad(), self.inference.autocast(self.device):
+            text = self.text_classifier.embed_frozen(words.vocabulary.synonyms)
+            return self._classify(encoded, words, text)
+
     def _losses(self, records: Sequence[Record]) -> dict[str, Tensor]:
         if self.train_vocabulary is None:
             raise InputError("no classes to train on: set DATASETS.TRAIN")
@@ -286,21 +334,51 @@ class MaskCLIPpp(nn.Module):
         return results
 
     def _classify_masks(self, records: Sequence[Record]) -> list[ClassifiedMasks]:
-        words, generator = self.requested_words, self._get_generator()
+        words = self.requested_words
         text = self.text_classifier.embed_frozen(words.vocabulary.synonyms)
-        generator.set_vocabulary(words.vocabulary)
+        generated = self._generate(records, words.vocabulary)
+        return self._classify(self._encode(records, generated, words.vocabulary), words, text)
+
+    def _generate(
+        self, records: Sequence[Record], vocabulary: Vocabulary | None
+    ) -> list[ImageMasks]:
+        generator = self._get_generator()
+        if vocabulary is not None:
+            generator.set_vocabulary(vocabulary)
         generated: list[ImageMasks] = generator(records)
-        masks = [found.masks.to(self.device) for found in generated]
-        encoded = self.visual_encoder([record["image"] for record in records], masks)
+        return generated
+
+    def _encode(
+        self,
+        records: Sequence[Record],
+        generated: Sequence[ImageMasks],
+        vocabulary: Vocabulary | None = None,
+    ) -> EncodedMasks:
+        found = [replace(image, masks=image.masks.to(self.device)) for image in generated]
+        images = [record["image"] for record in records]
+        encoded = self.visual_encoder(images, [image.masks for image in found])
+        return EncodedMasks(tuple(found), encoded.float(), vocabulary)
+
+    def _classify(
+        self, encoded: EncodedMasks, words: RequestedWords, text: Tensor
+    ) -> list[ClassifiedMasks]:
+        generated = encoded.generated
+        if words.vocabulary != encoded.vocabulary:
+            generated = tuple(
+                found
+                if found.class_embeddings is None
+                else self._get_generator().reclassify(found, words.vocabulary)
+                for found in generated
+            )
         # In half precision the similarities of hundreds of synonyms are not distinct.
         with torch.autocast(self.device.type, enabled=False):
-            synonym_logits = self._align(encoded.float(), text)
+            synonym_logits = self._align(encoded.encoded, text)
         class_of_synonym = words.class_of_synonym(self.device)
         class_logits = max_over_synonyms(synonym_logits, class_of_synonym, len(words))
-        per_image = torch.split(class_logits, encoded.batch.masks_per_image)
+        per_image = torch.split(class_logits, encoded.encoded.batch.masks_per_image)
         return [
-            ClassifiedMasks(image_masks, self._combine(logits, found, words), len(words))
-            for image_masks, logits, found in zip(masks, per_image, generated, strict=True)
+            ClassifiedMasks(found.masks, self._combine(logits, found, words), len(words))
+            for logits, found in zip(per_image, generated, strict=True)
         ]
 
     def _combine(self, logits: Tensor, found: ImageMasks, words: RequestedWords) -> Tensor:

@@ -1,17 +1,20 @@
 """What users and the trainer rely on in the whole model."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 from torch.testing import assert_close
 
 from maskclippp.meta_arch import MaskCLIPpp
+from tests.generators.tiny_generators import fcclip_config
 from tests.tiny_models import (
     TEST_CLASSES,
     labeled_record,
@@ -332,6 +335,32 @@ class TestWords:
         record = labeled_record((64, 80), 0, 1, 3)
         expected = built([record])[0]["sem_seg_labels"]
         assert torch.equal(changed([record])[0]["sem_seg_labels"], expected)
+
+    @pytest.mark.parametrize("make_config", [tiny_config, fcclip_config])
+    def test_words_can_change_on_encoded_images(self, make_config: Callable[[], CfgNode]) -> None:
+        torch.manual_seed(0)
+        model = MaskCLIPpp(make_config()).eval()
+        records = [labeled_record((64, 80), 0, 1, 3) for _ in range(2)]
+        encoded = model.encode(records, model.requested_words)
+        first = model.classify(encoded, model.requested_words)
+        for found, expected in zip(first, model.classify_masks(records), strict=True):
+            assert torch.equal(found.logits, expected.logits)
+        model.set_test_vocabulary(["sky, heaven", "dog", "zebra"])
+        changed = model.classify(encoded, model.requested_words)
+        for found, expected in zip(changed, model.classify_masks(records), strict=True):
+            assert_close(found.logits, expected.logits)
+            assert torch.equal(found.masks.values, expected.masks.values)
+
+    def test_masks_of_any_origin_are_classified(self) -> None:
+        model = tiny_model().eval()
+        record = labeled_record((64, 80), 0, 1, 3)
+        expected = model.classify_masks([record])[0]
+        model._get_generator = None  # not asked
+        encoded = model.encode([record], masks=[expected.masks])
+        (found,) = model.classify(encoded, model.requested_words)
+        assert torch.equal(found.logits, expected.logits)
+        (embeddings,) = encoded.mask_embeddings
+        assert embeddings.shape == (3, 64)
 
     def test_words_must_be_given(self) -> None:
         model = tiny_model("DATASETS.TEST", ()).eval()

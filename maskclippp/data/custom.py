@@ -15,7 +15,7 @@ from maskclippp.data.entries import check_entry, dataset_of
 from maskclippp.data.semantic_maps import LabelValues
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.images import read_json
-from maskclippp.visualization import class_color
+from maskclippp.visualization import word_colors
 from maskclippp.words import Vocabulary, read_words
 
 KEY = "DATASETS.CUSTOM"
@@ -144,7 +144,7 @@ def _read_words(words: Any, place: str) -> Vocabulary:
 
 def _with_kinds(words: Vocabulary, ids: Sequence[int], is_thing: Sequence[bool]) -> Vocabulary:
     """The classes with their ids, their kinds, and a color each: their own, if they have one."""
-    colors = words.colors or tuple(class_color(index) for index in range(len(words)))
+    colors = words.colors or tuple(word_colors(words.names))
     return Vocabulary(words.classes, words.source, tuple(ids), tuple(is_thing), colors)
 
 

@@ -25,11 +25,14 @@ class ImageMasks:
         logits: [Q, K + 1] with void last; None if the generator does not classify its masks.
         own_classes: the K classes of the logits, if they are those that the generator was trained
             on; None if they are the test vocabulary.
+        class_embeddings: [Q, D], what the logits were computed from, if they can be computed for
+            other words: see :meth:`MaskGenerator.reclassify`.
     """
 
     masks: SoftMasks
     logits: Tensor | None = None
     own_classes: Vocabulary | None = None
+    class_embeddings: Tensor | None = None
 
 
 class MaskGenerator(Part):
@@ -51,6 +54,13 @@ class MaskGenerator(Part):
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Set the test vocabulary; overridden by generators that classify into it."""
+
+    def reclassify(self, found: ImageMasks, vocabulary: Vocabulary) -> ImageMasks:  # noqa: ARG002
+        """The masks of an image with logits for other words, which become the test vocabulary.
+
+        Overridden with :meth:`set_vocabulary`; here the words make no difference.
+        """
+        return found
 
     @override
     def train(self, mode: bool = True) -> "MaskGenerator":

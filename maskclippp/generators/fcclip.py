@@ -1,5 +1,6 @@
 """FC-CLIP (arXiv 2308.02487) and MAFT+ (arXiv 2408.00744): masks classified into any vocabulary."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.text_tower import build_text_tower
+from maskclippp.generators.base import ImageMasks
 from maskclippp.generators.checkpoints import load_head
 from maskclippp.generators.mask2former.class_heads import OpenVocabularyDecoder
 from maskclippp.generators.mask2former.segmentor import (
@@ -16,7 +18,6 @@ from maskclippp.generators.mask2former.segmentor import (
     decoder_options_of,
     pixel_decoder_of,
 )
-from maskclippp.generators.mask2former.transformer_decoder import MaskPredictions
 from maskclippp.registry import SEGMENTOR_REGISTRY, TEXT_ENCODER_REGISTRY, get_part
 from maskclippp.words.templates import get_templates
 from maskclippp.words.text_classifier import TextClassifier
@@ -94,16 +95,22 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
         self._text = F.normalize(embeddings, dim=-1)
         self._vocabulary = vocabulary
 
-    def class_logits(self, predictions: MaskPredictions) -> Tensor | None:
+    def reclassify(self, found: ImageMasks, vocabulary: Vocabulary) -> ImageMasks:
+        """See :class:`MaskGenerator`."""
+        self.set_vocabulary(vocabulary)
+        assert found.class_embeddings is not None
+        logits = self.class_logits(found.class_embeddings[None])
+        return replace(found, logits=None if logits is None else logits[0])
+
+    def class_logits(self, classes: Tensor) -> Tensor | None:
         """See :class:`MaskTransformerSegmentor`; None before :meth:`set_vocabulary`."""
         if self._vocabulary is None or self._text is None:
             return None
         assert isinstance(self.predictor, OpenVocabularyDecoder)
-        device = predictions.classes.device
         return self.predictor.class_logits(
-            predictions.classes,
-            self._text.to(device),
+            classes,
+            self._text.to(classes.device),
             self.void_embedding.weight,
-            self._vocabulary.class_of_synonym.to(device),
+            self._vocabulary.class_of_synonym.to(classes.device),
             len(self._vocabulary),
         )

@@ -120,12 +120,24 @@ def panoptic_segmentation(
         int32 id map [H, W], 0 for no segment, and the list of segments: ``id``, ``isthing``,
         ``category_id`` (contiguous).
     """
+    ids, segments, _ = panoptic_segments(found, size, thing_classes, settings)
+    return ids, segments
+
+
+def panoptic_segments(
+    found: ClassifiedMasks,
+    size: Size,
+    thing_classes: frozenset[int],
+    settings: InferenceSettings,
+) -> tuple[Tensor, list[Segment], Tensor]:
+    """As :func:`panoptic_segmentation`, and the id of every mask int64 [Q], 0 for none."""
     scores, labels = found.logits.float().softmax(dim=-1).max(dim=-1)
     competing = (labels < found.num_classes) & (scores > settings.object_mask_threshold)
     masks, scores, labels = found.masks[competing], scores[competing], labels[competing]
     num_masks = len(masks)
+    id_of_mask = torch.zeros(len(competing), dtype=torch.int64, device=scores.device)
     if num_masks == 0:
-        return torch.zeros(size, dtype=torch.int32, device=scores.device), []
+        return torch.zeros(size, dtype=torch.int32, device=scores.device), [], id_of_mask
     winner = best_rows(lambda values: values * scores, num_masks, masks, size)
     won = torch.bincount(winner.flatten(), minlength=num_masks)
     solid = solid_parts(masks, size, lambda values: values >= 0.5)
@@ -134,9 +146,10 @@ def panoptic_segmentation(
     kept = torch.bincount(winner.flatten(), minlength=num_masks + 1)[:num_masks]
     overlap = won / solid.area.clamp(min=1)
     valid = (kept > 0) & (overlap >= settings.overlap_threshold)
-    id_of_mask, segments = _number_segments(valid.tolist(), labels.tolist(), thing_classes)
-    table = torch.tensor([*id_of_mask, 0], dtype=torch.int32, device=scores.device)
-    return table[winner], segments
+    ids, segments = _number_segments(valid.tolist(), labels.tolist(), thing_classes)
+    table = torch.tensor([*ids, 0], dtype=torch.int32, device=scores.device)
+    id_of_mask[competing] = table[:-1].long()
+    return table[winner], segments, id_of_mask
 
 
 def _number_segments(
@@ -176,7 +189,8 @@ def instance_segmentation(
 
     Returns:
         Instances with ``pred_masks`` bool [n, H, W], ``pred_classes`` int64 [n], ``scores`` [n]
-        and ``pred_boxes`` (zeros unless ``instance_box_on``; x2 and y2 exclusive).
+        and ``pred_boxes`` (zeros unless ``instance_box_on``; x2 and y2 exclusive), and the number
+        of the mask in ``found``, ``mask_index`` int64 [n].
     """
     probabilities = found.probabilities.flatten()
     top = probabilities.topk(min(settings.max_instances, len(probabilities)), sorted=True)
@@ -198,6 +212,7 @@ def instance_segmentation(
     instances.pred_boxes = Boxes(boxes[position[order]])
     instances.pred_classes = labels[order]
     instances.scores = scores[order]
+    instances.mask_index = mask_index[order]
     return instances
 
 

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from maskclippp.errors import InputError
@@ -49,6 +48,9 @@ class RequestedWords:
         Raises:
             InputError, MissingFileError: see :func:`evaluation_vocabulary`.
         """
+        # Importing the catalog registers the datasets, whose class lists this package reads.
+        from detectron2.data import MetadataCatalog
+
         metadata = MetadataCatalog.get(name)
         vocabulary = evaluation_vocabulary(name, selection)
         positions = metadata.get("thing_dataset_id_to_contiguous_id", None)

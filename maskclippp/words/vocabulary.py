@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from maskclippp.errors import InputError
@@ -222,4 +221,7 @@ def class_names_of(metadata: Any) -> list[str]:
 
 def registered_vocabulary(dataset_name: str) -> Vocabulary:
     """The classes under which a dataset is registered; an InputError if it has none."""
+    # Importing the catalog registers the datasets, whose classes are vocabularies.
+    from detectron2.data import MetadataCatalog
+
     return Vocabulary.from_metadata(MetadataCatalog.get(dataset_name))

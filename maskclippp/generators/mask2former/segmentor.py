@@ -74,13 +74,14 @@ class MaskTransformerSegmentor(MaskGenerator):
         encoded = self.encoder([record["image"] for record in records])
         predictions = self.predict(encoded.maps)
         probabilities = predictions.masks.float().sigmoid()
-        logits = self.class_logits(predictions)
+        logits = self.class_logits(predictions.classes)
         padded_size = (encoded.batch.images.shape[-2], encoded.batch.images.shape[-1])
         return [
             ImageMasks(
                 SoftMasks(probabilities[index], Frame(padded_size, size)),
                 None if logits is None else logits[index],
                 self.own_classes,
+                predictions.classes[index] if self.own_classes is None else None,
             )
             for index, size in enumerate(encoded.batch.image_sizes)
         ]
@@ -102,8 +103,11 @@ class MaskTransformerSegmentor(MaskGenerator):
         return None
 
     @abstractmethod
-    def class_logits(self, predictions: MaskPredictions) -> Tensor | None:
-        """float32 [B, Q, K + 1], void last; None for masks without classes."""
+    def class_logits(self, classes: Tensor) -> Tensor | None:
+        """float32 [B, Q, K + 1], void last, from what :class:`MaskPredictions` says of the classes.
+
+        None for masks without classes.
+        """
 
 
 @SEGMENTOR_REGISTRY.register()
@@ -139,9 +143,9 @@ class Mask2FormerSegmentor(MaskTransformerSegmentor):
         """See :class:`ImageMasks`."""
         return self.classes
 
-    def class_logits(self, predictions: MaskPredictions) -> Tensor:
+    def class_logits(self, classes: Tensor) -> Tensor:
         """See :class:`MaskTransformerSegmentor`."""
-        return predictions.classes.float()
+        return classes.float()
 
 
 def build_encoder(cfg: CfgNode) -> VisualEncoder:
