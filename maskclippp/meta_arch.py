@@ -26,7 +26,7 @@ from maskclippp.masks.batching import call_by_size
 from maskclippp.masks.overlap import label_by_overlap
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.training_masks import LabeledMasks, ground_truth_masks
-from maskclippp.records import ImageResult, Record, check_images
+from maskclippp.records import ImageResult, Record, check_images, output_size
 from maskclippp.words import (
     RequestedWords,
     TextClassifier,
@@ -319,7 +319,7 @@ class MaskCLIPpp(nn.Module):
 
     def _infer_padded(self, records: Sequence[Record]) -> list[ImageResult]:
         """Results of images that are padded to a common size."""
-        sizes = [_output_size(record) for record in records]
+        sizes = [output_size(record) for record in records]
         if self.inference.segmentor_only:
             return [
                 {"pred_masks": binary_masks(found.masks.to(self.device), size)}
@@ -389,8 +389,3 @@ class MaskCLIPpp(nn.Module):
         table = None if own is None else words.class_of_own_class(own)
         theirs = found.logits.to(self.device)
         return combine_with_generator(logits, theirs, words.seen, table, self.inference)
-
-
-def _output_size(record: Record) -> tuple[int, int]:
-    height, width = record["image"].shape[-2:]
-    return record.get("height", height), record.get("width", width)

@@ -76,6 +76,12 @@ class ImageResult(TypedDict, total=False):
     category_overlapping_mask: Tensor  # bool [K], test classes that training has seen
 
 
+def output_size(record: Record) -> tuple[int, int]:
+    """Height and width of the results of a record: by default those of its image."""
+    height, width = record["image"].shape[-2:]
+    return record.get("height", height), record.get("width", width)
+
+
 _IMAGE = "an RGB image as a tensor of shape [3, height, width] and type uint8, values 0..255"
 
 

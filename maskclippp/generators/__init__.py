@@ -11,6 +11,7 @@ from maskclippp.generators.ground_truth import GTSegmentor, PanGTSegmentor
 from maskclippp.generators.mask2former.segmentor import Mask2FormerSegmentor
 from maskclippp.generators.offline import OfflineSegmentor
 from maskclippp.generators.superpixels import SuperpixelSegmentor
+from maskclippp.generators.transformers_segmentor import TransformersSegmentor
 
 __all__ = [
     "FCCLIPSegmentor",
@@ -21,6 +22,7 @@ __all__ = [
     "OfflineSegmentor",
     "PanGTSegmentor",
     "SuperpixelSegmentor",
+    "TransformersSegmentor",
     "build_generator",
     "check_generator",
 ]

@@ -24,7 +24,8 @@ class ImageMasks:
         masks: [Q, h, w], bool or probabilities in [0, 1], at any resolution; Q may be 0.
         logits: [Q, K + 1] with void last; None if the generator does not classify its masks.
         own_classes: the K classes of the logits, if they are those that the generator was trained
-            on; None if they are the test vocabulary.
+            on; None if they are the test vocabulary. Empty if they have no names: of the logits,
+            only void is used.
         class_embeddings: [Q, D], what the logits were computed from, if they can be computed for
             other words: see :meth:`MaskGenerator.reclassify`.
     """

@@ -12,7 +12,7 @@ from maskclippp.errors import InputError, MissingFileError
 from maskclippp.generators.base import ImageMasks, MaskGenerator
 from maskclippp.masks.mask_files import check_format, read_masks
 from maskclippp.masks.soft_masks import SoftMasks
-from maskclippp.records import Record
+from maskclippp.records import Record, output_size
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
 
@@ -63,9 +63,7 @@ class OfflineSegmentor(MaskGenerator):
                 "OfflineSegmentor finds masks by the name of the image file, but the record has "
                 f"only {sorted(record)}; give 'file_name' or choose another SEGMENTOR.NAME"
             )
-        height, width = record["image"].shape[-2:]
-        original_size = (record.get("height", height), record.get("width", width))
-        return read_masks(self._find(record["file_name"]), original_size)
+        return read_masks(self._find(record["file_name"]), output_size(record))
 
     def _find(self, image: str) -> Path:
         for path in self._places(image):

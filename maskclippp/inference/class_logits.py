@@ -67,17 +67,33 @@ def geometric_ensemble(
     return ((ours + theirs).exp() + EPSILON).log()
 
 
-def append_void(logits: Tensor, generator_logits: Tensor) -> Tensor:
+def clip_trust(logits: Tensor, weight: float) -> Tensor:
+    """float32 [Q, 1]: 1 - w max_k p(k), by which confident masks lower their void probability.
+
+    The generator calls objects void that it was not trained on; CLIP knows some of them (OVRCOAT,
+    arXiv 2603.21386).
+
+    Args:
+        logits: [Q, K] of the mask classifier, with softmax p.
+        weight: w, from 0 to 1.
+    """
+    return 1 - weight * logits.float().softmax(dim=-1).amax(dim=-1, keepdim=True)
+
+
+def append_void(
+    logits: Tensor, generator_logits: Tensor, void_factor: Tensor | float = 1.0
+) -> Tensor:
     """log(cat(softmax(logits) (1 - v), v) + 1e-8) with the generator's void probability v.
 
     Args:
         logits: [Q, K].
         generator_logits: [Q, K' + 1] original logits of the generator, void last.
+        void_factor: [Q, 1], by which v is multiplied first.
 
     Returns:
         float32 [Q, K + 1].
     """
-    void = generator_logits.float().softmax(dim=-1)[:, -1:]
+    void = generator_logits.float().softmax(dim=-1)[:, -1:] * void_factor
     probabilities = logits.float().softmax(dim=-1)
     return (torch.cat([probabilities * (1 - void), void], dim=-1) + EPSILON).log()
 
@@ -96,9 +112,9 @@ def combine_with_generator(
         generator_logits: [Q, K' + 1], void last.
         seen: bool [K].
         class_of_train_class: for a closed-vocabulary generator, int64 [K_train + 1], see
-            ``Vocabulary.class_of_train_class``; None: the generator classifies into the same
-            K classes.
-        settings: whether to form the ensemble, and its weights.
+            ``Vocabulary.class_of_train_class``; void alone: its classes have no names, and there is
+            no ensemble; None: the generator classifies into the same K classes.
+        settings: whether to form the ensemble, and its weights; the weight of ``clip_trust``.
 
     Returns:
         float32 [Q, K + 1].
@@ -106,8 +122,10 @@ def combine_with_generator(
     Raises:
         InputError: the generator has a different number of classes than the training set.
     """
-    if not settings.ensemble_on:
-        return append_void(logits, generator_logits)
+    void_factor = clip_trust(logits, settings.clip_trust_weight)
+    unnamed = class_of_train_class is not None and len(class_of_train_class) == 1
+    if unnamed or not settings.ensemble_on:
+        return append_void(logits, generator_logits, void_factor)
     theirs = generator_logits[:, :-1]
     if class_of_train_class is not None:
         if len(class_of_train_class) != generator_logits.shape[1]:
@@ -121,4 +139,4 @@ def combine_with_generator(
     combined = geometric_ensemble(
         logits, theirs, seen.to(logits.device), settings.ensemble_alpha, settings.ensemble_beta
     )
-    return append_void(combined, generator_logits)
+    return append_void(combined, generator_logits, void_factor)

@@ -25,7 +25,8 @@ class InferenceSettings:
             depend on the other images. The published results pad all images to a common size.
 
     Raises:
-        InputError: an unknown ``semantic_output`` or ``dtype``.
+        InputError: an unknown ``semantic_output`` or ``dtype``, or a ``clip_trust_weight`` outside
+            of 0..1.
     """
 
     semantic_on: bool = True
@@ -38,6 +39,7 @@ class InferenceSettings:
     ensemble_on: bool = False
     ensemble_alpha: float = 1.0
     ensemble_beta: float = 1.0
+    clip_trust_weight: float = 0.0
     mask_acc: bool = False
     segmentor_only: bool = False
     semantic_output: str = "labels"
@@ -51,6 +53,11 @@ class InferenceSettings:
             )
         if self.dtype not in _DTYPES:
             raise InputError(f"TEST.DTYPE: {self.dtype!r} is not one of {sorted(_DTYPES)}")
+        if not 0 <= self.clip_trust_weight <= 1:
+            raise InputError(
+                f"TEST.CLIP_TRUST_WEIGHT: expected a number from 0 to 1, found "
+                f"{self.clip_trust_weight}"
+            )
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The precision context for evaluating networks."""
@@ -72,6 +79,7 @@ class InferenceSettings:
             ensemble_on=test.ENSEMBLE_ON,
             ensemble_alpha=test.GEOMETRIC_ENSEMBLE_ALPHA,
             ensemble_beta=test.GEOMETRIC_ENSEMBLE_BETA,
+            clip_trust_weight=test.CLIP_TRUST_WEIGHT,
             mask_acc=test.MASK_ACC,
             segmentor_only=test.SEGMENTOR_ONLY,
             semantic_output=test.SEMANTIC_OUTPUT,

@@ -13,9 +13,13 @@ from maskclippp.generators import OfflineSegmentor
 from maskclippp.masks.mask_files import write_masks
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.registry import SEGMENTOR_REGISTRY
+from tests.generators.tiny_transformers import save_tiny_model
 from tests.golden_cases import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "configs" / "shapes").glob("linear_psm*.yaml"))
+
+# The architectures for generators that read models of the Hub.
+HUB_MODELS = {"TransformersSegmentor": "eomt"}
 
 
 def scene_record() -> dict[str, Any]:
@@ -54,6 +58,8 @@ def test_a_config_segments_a_scene(config: Path, tmp_path: Path) -> None:
         cfg.MODEL.MASKCLIPPP.SEGMENTOR.OFFLINE_ANN_DIR = str(tmp_path)
         ids = torch.arange(1, len(record["segments_info"]) + 1)[:, None, None]
         write_masks(tmp_path / "scene.npz", record["pan_seg"] == ids)
+    if kind := HUB_MODELS.get(generator_name(config)):
+        cfg.MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED = str(save_tiny_model(kind, tmp_path))
     (result,) = MaskCLIPpp(cfg).eval()([record])
     labels = result["sem_seg_labels"]
     assert labels.shape == record["sem_seg"].shape

@@ -9,10 +9,12 @@ from benchmarks.plain import model as plain
 from maskclippp.inference.class_logits import (
     EPSILON,
     append_void,
+    combine_with_generator,
     geometric_ensemble,
     max_over_synonyms,
     train_to_test_logits,
 )
+from maskclippp.inference.settings import InferenceSettings
 from maskclippp.words.vocabulary import Vocabulary
 
 
@@ -84,3 +86,30 @@ def test_void_keeps_its_probability() -> None:
     chances = append_void(ours, theirs).softmax(dim=1)
     assert_close(chances[:, -1], theirs.softmax(dim=1)[:, -1])
     assert_close(chances[:, :-1].argmax(dim=1), ours.argmax(dim=1))
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize("weight", [0.25, 1.0])
+def test_a_confident_classifier_lowers_the_void_probability(ensemble: bool, weight: float) -> None:
+    ours, theirs, seen = torch.randn(5, 4) * 4, torch.randn(5, 5), torch.tensor([1, 0, 1, 0]).bool()
+    settings = InferenceSettings(
+        ensemble_on=ensemble, ensemble_alpha=0.3, ensemble_beta=0.7, clip_trust_weight=weight
+    )
+    p, v = ours.softmax(dim=1), theirs.softmax(dim=1)[:, -1:]
+    v = v * (1 - weight * p.max(dim=1, keepdim=True).values)
+    if ensemble:
+        p = geometric_ensemble(ours, theirs[:, :-1], seen, 0.3, 0.7).softmax(dim=1)
+    expected = (torch.cat([p * (1 - v), v], dim=1) + EPSILON).log()
+    assert_close(combine_with_generator(ours, theirs, seen, None, settings), expected)
+
+
+def test_without_trust_void_is_what_the_generator_says() -> None:
+    ours, theirs, seen = torch.randn(50, 4), torch.randn(50, 5), torch.ones(4).bool()
+    found = combine_with_generator(ours, theirs, seen, None, InferenceSettings())
+    assert torch.equal(found, append_void(ours, theirs))
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
+def test_trust_is_a_share(weight: float) -> None:
+    with pytest.raises(ValueError, match=r"CLIP_TRUST_WEIGHT: expected a number from 0 to 1"):
+        InferenceSettings(clip_trust_weight=weight)

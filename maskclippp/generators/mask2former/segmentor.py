@@ -136,6 +136,12 @@ class Mask2FormerSegmentor(MaskTransformerSegmentor):
         }
         load_head(head, cfg.MODEL.MASKCLIPPP.SEGMENTOR)
         classes = training_vocabulary(cfg.DATASETS.TRAIN, cfg.DATASETS.VOCABULARY)
+        if classes is None and cfg.MODEL.MASKCLIPPP.TEST.ENSEMBLE_ON:
+            raise InputError(
+                "TEST.ENSEMBLE_ON: the classes of Mask2FormerSegmentor are those of "
+                "DATASETS.TRAIN, which is empty; name its training set there, or set "
+                "TEST.ENSEMBLE_ON False"
+            )
         return {"encoder": encoder, **head, "classes": classes or Vocabulary(())}
 
     @property
