@@ -108,5 +108,5 @@ def _synonyms(label: str) -> tuple[str, ...]:
     found = [name.strip() for name in label.split(",") if name.strip()] or [label]
     for name in [*found]:
         plain = _COCO_ENDING.sub("", name)
-        found += [name.lower(), plain, " ".join(reversed(plain.split("-")))]
+        found += [plain, " ".join(reversed(plain.split("-")))]
     return tuple(dict.fromkeys(found))
