@@ -16,14 +16,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from maskclippp.files.images import read_json
+from maskclippp.data.coco_json import RunLengthCode
+from maskclippp.files.json_files import read_json
 from maskclippp.masks import run_length
 from maskclippp.words import load_class_list
 from preparation.files import LabelMap
@@ -36,14 +37,29 @@ WHERE_TO_GET = (
     "root of all datasets and put trainval_merged.json "
     "(https://sites.google.com/view/pasd/dataset) into its VOC2010, next to JPEGImages"
 )
-REQUIRED_KEYS = {
-    "images": ("image_id", "file_name", "height", "width", "phase"),
-    "annos_segmentation": ("image_id", "category_id", "segmentation"),
-}
+
+
+class _Image(TypedDict):
+    image_id: int | str
+    file_name: str
+    height: int
+    width: int
+    phase: str
+
+
+class _Segment(TypedDict):
+    image_id: int | str
+    category_id: int
+    segmentation: RunLengthCode
+
+
+class _Detail(TypedDict):
+    images: list[_Image]
+    annos_segmentation: list[_Segment]
 
 
 def class_ids(
-    size: tuple[int, int], segments: list[tuple[int, dict[str, Any]]], image: Path
+    size: tuple[int, int], segments: list[tuple[int, RunLengthCode]], image: Path
 ) -> npt.NDArray[np.uint8]:
     """The label map [h, w] of one image from (category, encoded mask) in the JSON's order."""
     labels = np.zeros(size, np.int32)
@@ -60,11 +76,11 @@ def plan(root: Path, split: str) -> list[Step]:
     """The images and label maps of a split."""
     source, target = challenge_folder(root, 2010), root / "pascal_ctx_d2"
     json_file = require_file(source / "trainval_merged.json", WHERE_TO_GET)
-    content = read_json(json_file, REQUIRED_KEYS, "the annotation of PASCAL in Detail")
+    content = read_json(json_file, _Detail, "the annotation of PASCAL in Detail")
     images = [entry for entry in content["images"] if entry["phase"] == split]
     segments = defaultdict(list)
-    for entry in content["annos_segmentation"]:
-        segments[entry["image_id"]].append((entry["category_id"], entry["segmentation"]))
+    for segment in content["annos_segmentation"]:
+        segments[segment["image_id"]].append((segment["category_id"], segment["segmentation"]))
     photographs = source / "JPEGImages"
     maps = []
     for entry in images:

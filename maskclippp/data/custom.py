@@ -4,23 +4,23 @@ Settings that an entry omits are derived from its files. Paths are absolute, rel
 directory, or start with ``~``.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from maskclippp.data.census import CountedRecords
+from maskclippp.data.coco_json import read_instances, read_panoptic
 from maskclippp.data.entries import check_entry, dataset_of
+from maskclippp.data.image_folder import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from maskclippp.data.semantic_maps import LabelValues
 from maskclippp.errors import InputError, MissingFileError
-from maskclippp.files.images import read_json
 from maskclippp.visualization import word_colors
 from maskclippp.words import Vocabulary, read_words
 
 KEY = "DATASETS.CUSTOM"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".webp", ".bmp", ".tif")
-LABEL_SUFFIXES = (".png", ".PNG", ".tif", ".tiff", ".bmp")
+_MAX_LABEL = 65535  # of a label file of 16 bits
 
 
 def register_custom_datasets(entries: Sequence[Any]) -> None:
@@ -44,14 +44,25 @@ def register_custom_datasets(entries: Sequence[Any]) -> None:
                 raise InputError(f"{place}: {name} is a built-in dataset; rename yours")
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        complete = _complete_index_png if entry["kind"] == "index_png" else _complete_json
         settings = {
             "preparation": f"check its paths in {KEY}",
             **entry,
-            **complete(entry, f"{KEY} {name}"),
+            **_COMPLETE[entry["kind"]](entry, f"{KEY} {name}"),
         }
-        dataset_of(settings).register(Path.cwd())
+        dataset = dataset_of(settings)
+        dataset.register(Path.cwd(), CountedRecords(dataset, Path.cwd()))
         MetadataCatalog.get(name).set(is_custom=True)
+
+
+def _complete_images(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Absolute paths and classes."""
+    words = _read_words(entry["words"], place)
+    ids = words.ids or range(len(words))
+    return {
+        "images": str(_existing_folder(entry["images"], f"{place}: images")),
+        "words": _with_kinds(words, ids, [False] * len(words)),
+        **{key: entry[key] for key in ("image_suffix",) if key in entry},
+    }
 
 
 def _complete_index_png(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -59,9 +70,13 @@ def _complete_index_png(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     words = _read_words(entry["words"], place)
     positions = tuple(range(len(words)))
     ids = words.ids or positions
-    # The label of ignored pixels must not be the position of a class.
-    ignore_label = 255 if len(words) <= 255 else 65535
+    ignore_label = default_ignore(len(words))
     values = LabelValues(ids, entry.get("ignore", ignore_label))
+    if not 0 <= values.ignored <= _MAX_LABEL:
+        raise InputError(
+            f"{place}: ignore must be a value of label files, 0..{_MAX_LABEL}, found "
+            f"{values.ignored}"
+        )
     if values.ignored in ids:
         raise InputError(
             f"{place}: ignore is {values.ignored}, which is also the value of the class "
@@ -74,46 +89,94 @@ def _complete_index_png(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
         "images": str(images),
         "annotations": str(labels),
         "words": _with_kinds(words, ids, [False] * len(words)),
-        "image_suffix": entry.get("image_suffix")
-        or _only_suffix(images, IMAGE_SUFFIXES, f"{place}: images"),
-        "suffix": entry.get("suffix")
-        or _only_suffix(labels, LABEL_SUFFIXES, f"{place}: annotations"),
+        "image_suffix": entry.get("image_suffix") or IMAGE_SUFFIXES,
+        "label_suffix": entry.get("label_suffix") or LABEL_SUFFIXES,
         "ignore": ignore_label,
         "values": None if values == LabelValues(positions, ignore_label) else values,
     }
 
 
-def _complete_json(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
+def default_ignore(num_classes: int) -> int:
+    """The label of ignored pixels, which must not be the position of a class."""
+    return 255 if num_classes <= 255 else _MAX_LABEL
+
+
+def _complete_panoptic(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Absolute paths, and the classes: those of the JSON, or one line of words for each."""
-    panoptic = entry["kind"] == "coco_panoptic"
     json_file = _absolute(entry["annotations"])
-    keys = ("id", "name", "isthing") if panoptic else ("id", "name")
-    content = read_json(json_file, {"categories": keys}, f"the annotation of {place}")
+    content = read_panoptic(json_file, f"the annotation of {place}")
     categories = content["categories"]
+    words = _words_of_categories(entry, categories, json_file, place)
     ids = [category["id"] for category in categories]
-    repeated = sorted({category for category in ids if ids.count(category) > 1})
-    if repeated:
-        raise InputError(f"{json_file}: the category ids {repeated[:10]} occur more than once")
-    if entry.get("words"):
-        words = _read_words(entry["words"], place)
-        _check_fits_categories(words, ids, place)
-    else:
-        names = [category["name"] for category in categories]
-        source = f"the categories of {json_file}"
-        words = Vocabulary.from_class_names(names, source, ids).require_unique()
-    is_thing = [bool(category["isthing"]) if panoptic else True for category in categories]
-    others = [key for key in ("semantic_maps", "instances") if key in entry]
+    is_thing = [bool(category["isthing"]) for category in categories]
+    ignore = entry.get("ignore", default_ignore(len(words)))
+    if not len(words) <= ignore <= _MAX_LABEL:
+        raise InputError(
+            f"{place}: ignore must be a value of the semantic maps that is no class, "
+            f"{len(words)}..{_MAX_LABEL}, found {ignore}"
+            + (f", the class {words.names[ignore]!r}" if 0 <= ignore < len(words) else "")
+        )
+    maps = entry.get("panoptic_maps") or json_file.with_suffix("")
     completed = {
         "images": str(_existing_folder(entry["images"], f"{place}: images")),
         "annotations": str(json_file),
-        "words": _with_kinds(words.by_ids(ids) if words.ids else words, ids, is_thing),
-        **{key: str(_absolute(entry[key])) for key in others},
+        "words": _with_kinds(words, ids, is_thing),
+        "panoptic_maps": str(_existing_folder(maps, f"{place}: panoptic_maps")),
+        "file_names": entry.get("file_names", "listed"),
+        "ignore": ignore,
     }
-    if panoptic:
-        maps = entry.get("panoptic_maps") or json_file.with_suffix("")
-        completed["panoptic_maps"] = str(_existing_folder(maps, f"{place}: panoptic_maps"))
-        completed["file_names"] = entry.get("file_names", "listed")
+    if "semantic_maps" in entry:
+        folder = _existing_folder(entry["semantic_maps"], f"{place}: semantic_maps")
+        completed["semantic_maps"] = str(folder)
+    if "instances" in entry:
+        instances = _absolute(entry["instances"])
+        objects = read_instances(instances, f"the instances of {place}")
+        things = {identity for identity, thing in zip(ids, is_thing, strict=True) if thing}
+        surplus = sorted({category["id"] for category in objects["categories"]} ^ things)
+        if surplus:
+            raise InputError(
+                f"{place}: the categories of {instances} must be the things of {json_file}, but "
+                f"the ids {surplus[:10]} are in only one of them"
+            )
+        completed["instances"] = str(instances)
     return completed
+
+
+def _complete_instances(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Absolute paths, and the classes: those of the JSON, or one line of words for each."""
+    json_file = _absolute(entry["annotations"])
+    content = read_instances(
+        json_file, f"the annotation of {place}", required={"categories": ("name",)}
+    )
+    words = _words_of_categories(entry, content["categories"], json_file, place)
+    ids = [category["id"] for category in content["categories"]]
+    return {
+        "images": str(_existing_folder(entry["images"], f"{place}: images")),
+        "annotations": str(json_file),
+        "words": _with_kinds(words, ids, [True] * len(words)),
+    }
+
+
+_COMPLETE: Mapping[str, Callable[[Mapping[str, Any], str], dict[str, Any]]] = {
+    "images": _complete_images,
+    "index_png": _complete_index_png,
+    "coco_panoptic": _complete_panoptic,
+    "coco_instances": _complete_instances,
+}
+
+
+def _words_of_categories(
+    entry: Mapping[str, Any], categories: Sequence[Mapping[str, Any]], json_file: Path, place: str
+) -> Vocabulary:
+    """The words of an entry in the order of the categories, or else their names."""
+    ids = [category["id"] for category in categories]
+    if not entry.get("words"):
+        names = [category["name"] for category in categories]
+        source = f"the categories of {json_file}"
+        return Vocabulary.from_class_names(names, source, ids).require_unique()
+    words = _read_words(entry["words"], place)
+    _check_fits_categories(words, ids, place)
+    return words.by_ids(ids) if words.ids else words
 
 
 def _check_fits_categories(words: Vocabulary, ids: Sequence[int], place: str) -> None:
@@ -157,20 +220,3 @@ def _existing_folder(path: str | Path, what: str) -> Path:
     if not folder.is_dir():
         raise MissingFileError(f"{what}: {folder} is not a folder (looked in {Path.cwd()})")
     return folder
-
-
-def _only_suffix(folder: Path, suffixes: Sequence[str], what: str) -> str:
-    """The one suffix of the image files in a folder and its subfolders."""
-    found = {
-        suffix
-        for _, _, names in os.walk(folder, followlinks=True)
-        for suffix in {Path(name).suffix for name in names}
-        if suffix in suffixes
-    }
-    if len(found) != 1:
-        raise InputError(
-            f"{what}: {folder} contains "
-            + (f"files of the kinds {sorted(found)}" if found else "no files of a known kind")
-            + f"; expected one of {', '.join(suffixes)}"
-        )
-    return found.pop()

@@ -1,7 +1,7 @@
 """The base class of all kinds of datasets: classes, layout and registration."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,9 +65,13 @@ class Dataset(ABC):
         """The parts below ``root``, for messages."""
         return Layout(self.name, root, self.parts, self.preparation)
 
-    def register(self, root: Path) -> None:
-        """Register records and metadata under ``name``; no file of the dataset is read."""
-        DatasetCatalog.register(self.name, partial(self.load, root))
+    def register(self, root: Path, load: Callable[[], list[dict[str, Any]]] | None = None) -> None:
+        """Register records and metadata under ``name``; no file of the dataset is read.
+
+        Args:
+            load: returns the records; default: :meth:`load`.
+        """
+        DatasetCatalog.register(self.name, load or partial(self.load, root))
         MetadataCatalog.pop(self.name, None)  # of an earlier registration
         MetadataCatalog.get(self.name).set(**self.metadata(root))
 

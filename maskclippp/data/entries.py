@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskclippp.data.dataset import Dataset
+from maskclippp.data.image_folder import ImageDataset
 from maskclippp.data.instances import InstanceDataset
 from maskclippp.data.panoptic import PanopticDataset
 from maskclippp.data.semantic import SemanticDataset
@@ -16,10 +17,12 @@ from maskclippp.errors import InputError
 
 _KINDS: Mapping[str, type[Dataset]] = {
     "coco_panoptic": PanopticDataset,
+    "images": ImageDataset,
     "index_png": SemanticDataset,
     "coco_instances": InstanceDataset,
 }
 _REQUIRED = ("name", "kind", "images", "annotations")
+_REQUIRED_OF = {"index_png": (*_REQUIRED, "words"), "images": ("name", "kind", "images", "words")}
 _DERIVED = ("values",)  # computed from other keys
 
 
@@ -46,8 +49,7 @@ def check_entry(entry: Any, place: str) -> None:
                 f"{place}: {key!r} is not a key of kind {kind}; "
                 + (f"did you mean {near[0]}?" if near else f"its keys are {valid}")
             )
-    required = _REQUIRED if kind != "index_png" else (*_REQUIRED, "words")
-    missing = [key for key in required if not entry.get(key)]
+    missing = [key for key in _REQUIRED_OF.get(kind, _REQUIRED) if not entry.get(key)]
     if missing:
         raise InputError(f"{place}: kind {kind} also needs {', '.join(missing)}")
     for key, value in entry.items():

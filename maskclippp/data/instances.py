@@ -5,23 +5,19 @@ Categories are matched by id; the metadata have our class names, not those of th
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
 
+from maskclippp.data.coco_json import InstanceFile, read_instances
 from maskclippp.data.dataset import Dataset
-from maskclippp.errors import InputError
 from maskclippp.masks import run_length
 from maskclippp.words import Vocabulary
 
 _LOGGER = logging.getLogger(__name__)
-_REQUIRED_KEYS = {
-    "annotations": ("image_id", "category_id", "bbox", "segmentation"),
-    "categories": ("id",),
-}
 _LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
@@ -72,13 +68,20 @@ class InstanceDataset(Dataset):
         layout = self.layout(root)
         json_file = root / self.annotations
         name_key, num_parts = ("coco_url", 2) if self.evaluator == "lvis" else ("file_name", 0)
-        required = {"images": ("id", "height", "width", name_key), **_REQUIRED_KEYS}
-        content = layout.read_json(json_file, required, "instance")
+        content = read_instances(
+            layout.require(json_file),
+            f"the instance annotation of {self.name}",
+            required={
+                "images": ("height", "width", name_key),
+                "annotations": ("bbox", "segmentation"),
+            },
+        )
         if not content["images"]:
             raise layout.missing(json_file, "at least one image")
         positions = self.classes.positions
         self.check_categories(content["categories"], positions, json_file)
         objects = _objects_by_image(content, positions, json_file)
+        images: Sequence[Mapping[str, Any]] = content["images"]
         records = [
             {
                 "file_name": str(root / self.images / _last_parts(image[name_key], num_parts)),
@@ -88,7 +91,7 @@ class InstanceDataset(Dataset):
                 "annotations": objects[image["id"]],
                 **{key: image[key] for key in _LVIS_KEYS if key in image},
             }
-            for image in content["images"]
+            for image in images
         ]
         if check_files:
             layout.require_files("images", [record["file_name"] for record in records])
@@ -101,20 +104,11 @@ def _last_parts(path: str, number: int) -> str:
 
 
 def _objects_by_image(
-    content: Mapping[str, Any], positions: Mapping[int, int], json_file: Path
+    content: InstanceFile, positions: Mapping[int, int], json_file: Path
 ) -> defaultdict[int | str, list[dict[str, Any]]]:
-    image_ids = {image["id"] for image in content["images"]}
     by_image: defaultdict[int | str, list[dict[str, Any]]] = defaultdict(list)
     without_outline = 0
-    for index, annotation in enumerate(content["annotations"]):
-        place = f"{json_file}: annotations[{index}]"
-        if annotation["image_id"] not in image_ids:
-            raise InputError(f"{place} is of image {annotation['image_id']}, which is not listed")
-        if annotation["category_id"] not in positions:
-            raise InputError(
-                f"{place} has category {annotation['category_id']}, which is not in the list of "
-                f"{len(positions)} classes"
-            )
+    for annotation in content["annotations"]:
         segmentation = _usable_segmentation(annotation["segmentation"])
         if segmentation is None:
             without_outline += 1
@@ -141,5 +135,5 @@ def _usable_segmentation(segmentation: Any) -> Any:
     """The polygons of at least 3 points, or a compressed run-length code; None if empty."""
     if isinstance(segmentation, dict):
         return run_length.compress(segmentation)
-    polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
     return polygons or None

@@ -4,10 +4,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from maskclippp.errors import MissingFileError
-from maskclippp.files.images import read_json
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 SHOWN_FILES = 10
@@ -38,13 +36,11 @@ class Layout:
         """The error for a path that does not exist or has the wrong contents."""
         return MissingFileError(f"expected {what}: {path}\n{self}")
 
-    def read_json(
-        self, path: Path, required_keys: Mapping[str, Sequence[str]], kind: str
-    ) -> dict[str, Any]:
-        """See :func:`maskclippp.files.images.read_json`; ``kind`` of annotation, for messages."""
+    def require(self, path: Path) -> Path:
+        """The path of a file; a MissingFileError if it does not exist."""
         if not path.is_file():
             raise self.missing(path)
-        return read_json(path, required_keys, f"the {kind} annotation of {self.dataset_name}")
+        return path
 
     def require_files(self, kind: str, files: Sequence[str]) -> None:
         """Raise a MissingFileError with the number of missing files and the first ten of them.

@@ -1,31 +1,29 @@
 """Datasets in COCO's panoptic format: a JSON, a folder of PNGs and a folder of images."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from maskclippp.data.coco_json import Image, PanopticCategory, PanopticImage, read_panoptic
 from maskclippp.data.dataset import Dataset
 from maskclippp.errors import InputError
+from maskclippp.files.images import LabelArray
 from maskclippp.words import Vocabulary
 
-_REQUIRED_KEYS = {
-    "images": ("id",),
-    "annotations": ("image_id", "file_name", "segments_info"),
-    "categories": ("id", "isthing"),
-}
 
-
-def _stem(stem: str, _image: Mapping[str, Any]) -> tuple[str, str]:
+def _stem(stem: str, _image: Image) -> tuple[str, str]:
     return f"{stem}.jpg", f"{stem}.png"
 
 
-def _listed(stem: str, image: Mapping[str, Any]) -> tuple[str, str]:
+def _listed(stem: str, image: Image) -> tuple[str, str]:
     return image["file_name"], f"{stem}.png"
 
 
-def _cityscapes(stem: str, _image: Mapping[str, Any]) -> tuple[str, str]:
-    parts = stem.split("_")
+def _cityscapes(stem: str, _image: Image) -> tuple[str, str]:
+    parts = Path(stem).name.split("_")
     if len(parts) < 3:
         raise InputError(
             f"{stem} is not a file of Cityscapes, where names are <city>_<sequence>_<frame>_..."
@@ -34,8 +32,9 @@ def _cityscapes(stem: str, _image: Mapping[str, Any]) -> tuple[str, str]:
     return f"{scene}_leftImg8bit.png", f"{scene}_gtFine_labelTrainIds.png"
 
 
-# (stem of the panoptic PNG, entry of the image) -> files below ``images`` and ``semantic_maps``.
-_FILE_NAMES: Mapping[str, Callable[[str, Mapping[str, Any]], tuple[str, str]]] = {
+# (name of the panoptic PNG without suffix, entry of the image) -> files below ``images`` and
+# ``semantic_maps``.
+_FILE_NAMES: Mapping[str, Callable[[str, Image], tuple[str, str]]] = {
     "stem": _stem,
     "listed": _listed,
     "cityscapes": _cityscapes,
@@ -114,14 +113,15 @@ class PanopticDataset(Dataset):
         """
         layout = self.layout(root)
         json_file = root / self.annotations
-        content = layout.read_json(json_file, _REQUIRED_KEYS, "COCO panoptic")
+        content = read_panoptic(
+            layout.require(json_file), f"the COCO panoptic annotation of {self.name}"
+        )
         classes = self.classes
         positions = self._positions(content["categories"], classes, json_file)
-        images = {image["id"]: image for image in content["images"]}
+        images = {image["id"]: image for image in content.get("images", ())}
         records = []
         for annotation in content["annotations"]:
-            check_segments(annotation, json_file, ("id", "category_id"), positions)
-            image = images.get(annotation["image_id"], {})
+            image = images[annotation["image_id"]]
             if self.file_names == "listed" and "file_name" not in image:
                 raise InputError(
                     f"{json_file}: the annotation {annotation['file_name']} is of image "
@@ -144,13 +144,11 @@ class PanopticDataset(Dataset):
                 layout.require_files(kind, [record[key] for record in records])
         return records
 
-    def _record(
-        self, annotation: Mapping[str, Any], image: Mapping[str, Any], root: Path
-    ) -> dict[str, Any]:
+    def _record(self, annotation: PanopticImage, image: Image, root: Path) -> dict[str, Any]:
         """Files, id and size of an annotated image."""
-        stem = Path(annotation["file_name"]).stem
+        stem = str(Path(annotation["file_name"]).with_suffix(""))
         image_file, semantic_file = _FILE_NAMES[self.file_names](stem, image)
-        record = {
+        record: dict[str, Any] = {
             "file_name": str(root / self.images / image_file),
             "image_id": annotation["image_id"],
             "pan_seg_file_name": str(root / self.panoptic_maps / annotation["file_name"]),
@@ -161,7 +159,7 @@ class PanopticDataset(Dataset):
         return record
 
     def _positions(
-        self, categories: Sequence[Mapping[str, Any]], classes: Vocabulary, json_file: Path
+        self, categories: Sequence[PanopticCategory], classes: Vocabulary, json_file: Path
     ) -> dict[int, int]:
         """The class index of each category id; an InputError if the JSON has other categories."""
         shift = category_id_shift([category["id"] for category in categories], classes.ids)
@@ -169,7 +167,7 @@ class PanopticDataset(Dataset):
         self.check_categories(categories, positions, json_file)
         for category in categories:
             is_thing = classes.is_thing[positions[category["id"]]]
-            if bool(category["isthing"]) != is_thing:
+            if category["isthing"] != is_thing:
                 raise InputError(
                     f"{json_file}: category {category['id']} ({category.get('name')}) has isthing "
                     f"{category['isthing']}, the class list says {int(is_thing)}"
@@ -189,29 +187,43 @@ def category_id_shift(found: Sequence[int], expected: Sequence[int]) -> int:
     return 0
 
 
-def check_segments(
-    annotation: Mapping[str, Any],
-    json_file: str | Path,
-    required_keys: Sequence[str],
-    categories: Container[int] | None = None,
-) -> None:
-    """Check the segments of one image's panoptic annotation.
+def pixel_counts(ids: LabelArray) -> dict[int, int]:
+    """The number of pixels of every value of a map, by ascending value."""
+    flat = ids.ravel()
+    # A map of hundreds of thousands of pixels has only thousands of runs to sort.
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])[: flat.size]
+    lengths = np.diff(starts, append=flat.size)
+    values, run_values = np.unique(flat[starts], return_inverse=True)
+    pixels = np.bincount(run_values, weights=lengths, minlength=len(values))
+    return {int(value): int(count) for value, count in zip(values, pixels, strict=True)}
 
-    Raises:
-        InputError: segments_info is not a list, a segment lacks one of ``required_keys``, or its
-            category is not in ``categories`` (None: any category); names file and image.
+
+def check_areas(
+    pixels: Mapping[int, int], segments: Sequence[Mapping[str, Any]], panoptic_file: str
+) -> None:
+    """Raise an InputError if a segment has more pixels than its area says.
+
+    Its intersection over union with a prediction would exceed 1. Larger areas are legitimate: those
+    of ADE20K count pixels that other segments cover.
     """
-    place = f"{json_file}, image {annotation['image_id']} ({annotation['file_name']})"
-    segments = annotation["segments_info"]
-    if not isinstance(segments, list):
-        raise InputError(f"{place}: segments_info must be a list, found {segments!r}")
     for segment in segments:
-        missing = [k for k in required_keys if not isinstance(segment, dict) or k not in segment]
-        if missing:
-            raise InputError(f"{place}: the segment {segment!r} lacks {', '.join(missing)}")
-        if categories is not None and segment["category_id"] not in categories:
+        found = pixels.get(segment["id"], 0)
+        if segment.get("area", found) < found:
             raise InputError(
-                f"{place}: segment {segment['id']} has category {segment['category_id']}, which is "
-                "not in the list of classes: register the dataset with a class list that has it, "
-                "or leave the segment out"
+                f"panoptic map {panoptic_file}: the area of segment {segment['id']} in the JSON "
+                f"must be at least the {found} pixels of the segment, found {segment['area']}"
             )
+
+
+def check_listed(
+    pixels: Mapping[int, int], segments: Sequence[Mapping[str, Any]], panoptic_file: str
+) -> None:
+    """Raise an InputError if a map has segments that its JSON does not list."""
+    unlisted = sorted(pixels.keys() - {0} - {segment["id"] for segment in segments})
+    if unlisted:
+        raise InputError(
+            f"panoptic map {panoptic_file}: segments_info of the JSON does not list segment "
+            f"{unlisted[0]}, which has {pixels[unlisted[0]]} pixels ({len(unlisted)} segments with "
+            f"{sum(pixels[i] for i in unlisted)} pixels are not listed): list them, or set their "
+            "pixels to 0, no segment"
+        )

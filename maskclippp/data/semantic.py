@@ -1,12 +1,13 @@
 """Semantic datasets: a folder of images and a folder of label maps, paired by name."""
 
 import logging
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maskclippp.data.dataset import Dataset
+from maskclippp.data.image_folder import files_by_stem
 from maskclippp.data.layout import SHOWN_FILES
 from maskclippp.data.semantic_maps import LabelValues
 
@@ -18,15 +19,16 @@ class SemanticDataset(Dataset):
     """A dataset whose ``annotations`` are a folder of label maps.
 
     Args:
-        image_suffix: of the image files.
-        suffix: of the label maps.
+        image_suffix: of the image files; several if the folder is mixed.
+        label_suffix: of the label maps; with what their names have more than the images'
+            (``_mask.png``).
         ignore: label of pixels without a class.
         first_id: number of class 0 in result files.
         values: meaning of the pixel values; None: contiguous class ids and ``ignore``.
     """
 
-    image_suffix: str = ".jpg"
-    suffix: str = ".png"
+    image_suffix: str | Sequence[str] = ".jpg"
+    label_suffix: str | Sequence[str] = ".png"
     ignore: int = 255
     first_id: int = 0
     values: LabelValues | None = None
@@ -35,8 +37,8 @@ class SemanticDataset(Dataset):
     def parts(self) -> dict[str, str]:
         """See :class:`Dataset`."""
         return {
-            "images": f"{self.images}/*{self.image_suffix}",
-            "label maps": f"{self.annotations}/*{self.suffix}",
+            "images": f"{self.images}/*{_shown(self.image_suffix)}",
+            "label maps": f"{self.annotations}/*{_shown(self.label_suffix)}",
         }
 
     def metadata(self, root: Path) -> dict[str, Any]:
@@ -64,12 +66,18 @@ class SemanticDataset(Dataset):
         """
         layout = self.layout(root)
         image_folder, label_folder = root / self.images, root / self.annotations
-        images = _files_by_stem(image_folder, self.image_suffix)
-        labels = _files_by_stem(label_folder, self.suffix)
+        # Label maps beside the images are told from images by what their names have more.
+        beside = isinstance(self.label_suffix, str) and not self.label_suffix.startswith(".")
+        images = files_by_stem(
+            image_folder, self.image_suffix, without=str(self.label_suffix) if beside else ""
+        )
+        labels = files_by_stem(label_folder, self.label_suffix)
         if not images:
-            raise layout.missing(image_folder, f"images *{self.image_suffix} in this folder")
+            expected = f"images *{_shown(self.image_suffix)} in this folder"
+            raise layout.missing(image_folder, expected)
         if not labels:
-            raise layout.missing(label_folder, f"label maps *{self.suffix} in this folder")
+            expected = f"label maps *{_shown(self.label_suffix)} in this folder"
+            raise layout.missing(label_folder, expected)
         pairs = sorted(images.keys() & labels.keys())
         if not pairs:
             example = f"label maps named like the images, such as {min(images)}, in this folder"
@@ -93,14 +101,5 @@ class SemanticDataset(Dataset):
         ]
 
 
-def _files_by_stem(folder: Path, suffix: str) -> dict[str, str]:
-    """All files with this suffix, by their path relative to the folder, without the suffix."""
-    files = {}
-    # os.walk, because Path.rglob does not follow linked folders before Python 3.13.
-    for parent, _, names in os.walk(folder, followlinks=True):
-        prefix = os.path.relpath(parent, folder)
-        for name in names:
-            if name.endswith(suffix):
-                stem = os.path.normpath(os.path.join(prefix, name))  # noqa: PTH118 - many files
-                files[stem.removesuffix(suffix)] = str(Path(parent, name))
-    return files
+def _shown(suffix: str | Sequence[str]) -> str:
+    return suffix if isinstance(suffix, str) else "{" + ",".join(suffix) + "}"

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+from maskclippp.data.coco_json import InstanceFile, read_instances
 from maskclippp.errors import InputError
 from maskclippp.evaluation.ground_truth import GroundTruth
-from maskclippp.files.images import read_json
 from maskclippp.masks.run_length import area, box, encode_mask
 from maskclippp.records import Record
 
@@ -50,9 +50,9 @@ class JsonInstances:
     def __init__(self, truth: GroundTruth, keys: Mapping[str, Sequence[str]]) -> None:
         self._truth = truth
         self._required_keys = {
-            "images": ("id", "height", "width", *keys["images"]),
-            "annotations": ("image_id", "category_id", *keys["annotations"]),
-            "categories": ("id", "name", *keys["categories"]),
+            "images": ("height", "width", *keys["images"]),
+            "annotations": keys["annotations"],
+            "categories": keys["categories"],
         }
 
     @property
@@ -87,12 +87,12 @@ class JsonInstances:
         return self._content
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
-        return read_json(
+    def _content(self) -> InstanceFile:
+        return read_instances(
             self.source,
-            self._required_keys,
             f"the instance annotation of dataset {self._truth.dataset_name}, because {SWITCH} is "
             "set",
+            required=self._required_keys,
         )
 
     @cached_property

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskclippp.data.panoptic import category_id_shift, check_segments
+from maskclippp.data.coco_json import PanopticCategory, PanopticFile, PanopticImage, read_panoptic
+from maskclippp.data.panoptic import category_id_shift, check_areas, pixel_counts
 from maskclippp.data.semantic_maps import semantic_from_panoptic
 from maskclippp.errors import InputError
 from maskclippp.evaluation.base import ImageEvaluator, check_prediction_size, required
@@ -24,7 +25,7 @@ from maskclippp.evaluation.panoptic_quality import (
 )
 from maskclippp.evaluation.picture_sheet import ScoredImage, SmallMap, every_nth, shrink
 from maskclippp.files.atomic import write_json
-from maskclippp.files.images import LabelArray, read_json
+from maskclippp.files.images import LabelArray
 from maskclippp.records import ImageResult, Record
 
 CONVENTION = (
@@ -33,10 +34,6 @@ CONVENTION = (
     "that have a true or a predicted segment."
 )
 _LOGGER = logging.getLogger(__name__)
-_REQUIRED_KEYS = {
-    "annotations": ("image_id", "file_name", "segments_info"),
-    "categories": ("id", "name", "isthing"),
-}
 
 
 class _Prediction(NamedTuple):
@@ -95,6 +92,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
         truth_file = self._truth.panoptic_file(record)
         truth_ids = self._truth.panoptic_ids(record)
         check_prediction_size(ids.shape, record, truth_ids.shape, truth_file)
+        check_areas(pixel_counts(truth_ids), true_segments, truth_file)
         categories = {segment["id"]: segment["category_id"] for segment in segments}
         try:
             counts = count_image(ids, categories, truth_ids, true_segments)
@@ -189,23 +187,20 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
         return self._truth.annotation_file("panoptic_json", self.switch)
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
-        content = read_json(
+    def _content(self) -> PanopticFile:
+        return read_panoptic(
             self._json_file,
-            _REQUIRED_KEYS,
             f"the panoptic annotation of dataset {self._truth.dataset_name}, because {self.switch} "
             "is set",
+            with_areas=True,
         )
-        for annotation in content["annotations"]:
-            check_segments(annotation, self._json_file, ("id", "category_id", "area"))
-        return content
 
     @cached_property
-    def _annotations(self) -> dict[Any, dict[str, Any]]:
+    def _annotations(self) -> dict[Any, PanopticImage]:
         return {annotation["image_id"]: annotation for annotation in self._content["annotations"]}
 
     @cached_property
-    def _categories(self) -> dict[int, dict[str, Any]]:
+    def _categories(self) -> dict[int, PanopticCategory]:
         return {category["id"]: category for category in self._content["categories"]}
 
     @cached_property

@@ -1,9 +1,8 @@
-"""Readers of images, label maps and annotation files; every error names the file."""
+"""Readers of images and label maps; every error names the file."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +15,23 @@ T = TypeVar("T")
 
 # Pillow modes with more than 8 bits per channel; converting them to RGB clips values at 255.
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+# WebP may be lossless, but cannot hold single-channel maps; panoptic maps are PNGs by definition.
+_LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
+_TURNED_ORIENTATIONS = range(2, 9)  # mirrors and half turns as well
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,  # how Pillow reports a broken PNG
     ValueError,
     UnidentifiedImageError,
-    Image.DecompressionBombError,
 )
+
+
+class ImageHeader(NamedTuple):
+    """The (height, width) of an image after EXIF orientation, which has ``turned`` it or not."""
+
+    size: tuple[int, int]
+    turned: bool
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -50,13 +58,20 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
         MissingFileError: the file does not exist.
         UnreadableFileError: the header cannot be decoded; gives the reason.
     """
+    return read_image_header(path).size
 
-    def upright_size(image: Image.Image) -> tuple[int, int]:
-        if image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED_ORIENTATIONS:
-            return image.width, image.height
-        return image.height, image.width
 
-    return _read(path, "image", upright_size)
+def read_image_header(path: str | Path) -> ImageHeader:
+    """Like :func:`read_image_size`, with the orientation."""
+
+    def header(image: Image.Image) -> ImageHeader:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        height, width = image.height, image.width
+        if orientation in _TRANSPOSED_ORIENTATIONS:
+            height, width = width, height
+        return ImageHeader((height, width), orientation in _TURNED_ORIENTATIONS)
+
+    return _read(path, "image", header)
 
 
 def read_label_map(path: str | Path) -> LabelArray:
@@ -67,7 +82,7 @@ def read_label_map(path: str | Path) -> LabelArray:
         UnreadableFileError: it cannot be decoded; gives the reason.
         InputError: it has several channels or is not of an integer type.
     """
-    labels = _read(path, "label map", _pixels)
+    labels = _read(path, "label map", _exact_pixels)
     if labels.ndim != 2:
         raise InputError(
             f"label map {path}: expected one channel of class ids, found an array of shape "
@@ -89,54 +104,13 @@ def read_panoptic_ids(path: str | Path) -> LabelArray:
         UnreadableFileError: it cannot be decoded; gives the reason.
         InputError: it is not RGB.
     """
-    colors = _read(path, "panoptic map", _pixels)
+    colors = _read(path, "panoptic map", _exact_pixels)
     if colors.ndim != 3 or colors.shape[2] != 3:
         raise InputError(
             f"panoptic map {path}: expected an RGB PNG, found an array of shape {colors.shape}"
         )
     channels = colors.astype(np.int32)
     return channels[..., 0] + 256 * channels[..., 1] + 65536 * channels[..., 2]
-
-
-def read_json(
-    path: str | Path, required_keys: Mapping[str, Sequence[str]], what: str
-) -> dict[str, Any]:
-    """Read an annotation file: a JSON object whose values are lists of objects.
-
-    Args:
-        required_keys: required lists, each with the keys that its entries must have.
-        what: purpose of the file, for messages.
-
-    Raises:
-        MissingFileError: the file does not exist.
-        InputError: it is not valid JSON, or a list or key is missing; names list, entry and key.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; it is needed as {what}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); it is needed as {what}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a JSON object, as {what} must be")
-    for name, keys in required_keys.items():
-        entries = content.get(name)
-        if not isinstance(entries, list):
-            raise InputError(
-                f"{path} is not {what}: it needs a list {name!r} but has only the keys "
-                f"{sorted(content)}"
-                if name not in content
-                else f"{path} is not {what}: {name!r} must be a list, found {_kind(entries)}"
-            )
-        for index, entry in enumerate(entries):
-            missing = keys if not isinstance(entry, dict) else [k for k in keys if k not in entry]
-            if missing:
-                raise InputError(
-                    f"{path}: {name}[{index}] lacks {', '.join(missing)}; found "
-                    + (f"only {sorted(entry)}" if isinstance(entry, dict) else _kind(entry))
-                )
-    return content
 
 
 def check_same_size(
@@ -160,12 +134,23 @@ def check_record_size(record: Mapping[str, Any], height: int, width: int) -> Non
         )
 
 
+def allow_pixels(number: int) -> None:
+    """Set the number of pixels above which images are refused, in this process and its forks."""
+    # Pillow refuses images of more than twice the number from which it warns.
+    Image.MAX_IMAGE_PIXELS = number // 2
+
+
 def _read(path: str | Path, kind: str, decode: Callable[[Image.Image], T]) -> T:
     if not Path(path).is_file():
         raise MissingFileError(f"{kind} {path} does not exist")
     try:
         with Image.open(path) as image:
             return decode(image)
+    except Image.DecompressionBombError as error:
+        raise UnreadableFileError(
+            f"{kind} {path} cannot be read: {str(error).partition(',')[0]}; if you trust the "
+            "file, allow it with INPUT.MAX_IMAGE_PIXELS"
+        ) from error
     except _PILLOW_ERRORS as error:
         raise UnreadableFileError(f"{kind} {path} cannot be read: {error}") from error
 
@@ -175,12 +160,11 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _pixels(image: Image.Image) -> npt.NDArray[Any]:
+def _exact_pixels(image: Image.Image) -> npt.NDArray[Any]:
+    """The pixels of a file format that keeps them as they are."""
+    if image.format in _LOSSY_FORMATS:
+        raise ValueError(
+            f"it is a {image.format} file, whose compression changes values; save it as PNG"
+        )
     image.load()
     return np.asarray(image)
-
-
-def _kind(value: Any) -> str:
-    """The JSON type of a value, for messages."""
-    names = {type(None): "null", dict: "an object", list: "a list", str: "a string"}
-    return names.get(type(value), "a boolean" if isinstance(value, bool) else "a number")

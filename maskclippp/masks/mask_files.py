@@ -28,6 +28,7 @@ from torch import Tensor
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.files.images import read_label_map
+from maskclippp.files.json_files import read_json
 from maskclippp.masks.run_length import decode_checked, encode_mask
 
 FORMATS = (".json", ".npy", ".npz", ".png")
@@ -156,10 +157,7 @@ def _ids_of_masks(masks: BoolArray, path: Path) -> NDArray[Any]:
 
 
 def _read_json(path: Path, size: tuple[int, int]) -> BoolArray:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UnreadableFileError(f"mask file {path} cannot be read: {error}") from error
+    content: Any = read_json(path, Any, "a mask file")
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list):
         raise InputError(

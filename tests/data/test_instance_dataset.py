@@ -111,8 +111,16 @@ def test_images_without_objects_stay(root: Path) -> None:
     ("key", "entry", "message"),
     [
         ("categories", {"id": 7, "name": "ghost"}, r"1 categories are not among .*: 7 \(ghost\)"),
-        ("annotations", annotation(image_id=99), r"annotations\[2\] is of image 99, which is not"),
-        ("annotations", annotation(category_id=1), r"annotations\[2\] has category 1, which is"),
+        (
+            "annotations",
+            annotation(image_id=99),
+            r"annotations\[2\]\.image_id must be an id of images, found 99",
+        ),
+        (
+            "annotations",
+            annotation(category_id=1),
+            r"annotations\[2\]\.category_id must be an id of categories, found 1",
+        ),
         ("annotations", {"image_id": 12}, r"annotations\[2\] lacks category_id, bbox"),
         ("images", {"id": 13}, r"images\[1\] lacks height, width, file_name"),
     ],

@@ -88,8 +88,15 @@ def test_missing_data_says_what_where_and_how(missing: str, registered: Path) ->
 def test_missing_images_are_counted_and_the_first_ten_named(registered: Path) -> None:
     content = json.loads((registered / DATASET.annotations).read_text())
     (annotation, *_) = content["annotations"]
-    absent = [{**annotation, "file_name": f"absent_{index:02d}.png"} for index in range(12)]
-    dataset = edited(registered, annotations=[*content["annotations"], *absent])
+    absent = [
+        {**annotation, "image_id": 100 + index, "file_name": f"absent_{index:02d}.png"}
+        for index in range(12)
+    ]
+    dataset = edited(
+        registered,
+        annotations=[*content["annotations"], *absent],
+        images=[*content["images"], *({"id": a["image_id"]} for a in absent)],
+    )
     with pytest.raises(FileNotFoundError) as error:
         dataset.load(registered)
     message = str(error.value)
@@ -122,14 +129,19 @@ def edited(root: Path, **changes: object) -> PanopticDataset:
     return DATASET
 
 
+def categories_of(root: Path) -> list[dict[str, object]]:
+    content = json.loads((root / DATASET.annotations).read_text())
+    return list(content["categories"])
+
+
 def test_unknown_category_is_named(registered: Path) -> None:
-    categories = [{"id": 666, "name": "ghost", "isthing": 1}]
+    categories = [*categories_of(registered), {"id": 666, "name": "ghost", "isthing": 1}]
     with pytest.raises(ValueError, match=r"1 categories are not among the 133 .*: 666 \(ghost\)"):
         edited(registered, categories=categories).load(registered)
 
 
 def test_thing_that_should_be_stuff_is_named(registered: Path) -> None:
-    categories = [{"id": 200, "name": "rug", "isthing": 1}]
+    categories = [*categories_of(registered)[:-1], {"id": 200, "name": "rug", "isthing": 1}]
     with pytest.raises(ValueError, match=r"category 200 \(rug\) has isthing 1"):
         edited(registered, categories=categories).load(registered)
 
@@ -142,7 +154,9 @@ def test_empty_annotation_is_refused(registered: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": []}'])
 def test_malformed_json_is_named(text: str, registered: Path) -> None:
     (registered / DATASET.annotations).write_text(text)
-    with pytest.raises(ValueError, match=r"panoptic_val2017\.json is no"):
+    with pytest.raises(
+        ValueError, match=r"panoptic_val2017\.json(:| cannot be read:) .*; it is needed as"
+    ):
         DATASET.load(registered)
 
 
@@ -152,12 +166,12 @@ SEGMENT = {"id": 1, "category_id": 1, "area": 1, "iscrowd": 0}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"segments_info": None}, r"image 12 \(b\.png\): segments_info must be a list, found None"),
-        ({"segments_info": [None]}, r"image 12 \(b\.png\): the segment None lacks id, category_id"),
-        ({"segments_info": [{"id": 3}]}, r"image 12 \(b\.png\): .* lacks category_id"),
+        ({"segments_info": None}, r": annotations\[1\]\.segments_info must be a list, found null"),
+        ({"segments_info": [None]}, r": .*\[1\]\.segments_info\[0\] must be an object, found null"),
+        ({"segments_info": [{"id": 3}]}, r": .*\[1\]\.segments_info\[0\] lacks category_id"),
         (
             {"segments_info": [SEGMENT, {**SEGMENT, "id": 5, "category_id": 666}]},
-            r"image 12 \(b\.png\): segment 5 has category 666, .* register the dataset",
+            r", image 12 \(b\.png\): segment 5 has category 666, .* register the dataset",
         ),
     ],
 )
@@ -167,7 +181,7 @@ def test_broken_segments_name_file_and_image(
     whole = {"image_id": 7, "file_name": "a.png", "segments_info": [SEGMENT]}
     broken = {"image_id": 12, "file_name": "b.png", "segments_info": [SEGMENT], **changes}
     dataset = edited(registered, annotations=[whole, broken])
-    with pytest.raises(ValueError, match=r"panoptic_val2017\.json, " + message):
+    with pytest.raises(ValueError, match=r"panoptic_val2017\.json" + message):
         dataset.load(registered)
 
 

@@ -117,13 +117,22 @@ def test_missing_annotation_is_explained_before_inference(
             evaluator.reset()
 
 
+GHOST = {"id": 987, "name": "ghost"}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: None, r"not a JSON object"),
-        (lambda content: {**content, "annotations": None}, "'annotations' must be a list"),
+        (lambda content: None, r"the file must be an object, found null"),
+        (
+            lambda content: {**content, "annotations": None},
+            "annotations must be a list, found null",
+        ),
         (lambda content: {**content, "images": [{"id": 1}]}, r"images\[0\] lacks height, width"),
-        (lambda content: {**content, "categories": content["categories"][1:]}, "categories, data"),
+        (
+            lambda content: {**content, "categories": [*content["categories"], GHOST]},
+            "categories, data",
+        ),
     ],
 )
 def test_broken_annotation_is_named_before_inference(

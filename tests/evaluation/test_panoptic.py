@@ -122,9 +122,12 @@ def without_area(content: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: [], "not a JSON object"),
-        (lambda content: {"annotations": []}, "needs a list 'categories'"),
-        (lambda content: {**content, "annotations": [None]}, r"annotations\[0\] lacks image_id"),
+        (lambda content: [], "the file must be an object, found \\[\\]"),
+        (lambda content: {"annotations": []}, "the file lacks categories, found only the keys"),
+        (
+            lambda content: {**content, "annotations": [None]},
+            r"annotations\[0\] must be an object, found null",
+        ),
         (without_area, "lacks area"),
     ],
 )

@@ -9,7 +9,6 @@ from PIL import Image
 from maskclippp.files.images import (
     read_image,
     read_image_size,
-    read_json,
     read_label_map,
     read_panoptic_ids,
 )
@@ -110,26 +109,3 @@ def test_image_that_is_too_large_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     for read in (read_image, read_image_size):
         with pytest.raises(OSError, match=r"large\.png cannot be read: .*exceeds limit"):
             read(tmp_path / "large.png")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", r"a\.json is not valid JSON \(.*\); it is needed as a test"),
-        (b"\xff\xfe", r"a\.json is not valid JSON"),
-        (b"[]", r"a\.json is not a JSON object, as a test must be"),
-        (b'{"others": []}', r"a\.json is not a test: it needs a list 'images' .*\['others'\]"),
-        (b'{"images": null}', r"a\.json is not a test: 'images' must be a list, found null"),
-        (b'{"images": [{"id": 1}, 7]}', r"a\.json: images\[1\] lacks id; found a number"),
-        (b'{"images": [{"x": 1}]}', r"a\.json: images\[0\] lacks id; found only \['x'\]"),
-    ],
-)
-def test_broken_json_says_what_is_wrong(content: bytes, message: str, tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_json(tmp_path / "a.json", {"images": ("id",)}, "a test")
-
-
-def test_missing_json_says_what_it_is_needed_as(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"a\.json does not exist; it is needed as a test"):
-        read_json(tmp_path / "a.json", {}, "a test")
