@@ -42,6 +42,7 @@ from maskclippp.data.custom import register_custom_datasets  # noqa: E402
 from maskclippp.data.mappers.evaluation import EvaluationMapper  # noqa: E402
 from maskclippp.errors import InputError, exit_on_bad_input  # noqa: E402
 from maskclippp.files.atomic import atomic_write  # noqa: E402
+from maskclippp.files.images import allow_pixels  # noqa: E402
 from maskclippp.generators import build_generator, check_generator  # noqa: E402
 from maskclippp.inference.postprocess import binary_masks  # noqa: E402
 from maskclippp.inference.settings import InferenceSettings  # noqa: E402
@@ -96,6 +97,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     merge_config_file(cfg, args.config_file)
     merge_options(cfg, args.options)
     cfg.MODEL.DEVICE = args.device
+    allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
     register_custom_datasets(cfg.DATASETS.CUSTOM)
     return cfg
 

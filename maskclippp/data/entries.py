@@ -40,6 +40,8 @@ def check_entry(entry: Any, place: str) -> None:
     kind = entry.get("kind", "")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(f"{place}: kind must be one of {sorted(_KINDS)}, found {kind!r}")
+    if "suffix" in entry:
+        raise InputError(f"{place}: the key suffix is now label_suffix")
     types = {field.name: field.type for field in dataclasses.fields(_KINDS[kind])}
     valid = ["kind", *(name for name in types if name not in _DERIVED)]
     for key in entry:

@@ -13,7 +13,12 @@ from typing import Any, Protocol, cast
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetFromList,
+    MetadataCatalog,
+    get_detection_dataset_dicts,
+)
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
@@ -23,6 +28,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from maskclippp.data.mappers import build_train_mapper
+from maskclippp.data.mappers.train import TrainMapper
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_image_size
 from maskclippp.records import Record
@@ -67,6 +73,10 @@ def build_train_loader(
     records = cast(list[Record], found)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         records = _without_empty(records, cfg.DATASETS.TRAIN)
+    _check_learnable(records, mapper, cfg.DATASETS.TRAIN)
+    for name in cfg.DATASETS.TEST:
+        if MetadataCatalog.get(name).get("is_custom", False):
+            DatasetCatalog.get(name)  # what is wrong with it is said now, not after training
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     sampler, eligible = _build_sampler(cfg, records, seed)
     stored_records = DatasetFromList(records, copy=False)
@@ -122,6 +132,19 @@ def _without_empty(records: list[Record], names: Sequence[str]) -> list[Record]:
             len(records),
         )
     return kept
+
+
+def _check_learnable(records: list[Record], mapper: Mapper, names: Sequence[str]) -> None:
+    """Raise an InputError if the mapper learns single objects, and all of them are crowds."""
+    key = mapper.target.objects_key if isinstance(mapper, TrainMapper) else None
+    if key is None or any(key not in record for record in records):
+        return  # the mapper says what such a record lacks
+    objects = itertools.chain.from_iterable(cast(dict[str, Any], record)[key] for record in records)
+    if all(entry.get("iscrowd", 0) for entry in objects):
+        raise InputError(
+            f"none of the {len(records)} records of DATASETS.TRAIN {tuple(names)} has an object "
+            "that is not a crowd: nothing can be learned; single objects need iscrowd 0"
+        )
 
 
 def _build_sampler(

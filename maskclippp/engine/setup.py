@@ -22,6 +22,7 @@ from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
 from maskclippp.detectron2_engine import engine_description
 from maskclippp.errors import InputError, UnsupportedError
+from maskclippp.files.images import allow_pixels
 from maskclippp.files.lock import folder_lock
 from maskclippp.view_averaging import check_augmentation
 from maskclippp.words.sources import (
@@ -76,6 +77,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     _check_device(cfg.MODEL.DEVICE, args.num_gpus)
+    allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
     register_custom_datasets(cfg.DATASETS.CUSTOM)
     _check_datasets(cfg, for_training=not args.eval_only)
     if not args.eval_only:
@@ -175,6 +177,8 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
     known = DatasetCatalog.list()
     for key in keys:
         for name in cfg.DATASETS[key]:
+            if not isinstance(name, str):
+                raise InputError(f"DATASETS.{key}: expected names of datasets, found {name!r}")
             if name not in known:
                 similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
                 raise InputError(

@@ -82,6 +82,12 @@ def build_evaluator(
             f"dataset {dataset_name}: instances of Cityscapes are evaluated by its own scripts, "
             f"which are not part of this package: set {_SWITCHES}.INSTANCE_ON False"
         )
+    if kind == "images":
+        raise UnsupportedError(
+            f"dataset {dataset_name} has no annotation (kind images): nothing can be scored; "
+            "DATASETS.TEST needs annotated datasets, and predictions for images alone are made by "
+            "maskclippp.Predictor or tools/save_masks.py"
+        )
     if not wanted:
         raise UnsupportedError(
             f"no evaluator for dataset {dataset_name} (evaluator_type {kind!r}) with "

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ class ObjectTarget:
         drop_empty: leave out objects that the crop removes completely.
     """
 
+    objects_key: ClassVar = "annotations"
     drop_empty: bool
 
     def __call__(self, record: Record, size: Size) -> "_Objects":

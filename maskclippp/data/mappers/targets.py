@@ -5,7 +5,7 @@ into masks. For instance annotation see :mod:`maskclippp.data.mappers.objects`.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from detectron2.config import CfgNode
@@ -40,7 +40,12 @@ class Annotation(Protocol):
 
 
 class Target(Protocol):
-    """Reads the annotation of a record; ``size`` is that of its image."""
+    """Reads the annotation of a record; ``size`` is that of its image.
+
+    ``objects_key`` is the key of a record whose entries, but for crowds, are learned; None: other.
+    """
+
+    objects_key: ClassVar[str | None]
 
     def __call__(self, record: Record, size: Size) -> Annotation: ...
 
@@ -88,6 +93,7 @@ class ClassRules:
 class ClassTarget:
     """A mask per class in the image, by ascending class, from semantic or panoptic annotation."""
 
+    objects_key: ClassVar = None
     rules: ClassRules
 
     def __call__(self, record: Record, size: Size) -> "_Classes":
@@ -122,6 +128,7 @@ class SegmentTarget:
         rules: to read class ids as well, for crops with a category limit.
     """
 
+    objects_key: ClassVar = "segments_info"
     rules: ClassRules | None = None
 
     def __call__(self, record: Record, size: Size) -> "_Segments":
