@@ -60,17 +60,21 @@ EVALUATIONS = (
     _segmentation("segment with superpixels", SUPERPIXELS, "superpixels"),
     _segmentation("segment with a trained generator", TRAINED_GENERATOR, "trained generator"),
 )
-# Of the masks alone: each takes the class of the ground-truth segment that it fits best.
+
+
+def _masks_alone(name: str, options: tuple[str, ...], source: str) -> Evaluation:
+    """Masks that get their classes from the ground truth; see ``evaluation.assigned_masks``."""
+    kinds = {"mIoU": "sem_seg_majority", "PQ": "panoptic_seg"}
+    metrics = {
+        f"{metric}, classes given, {source}": (task, metric) for metric, task in kinds.items()
+    }
+    return Evaluation(name, (*options, *_GIVEN_CLASSES), metrics)
+
+
 _GIVEN_CLASSES = ("MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY", "True")
 MASK_EVALUATIONS = (
-    _segmentation(
-        "superpixels alone", (*SUPERPIXELS, *_GIVEN_CLASSES), "classes given, superpixels"
-    ),
-    _segmentation(
-        "trained generator alone",
-        (*TRAINED_GENERATOR, *_GIVEN_CLASSES),
-        "classes given, trained generator",
-    ),
+    _masks_alone("superpixels alone", SUPERPIXELS, "superpixels"),
+    _masks_alone("trained generator alone", TRAINED_GENERATOR, "trained generator"),
 )
 COLUMNS = tuple(column for evaluation in EVALUATIONS for column in evaluation.metrics)
 

@@ -55,8 +55,9 @@ _TUNING_NOTE = (
     "masks come from the image alone: superpixels, or the masks of a trained generator."
 )
 _MASKS_NOTE = (
-    "The same fine-tuned model names the masks. Classes given: each mask takes the class of the "
-    "ground-truth segment that it fits best, so that only the masks can be wrong. The generator "
+    "The same fine-tuned model names the masks. Classes given: for mIoU each mask takes the class "
+    "of most of its pixels, so that only the masks can be wrong; for PQ one mask is matched to "
+    "each ground-truth segment, and the others are dropped. The generator "
     "is a small FC-CLIP on the frozen CLIP of this world; it was trained on seen classes only. "
     "The settings of the superpixels were chosen on training scenes."
 )

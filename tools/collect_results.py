@@ -6,7 +6,9 @@
 Each argument is a run directory or a folder above run directories. Evaluations of the same config,
 checkpoint, and tag share a row, including those in the per-benchmark directories of eval_all.sh.
 The columns are the main metrics of each benchmark, also over seen (S) and unseen (U) classes, and
-the means over the domains of MESS. With --comparison there is one line per metric instead.
+the means over the domains of MESS. Results that read the ground truth have columns of their own:
+"masks given" (ground-truth masks), "classes given" (MASKCLIPPP.TEST.SEGMENTOR_ONLY). With
+--comparison there is one line per metric instead.
 """
 
 import argparse
@@ -27,6 +29,7 @@ TABLES = Path(__file__).resolve().parent
 # The main metric of each task.
 MAIN_METRICS = {
     "sem_seg": "mIoU",
+    "sem_seg_majority": "mIoU",
     "panoptic_seg": "PQ",
     "segm": "AP",
     "bbox": "AP",
@@ -36,6 +39,11 @@ SEEN, UNSEEN = "(S)", "(U)"
 AUGMENTED = "_TTA"
 MESS = "MESS"
 WORDS = " (words)"
+# What a result has read of the ground truth: with SEGMENTOR_ONLY by task, else with masks of these.
+CLASSES_GIVEN = "classes given, one mask per segment"
+MAJORITY = "classes given by majority"
+MASKS_GIVEN = "masks given"
+TRUE_MASKS = ("GTSegmentor", "PanGTSegmentor")
 TUNED, PLAIN = "tuned", "plain CLIP"
 
 
@@ -72,6 +80,7 @@ class Evaluation:
     words: str
     dataset: str
     metrics: Mapping[tuple[str, str], float]  # by (task, metric), percent
+    given: str = ""  # what it has read of the ground truth
 
 
 @dataclass(frozen=True)
@@ -306,20 +315,32 @@ def _read_evaluation(file: Path) -> Evaluation:
             f"{file} is not a result file of train_maskclippp.py ({error!r}): expected an object "
             "with dataset and results {task: {metric: percent}}; evaluate again"
         ) from error
-    names = (run.parent.name, run.name, *_model(run))
-    return Evaluation(file.parent, *names, words, dataset, metrics)
+    checkpoint, model, given = _model(run)
+    names = (run.parent.name, run.name, checkpoint, model)
+    return Evaluation(file.parent, *names, words, dataset, metrics, given)
 
 
-def _model(run: Path) -> tuple[str, str]:
-    """MODEL.WEIGHTS ("" if the run has no config), and ``Evaluation.model``."""
+def _model(run: Path) -> tuple[str, str, str]:
+    """MODEL.WEIGHTS ("" if the run has no config), ``Evaluation.model`` and ``.given``."""
     file = run / "config.yaml"
     if not file.is_file():
-        return "", TUNED
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))["MODEL"]
-    checkpoint = str(config["WEIGHTS"])
-    if config["MASKCLIPPP"]["PSM"]["NAME"] != "DummyPSM":
-        return checkpoint, TUNED
-    return checkpoint, "" if checkpoint else PLAIN
+        return "", TUNED, ""
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))["MODEL"]
+        checkpoint, node = str(config["WEIGHTS"]), config["MASKCLIPPP"]
+        has_alignment = node["PSM"]["NAME"] != "DummyPSM"
+        given = MASKS_GIVEN if node.get("SEGMENTOR", {}).get("NAME") in TRUE_MASKS else ""
+        if node.get("TEST", {}).get("SEGMENTOR_ONLY"):
+            given = CLASSES_GIVEN
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(
+            f"{file} is not the config of a run ({type(error).__name__}: {problem}): expected what "
+            "train_maskclippp.py writes; evaluate again"
+        ) from error
+    if has_alignment:
+        return checkpoint, TUNED, given
+    return checkpoint, "" if checkpoint else PLAIN, given
 
 
 def _main_values(
@@ -333,11 +354,24 @@ def _main_values(
         main = MAIN_METRICS.get(task.removesuffix(AUGMENTED))
         if main is None or metric not in (main, main + SEEN, main + UNSEEN):
             continue
-        published = benchmarks.published_value(
-            evaluation.model, evaluation.config, benchmark, task, metric
+        given = _given(evaluation, task)
+        published = (
+            None
+            if given
+            else benchmarks.published_value(
+                evaluation.model, evaluation.config, benchmark, task, metric
+            )
         )
         augmented = " TTA" if task.endswith(AUGMENTED) else ""
-        yield Value(label + augmented, task, metric, ours, published, evaluation.words)
+        name = f"{label}{augmented}{given and f' ({given})'}"
+        yield Value(name, task, metric, ours, published, evaluation.words)
+
+
+def _given(evaluation: Evaluation, task: str) -> str:
+    """What a result has read of the ground truth, unless its metric says so."""
+    if task.startswith("sem_seg_majority"):
+        return MAJORITY
+    return "" if task == "mask_acc" else evaluation.given
 
 
 def _add_means(row: Row, benchmarks: Benchmarks) -> None:

@@ -1,8 +1,13 @@
 """Evaluation of masks without a classifier: ground truth assigns the classes.
 
-With ``MASKCLIPPP.TEST.SEGMENTOR_ONLY``, generated masks and ground-truth masks are matched
-one-to-one so that the total IoU is maximal (Hungarian method). Each matched mask takes the class of
-its ground truth, and the usual evaluators score the result.
+With ``MASKCLIPPP.TEST.SEGMENTOR_ONLY`` there are two answers to the question how good masks are:
+
+- *one mask per segment*, as published: generated and true masks are matched one-to-one so that the
+  total IoU is maximal (Hungarian method). Each matched mask takes the class of its ground truth;
+  the other masks are dropped, and pixels without a mask count as class 0 in semantic evaluation.
+  A segment that is cut in two therefore loses one half.
+- *majority class*, semantic only: each mask takes the class of most of its pixels, so that only
+  the masks can be wrong. It is the best that a classifier of these masks can reach, nearly.
 """
 
 from collections import OrderedDict
@@ -35,6 +40,10 @@ class AssignedMasksEvaluator(DatasetEvaluator):
 
     Outputs hold ``pred_masks``, boolean [N, H, W] at the original image size. Evaluators that are
     None are skipped. Images without semantic labels are skipped in the semantic evaluation.
+
+    Args:
+        semantic, panoptic, instance: score one mask per segment.
+        majority: scores majority classes; its results are under ``sem_seg_majority``.
     """
 
     def __init__(
@@ -44,8 +53,9 @@ class AssignedMasksEvaluator(DatasetEvaluator):
         semantic: SemanticEvaluator | None = None,
         panoptic: PanopticEvaluator | None = None,
         instance: InstanceEvaluator | None = None,
+        majority: SemanticEvaluator | None = None,
     ) -> None:
-        candidates = (semantic, panoptic, instance)
+        candidates = (semantic, panoptic, instance, majority)
         self._evaluators = [evaluator for evaluator in candidates if evaluator is not None]
         if not self._evaluators:
             raise InputError(
@@ -55,6 +65,7 @@ class AssignedMasksEvaluator(DatasetEvaluator):
         self._semantic = semantic
         self._panoptic = panoptic
         self._instance = instance
+        self._majority = majority
 
     def reset(self) -> None:
         """Start over."""
@@ -70,6 +81,9 @@ class AssignedMasksEvaluator(DatasetEvaluator):
                 labels = self._label_map(masks, record)
                 if labels is not None:
                     self._semantic.process([record], [{"sem_seg_labels": labels}])
+            if self._majority is not None:
+                labels = self._majority_map(masks, record)
+                self._majority.process([record], [{"sem_seg_labels": labels}])
             if self._panoptic is None and self._instance is None:
                 continue
             segments = self._truth.segments_info(record)
@@ -85,7 +99,10 @@ class AssignedMasksEvaluator(DatasetEvaluator):
         """Results of all evaluators; {} except on the main process."""
         results: OrderedDict[str, Any] = OrderedDict()
         for evaluator in self._evaluators:
-            results.update(evaluator.evaluate() or {})
+            found = evaluator.evaluate() or {}
+            if evaluator is self._majority:
+                found = {f"{task}_majority": metrics for task, metrics in found.items()}
+            results.update(found)
         return results
 
     def _label_map(self, masks: Tensor, record: Record) -> Tensor | None:
@@ -102,6 +119,15 @@ class AssignedMasksEvaluator(DatasetEvaluator):
         for index, position in sorted(pairs, key=lambda pair: -pair[1]):
             labels[masks[index]] = classes[position].to(labels.dtype)
         return labels
+
+    def _majority_map(self, masks: Tensor, record: Record) -> Tensor:
+        """Class ids [H, W]; small masks cover large ones, and what no mask covers is one mask."""
+        semantic = self._truth.semantic_labels(record)
+        check_prediction_size(masks.shape, record, semantic.labels.shape, semantic.source)
+        regions = torch.zeros(semantic.labels.shape, dtype=torch.int64)
+        for index in masks.flatten(1).sum(dim=1).argsort(descending=True, stable=True).tolist():
+            regions[masks[index]] = index + 1
+        return majority_labels(regions, torch.from_numpy(semantic.labels), self._truth.num_classes)
 
     def _assign_segments(
         self, masks: Tensor, record: Record, segments: Sequence[Segment]
@@ -126,6 +152,19 @@ def assign(masks: Tensor, truth: Tensor, values: Tensor) -> tuple[list[int], lis
     iou = mask_iou(masks, true_masks, _ASSIGNMENT_SCALE).numpy()
     predicted, true = linear_sum_assignment(iou, maximize=True)
     return predicted.tolist(), true.tolist()
+
+
+def majority_labels(regions: Tensor, truth: Tensor, num_classes: int) -> Tensor:
+    """int64 [H, W]: the class of most labeled pixels of each region; 0 without a labeled pixel.
+
+    Args:
+        regions: int64 [H, W], region numbers from 0.
+        truth: classes [H, W]; ``num_classes`` for ignored pixels.
+    """
+    count = int(regions.max()) + 1
+    pairs = regions.flatten() * (num_classes + 1) + truth.flatten().long()
+    pixels = torch.bincount(pairs, minlength=count * (num_classes + 1))
+    return pixels.view(count, num_classes + 1)[:, :num_classes].argmax(dim=1)[regions]
 
 
 def paint_segments(masks: Tensor, segments: Sequence[Segment]) -> ImageResult:

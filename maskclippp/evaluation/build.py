@@ -69,6 +69,9 @@ def build_evaluator(
             task: _build_task(task, truth, folder, words, boxes=True, by_seen=False)
             for task in wanted
         }
+        if "semantic" in parts:
+            # Without files: they would replace those of the other semantic evaluator.
+            parts["majority"] = SemanticEvaluator(truth, words=words, by_seen=False)
         return AssignedMasksEvaluator(truth, **parts)
     if cfg.MODEL.MASKCLIPPP.TEST.MASK_ACC:
         panoptic = cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME == "PanGTSegmentor"

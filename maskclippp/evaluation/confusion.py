@@ -11,7 +11,7 @@ import numpy.typing as npt
 CountMatrix = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-# Boundary maps are 8-bit images, whose values must represent every class and the ignored pixels.
+# As in the published results, there is no Boundary IoU of more classes; label maps fit in 8 bits.
 MAX_BOUNDARY_CLASSES = 254
 MAX_PAIRS = 200
 
@@ -91,43 +91,46 @@ def confusion_pairs(
     return rows
 
 
-def boundary_confusion_matrix(
+def boundary_counts(
     prediction: npt.NDArray[np.int32], truth: npt.NDArray[np.int32], num_classes: int
 ) -> CountMatrix:
-    """Counts [K+1, K+1] over the boundary maps of two label maps, as published.
+    """Pixels per class of Boundary IoU (Cheng et al., CVPR 2021): [3, K].
 
-    The published code stores everything in 8 bits, including the index of each pair of classes,
-    which therefore wraps around for more than 15 classes. This is reproduced only so that
-    BoundaryIoU is comparable with published numbers; do not use it for anything else.
+    The rows are the intersection and the union of both boundary regions, and the true region. The
+    boundary region of a class are its pixels within 2 % of the image diagonal, at least one
+    pixel, of a pixel of another class or of the outside. Ignored pixels (K in ``truth``) are not
+    counted.
     """
-    size = num_classes + 1
-    pairs = size * _boundary_map(prediction).astype(np.int64) + _boundary_map(truth)
-    counts = np.bincount(pairs.astype(np.uint8).ravel(), minlength=size * size)
-    return counts[: size * size].reshape(size, size)
+    true = _boundary_labels(truth, num_classes)
+    predicted = np.where(
+        truth < num_classes, _boundary_labels(prediction, num_classes), num_classes
+    )
+    both = np.where(predicted == true, true, num_classes)
+    common, ours, theirs = (
+        np.bincount(labels.ravel(), minlength=num_classes + 1)[:num_classes]
+        for labels in (both, predicted, true)
+    )
+    return np.stack([common, ours + theirs - common, theirs])
 
 
-def boundary_iou(boundary_confusion: CountMatrix) -> FloatArray:
-    """IoU [K] of each value in two boundary maps; NaN where neither map has the value."""
-    counts = boundary_confusion[:-1, :-1]
-    union = counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
-    return ratio(counts.diagonal(), union)
+def boundary_iou(counts: CountMatrix) -> FloatArray:
+    """IoU [K] of boundary regions; NaN for a class without ground truth, as in mIoU."""
+    intersection, union, true = counts
+    return np.where(true > 0, ratio(intersection, union), np.nan)
 
 
-def _boundary_map(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-    """The label map minus its erosion by 2 % of the image diagonal, at least one pixel.
+def _boundary_labels(labels: npt.NDArray[np.int32], none: int) -> npt.NDArray[np.int32]:
+    """The labels of pixels in the boundary region of their class, ``none`` elsewhere.
 
-    The map is eroded like a gray image: the result holds label differences, not boundary labels.
+    A pixel is inside its class if the smallest and the largest label around it are equal.
     """
     distance = max(1, round(0.02 * float(np.hypot(*labels.shape))))
-    side = 2 * distance + 1
-    picture = labels.astype(np.uint8)
-    eroded = cv2.erode(
-        picture,
-        np.ones((side, side), np.uint8),
-        borderType=cv2.BORDER_CONSTANT,
-        borderValue=(0, 0, 0, 0),
-    )
-    return picture - np.asarray(eroded, dtype=np.uint8)
+    window = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
+    picture = (labels + 1).astype(np.uint8)  # 0 is the outside of the image
+    lowest = cv2.erode(picture, window, borderType=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0))
+    boundary = labels.copy()
+    boundary[lowest == cv2.dilate(picture, window)] = none
+    return boundary
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:

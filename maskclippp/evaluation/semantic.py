@@ -18,7 +18,7 @@ from maskclippp.evaluation.confusion import (
     ClassScores,
     CountMatrix,
     FloatArray,
-    boundary_confusion_matrix,
+    boundary_counts,
     boundary_iou,
     class_scores,
     confusion_matrix,
@@ -31,7 +31,8 @@ from maskclippp.records import ImageResult, Record
 
 CONVENTION = (
     "Means over the classes that occur in the ground truth; a class that is only predicted has no "
-    "IoU, and its pixels count as errors of the true classes; ignored pixels are not counted."
+    "IoU, and its pixels count as errors of the true classes; ignored pixels are not counted. "
+    "BoundaryIoU per class by its definition (Cheng et al., 2021), not by detectron2's method."
 )
 
 LabelMap = npt.NDArray[np.int32]
@@ -39,7 +40,7 @@ LabelMap = npt.NDArray[np.int32]
 
 class _Counts(NamedTuple):
     confusion: CountMatrix
-    boundary_confusion: CountMatrix | None  # None: too many classes
+    boundary: CountMatrix | None  # [3, K], see boundary_counts; None: too many classes
     predictions: list[dict[str, Any]]  # entries of sem_seg_predictions.json
 
 
@@ -85,7 +86,7 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
         confusion = confusion_matrix(prediction, truth, num_classes)
         boundary = None
         if self._has_boundaries:
-            boundary = boundary_confusion_matrix(prediction, truth, num_classes)
+            boundary = boundary_counts(prediction, truth, num_classes)
         if self._folder is None:
             return _Counts(confusion, boundary, []), None
         picture = ScoredImage(
@@ -97,24 +98,23 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
         return _Counts(confusion, boundary, self._encode(prediction, file_name)), picture
 
     def _add(self, score: _Counts) -> None:
-        confusion, boundary_confusion, predictions = self._sums
+        confusion, boundary, predictions = self._sums
         confusion += score.confusion
-        if boundary_confusion is not None and score.boundary_confusion is not None:
-            boundary_confusion += score.boundary_confusion
+        if boundary is not None:
+            boundary += score.boundary
         predictions.extend(score.predictions)
 
     def _no_sums(self) -> _Counts:
         size = self._truth.num_classes + 1
         confusion = np.zeros((size, size), dtype=np.int64)
-        return _Counts(confusion, np.zeros_like(confusion) if self._has_boundaries else None, [])
+        boundary = np.zeros((3, size - 1), dtype=np.int64) if self._has_boundaries else None
+        return _Counts(confusion, boundary, [])
 
     def _results(self, gathered: Sequence[_Counts]) -> dict[str, Any]:
-        confusions, boundary_confusions, predictions = zip(*gathered, strict=True)
+        confusions, boundaries, predictions = zip(*gathered, strict=True)
         confusion = np.sum(confusions, axis=0)
         scores = class_scores(confusion)
-        boundary_scores = None
-        if self._has_boundaries:
-            boundary_scores = boundary_iou(np.sum(boundary_confusions, axis=0))
+        boundary_scores = boundary_iou(np.sum(boundaries, axis=0)) if self._has_boundaries else None
         metrics = self._metrics(scores, boundary_scores)
         if self._folder is not None:
             rows = self._class_rows(

@@ -13,8 +13,13 @@ from maskclippp.evaluation import (
     PanopticEvaluator,
     SemanticEvaluator,
 )
-from maskclippp.evaluation.assigned_masks import paint_segments
-from tests.evaluation.golden_datasets import GoldenDataset, assert_metrics, registered
+from maskclippp.evaluation.assigned_masks import majority_labels, paint_segments
+from tests.evaluation.golden_datasets import (
+    GoldenDataset,
+    assert_metrics,
+    registered,
+    small_dataset,
+)
 from tests.golden_cases import GoldenCase, cases
 
 CASES = [c for c in cases("eval_") if (c.path / "pred" / "masks.json").is_file()]
@@ -90,3 +95,38 @@ def test_missing_output_names_image_and_switch() -> None:
         )
         with pytest.raises(ValueError, match=r"has no pred_masks, only \[\].*SEGMENTOR_ONLY"):
             evaluator.process(dataset.inputs[:1], [{}])
+
+
+def test_quarters_of_halves_lose_a_half_matched_and_nothing_by_majority() -> None:
+    """Four pure quarters of two true halves: the masks are perfect, but two per segment."""
+    truth = np.zeros((8, 8), np.int32)
+    truth[:, 4:] = 1
+    columns, rows = torch.arange(8) // 4, torch.arange(8)[:, None] // 4
+    masks = torch.stack([rows * 2 + columns == quarter for quarter in range(4)])
+    record = {"file_name": "a.png", "sem_seg": torch.from_numpy(truth), "ignore_label": 255}
+    record |= {"height": 8, "width": 8}
+    with small_dataset([record]) as ground_truth:
+        evaluator = AssignedMasksEvaluator(
+            ground_truth,
+            semantic=SemanticEvaluator(ground_truth),
+            majority=SemanticEvaluator(ground_truth),
+        )
+        evaluator.reset()
+        evaluator.process([record], [{"pred_masks": masks}])
+        results = evaluator.evaluate()
+    assert results is not None
+    assert results["sem_seg_majority"]["mIoU"] == 100
+    # Of class 1 one quarter remains; of class 0 all, and the lost quarter of class 1.
+    assert results["sem_seg"]["mIoU"] == pytest.approx(100 * (32 / 48 + 16 / 32) / 2)
+
+
+def test_the_majority_ignores_unlabeled_pixels_and_small_masks_cover_large_ones() -> None:
+    truth = torch.tensor([[2, 2, 2, 1, 0]])  # 2: ignored
+    regions = torch.tensor([[0, 1, 1, 1, 0]])
+    assert majority_labels(regions, truth, 2).tolist() == [[0, 1, 1, 1, 0]]
+    record = {"file_name": "a.png", "sem_seg": torch.tensor([[0, 0, 1, 0]]), "ignore_label": 255}
+    record |= {"height": 1, "width": 4}
+    with small_dataset([record]) as ground_truth:
+        evaluator = AssignedMasksEvaluator(ground_truth, majority=SemanticEvaluator(ground_truth))
+        small_first = torch.tensor([[[0, 0, 1, 0]], [[1, 1, 1, 1]]]).bool()
+        assert evaluator._majority_map(small_first, record).tolist() == [[0, 0, 1, 0]]

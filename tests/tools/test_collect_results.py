@@ -241,3 +241,43 @@ def test_bad_input_is_one_line(tmp_path: Path, content: str | None, message: str
     assert message in done.stderr
     assert str(tmp_path) in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("node", "results", "columns"),
+    [
+        ({}, {"sem_seg": {"mIoU": 30.0}}, {"A-150 mIoU"}),
+        (
+            {"SEGMENTOR": {"NAME": "GTSegmentor"}},
+            {"sem_seg": {"mIoU": 60.0}, "mask_acc": {"mMaskAcc": 50.0}},
+            {"A-150 (masks given) mIoU", "A-150 mMaskAcc"},
+        ),
+        (
+            {"TEST": {"SEGMENTOR_ONLY": True}},
+            {"sem_seg": {"mIoU": 20.0}, "sem_seg_majority": {"mIoU": 60.0}},
+            {
+                "A-150 (classes given, one mask per segment) mIoU",
+                "A-150 (classes given by majority) mIoU",
+            },
+        ),
+    ],
+)
+def test_results_that_read_the_ground_truth_have_their_own_columns(
+    node: dict[str, Any], results: dict[str, Any], columns: set[str], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, "first_ade150", {ADE: results})
+    config = {"MODEL": {"WEIGHTS": "", "MASKCLIPPP": {"PSM": {"NAME": "LinearPSM"}, **node}}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (row,) = rows_of(tmp_path)
+    assert set(row.values) == columns
+    read = [value.published for name, value in row.values.items() if "given" in name]
+    assert read == [None] * len(read)
+
+
+@pytest.mark.parametrize("text", ["MODEL: {WEIGHTS: [", "5", "", "MODEL: {}", "\x00", "MODEL: 3"])
+def test_a_broken_config_of_a_run_is_named_in_one_line(text: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path, "first_ade150", {ADE: {"sem_seg": {"mIoU": 30.0}}})
+    (run / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml is not the config of a run") as caught:
+        rows_of(tmp_path)
+    assert "\n" not in str(caught.value)
