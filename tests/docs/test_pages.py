@@ -57,7 +57,7 @@ def test_the_first_steps_lead_to_results(folder: Path, monkeypatch: pytest.Monke
             monkeypatch.setattr("sys.argv", words[1:])
             runpy.run_module("shapes.segment", run_name="__main__")
         elif python == "python":
-            monkeypatch.setattr("sys.argv", [*words, *small, "MODEL.MASKCLIPPP.TEMPLATES", "t1"])
+            monkeypatch.setattr("sys.argv", [*words, *small])
             train_maskclippp.command_line()
     assert Path("segments.png").is_file()
     for run in ("mine", "mine_again"):
