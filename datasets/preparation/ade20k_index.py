@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from maskclippp.errors import InputError, MissingFileError
-from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, RestrictedUnpickler
+from maskclippp.files.pickles import DAMAGE, Built, ForbiddenPickleError, RestrictedUnpickler
 
 
 def read_image_paths(index_file: Path) -> list[Path]:
@@ -31,7 +31,8 @@ def read_image_paths(index_file: Path) -> list[Path]:
         )
     try:
         with index_file.open("rb") as file:
-            index = RestrictedUnpickler(file, _INDEX_GLOBALS).load()
+            size = index_file.stat().st_size
+            index = RestrictedUnpickler(file, size, _INDEX_GLOBALS).load()
     except DAMAGE as error:
         raise InputError(f"{index_file} cannot be read as ADE20K's index: {error!r}") from error
     columns = [_column(index, key, index_file) for key in ("folder", "filename")]
@@ -51,7 +52,7 @@ def _column(index: Any, key: str, index_file: Path) -> list[str]:
     return list(values)
 
 
-class _ElementType:
+class _ElementType(Built):
     """Replaces ``numpy.dtype``; its state adds the byte order."""
 
     def __init__(self, code: str, align: object = False, copy: object = False) -> None:
@@ -62,7 +63,7 @@ class _ElementType:
         self.byte_order = state[1]
 
 
-class _Array:
+class _Array(Built):
     """Replaces ``numpy.ndarray``; keeps the content of string and object arrays only."""
 
     texts: list[Any] | None = None

@@ -22,6 +22,7 @@ from torch import Tensor
 from maskclippp.clip.model_names import model_config, nearest, open_clip_name
 from maskclippp.clip.weight_layouts import ClipWeights, split_clip_state
 from maskclippp.errors import InputError, MissingFileError
+from maskclippp.files.shards import weights_in
 from maskclippp.files.weights import read_weights
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def find_pretrained(model_name: str, pretrained: str, *, download: bool = True) 
     """
     if pretrained in _SHIPPED_WEIGHTS:
         return PretrainedFile(_SHIPPED_WEIGHTS[pretrained])
-    path = Path(pretrained).expanduser()
+    path = _local(Path(pretrained).expanduser())
     if pretrained and path.is_file():
         return PretrainedFile(path)
     name = open_clip_name(model_name)
@@ -122,6 +123,11 @@ def find_pretrained(model_name: str, pretrained: str, *, download: bool = True) 
         )
     path = _file_of_tag(name, tag, settings, download=download)
     return PretrainedFile(path, settings.get("quick_gelu", False))
+
+
+def _local(path: Path) -> Path:
+    """The path, or that of the weights in the folder that it names."""
+    return (weights_in(path) if path.is_dir() else None) or path
 
 
 def _near_tags(tag: str, tags: list[str]) -> str:
@@ -177,8 +183,8 @@ def _origin(settings: dict[str, Any]) -> tuple[str, str]:
 
 def _read_later(node: CfgNode, tower: Literal["visual", "text"]) -> ClipWeights:
     """The part of LOAD_FROM selected by LOAD_BEG_KEY."""
-    state = read_weights(Path(node.LOAD_FROM).expanduser())
     chosen = node.LOAD_BEG_KEY
+    state = read_weights(_local(Path(node.LOAD_FROM).expanduser()), known=[chosen])
     # The prefix may include the tower.
     stripped = chosen.removesuffix("visual.").removesuffix("text.")
     later = {k.removeprefix(stripped): v for k, v in state.items() if k.startswith(chosen)}

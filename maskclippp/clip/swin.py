@@ -260,7 +260,7 @@ def load_weights(backbone: SwinBackbone, file: str, prefix: str) -> None:
         InputError: the file is of another network; lists the disagreements.
         MissingFileError, CheckpointError: see :func:`maskclippp.files.weights.read_weights`.
     """
-    content = read_weights(Path(file).expanduser())
+    content = read_weights(Path(file).expanduser(), known=[prefix])
     found = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}
     source = f"{file}, keys {prefix}*"
     load_exactly(backbone, found, source=source, model_name="the Swin Transformer of MODEL.SWIN")

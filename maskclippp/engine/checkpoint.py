@@ -1,7 +1,10 @@
-"""Checkpoints: written atomically, and loaded with a report of what did not fit."""
+"""Checkpoints: written atomically and sealed, and loaded only if they fit."""
 
 import logging
+import math
 import re
+import secrets
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,18 +16,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from maskclippp.errors import MissingFileError, UnreadableFileError
-from maskclippp.files.atomic import atomic_write
-from maskclippp.files.state_dicts import compare, describe_keys
-from maskclippp.files.weights import (
-    CheckpointError,
-    UnreadableCheckpointError,
-    read_checkpoint,
-    strip_common_prefix,
-)
+from maskclippp.files.atomic import atomic_write, remove_leftovers
+from maskclippp.files.seal import SealingWriter, read_seal
+from maskclippp.files.state_dicts import compare, describe_keys, describe_shapes, not_finite
+from maskclippp.files.weights import CheckpointError, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
+ALLOW_KEY = "MODEL.ALLOW_INCOMPLETE_WEIGHTS"
 _PERIODIC_NAME = re.compile(r"model_(\d{7}|final)\.pth")
+_RUN_ID = "run_id"
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -32,7 +33,15 @@ class Checkpointer(DetectionCheckpointer):
 
     A model may list the first components of the state-dict keys of its trained parts in
     ``checkpoint_prefixes``; then only these are saved, and only these are reported if missing.
+
+    Every checkpoint has a seal (:mod:`maskclippp.files.seal`) with its hash, its iteration and the
+    id of its run, which the folder holds in the file ``run_id``.
+
+    Attributes:
+        allow_incomplete: only warn of weights that lack trained tensors or are not finite.
     """
+
+    allow_incomplete = False
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<name>.pth`` (model, checkpointables, ``extra``) and tag it as the last one.
@@ -50,7 +59,9 @@ class Checkpointer(DetectionCheckpointer):
         logger.info("Saving checkpoint to %s", path)
         try:
             with atomic_write(path) as file:
-                torch.save(content, file)
+                writer = SealingWriter(file)
+                torch.save(content, writer)
+                writer.seal({"run": self._run_id(), "iteration": extra.get("iteration")})
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
             raise UnreadableFileError(
                 f"checkpoint {path} cannot be written (is the disk full?): {error}. Earlier "
@@ -73,21 +84,59 @@ class Checkpointer(DetectionCheckpointer):
         return str(candidates[0]) if candidates else ""
 
     def resume_candidates(self) -> list[Path]:
-        """The checkpoints in this folder, newest first."""
+        """The checkpoints of the run that this folder belongs to, newest first."""
         folder = Path(self.save_dir)
         files = [file for file in folder.glob("model_*.pth") if _PERIODIC_NAME.fullmatch(file.name)]
+        run = self._run_id()
+        # Damaged files have no seal to read; they are reported when they are opened.
+        seals = {file: read_seal(file) for file in files} if run else {}
+        foreign = [file for file, seal in seals.items() if (seal or {}).get("run", run) != run]
+        if foreign:
+            names = ", ".join(sorted(file.name for file in foreign))
+            logger.warning("%s: not of the run that was started last, ignored: %s", folder, names)
         tag = folder / "last_checkpoint"
         last = tag.read_text().strip() if tag.is_file() else ""
         return sorted(
-            files,
-            key=lambda file: (file.name == last, file.stat().st_mtime_ns, file.name),
+            (file for file in files if file not in foreign),
+            key=lambda file: (file.name == last, _iteration(file), file.name),
             reverse=True,
         )
 
+    def start_run(self) -> None:
+        """Mark the folder as that of a new run: checkpoints that are there are not its own."""
+        folder = Path(self.save_dir)
+        if not self.save_dir or not self.save_to_disk or not folder.is_dir():
+            return
+        remove_leftovers(folder)
+        (folder / "last_checkpoint").unlink(missing_ok=True)
+        with atomic_write(folder / _RUN_ID) as file:
+            file.write(secrets.token_hex(8).encode())
+
+    def write_final(self) -> None:
+        """Write ``model_final.pth`` if a kill came between the last checkpoint and its copy."""
+        newest = Path(self.get_checkpoint_file())
+        final = newest.with_name("model_final.pth")
+        if self.save_to_disk and newest != final:
+            logger.info("Copying %s to %s", newest.name, final)
+            with atomic_write(final) as target, newest.open("rb") as source:
+                shutil.copyfileobj(source, target)
+            self.tag_last_checkpoint(final.name)
+
     def resume_or_load(
-        self, path: str, *, resume: bool = True, may_be_absent: bool = True
+        self,
+        path: str,
+        *,
+        resume: bool = True,
+        may_be_absent: bool = True,
+        starts_run: bool = False,
     ) -> dict[str, Any]:
         """Load the newest undamaged checkpoint (``resume``), else only the model from ``path``.
+
+        Args:
+            path: of a checkpoint; empty: none.
+            resume: prefer the checkpoints in the folder.
+            may_be_absent: the model may keep its initial weights.
+            starts_run: a training starts from ``path``, which may lack tensors.
 
         Returns:
             The rest of the file's content, without model and loaded checkpointables.
@@ -104,24 +153,45 @@ class Checkpointer(DetectionCheckpointer):
             )
         if resume:
             logger.warning("no checkpoint in %s: nothing to resume", self.save_dir)
-        return self.load(path, checkpointables=[])
+        extra = self.load(path, checkpointables=[], complete=not starts_run)
+        if starts_run:
+            self.start_run()
+        return extra
 
     def load(
-        self, path: str | Path, checkpointables: Iterable[str] | None = None
+        self,
+        path: str | Path,
+        checkpointables: Iterable[str] | None = None,
+        *,
+        complete: bool = True,
     ) -> dict[str, Any]:
         """Load the model and the named checkpointables (None: all), and return the rest.
 
         An empty path loads nothing.
 
         Raises:
-            MissingFileError: the file does not exist.
-            CheckpointError: it cannot be read safely, or nothing in it fits the model.
+            MissingFileError: the file does not exist, or an address cannot be reached.
+            CheckpointError: it cannot be read safely, nothing in it fits the model, a number is not
+                finite, or a trained tensor is missing (``complete``).
         """
         if not path:
             logger.info("No checkpoint given: the model keeps its initial weights.")
             return {}
-        local_path = Path(self.path_manager.get_local_path(str(path)))
-        return self._apply(read_checkpoint(local_path), local_path, checkpointables)
+        local_path = self._local_path(str(path))
+        content = read_checkpoint(local_path, known=unwrapped(self.model).state_dict())
+        return self._apply(content, local_path, checkpointables, complete=complete)
+
+    def _local_path(self, path: str) -> Path:
+        """The file at a path or an address, which is downloaded into iopath's cache."""
+        if "://" not in path:
+            return Path(path).expanduser()
+        try:
+            return Path(self.path_manager.get_local_path(path))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise MissingFileError(
+                f"MODEL.WEIGHTS: {path} could not be downloaded ({error}): download it elsewhere "
+                "and name the local copy"
+            ) from error
 
     def _resume(self, candidates: list[Path]) -> dict[str, Any]:
         path: Path | None = None
@@ -143,21 +213,29 @@ class Checkpointer(DetectionCheckpointer):
                 f"in {self.save_dir}; is the folder shared by all machines?"
             )
         logger.info("Resuming from %s", path)
-        return self._apply(content, path, None)
+        if self.save_to_disk:
+            remove_leftovers(Path(self.save_dir))
+        return self._apply(content, path, None, complete=True)
 
     def _newest_whole(self, candidates: list[Path]) -> tuple[Path, dict[str, Any]]:
         """The first undamaged candidate and its content."""
+        known = unwrapped(self.model).state_dict()
         for path in candidates:
             try:
-                return path, read_checkpoint(path)
-            except UnreadableCheckpointError as error:
+                return path, read_checkpoint(path, known=known)
+            except CheckpointError as error:
                 logger.error("%s; trying the previous checkpoint", error)
         raise CheckpointError(
             f"cannot resume: all {len(candidates)} checkpoints in {self.save_dir} are damaged"
         )
 
     def _apply(
-        self, content: dict[str, Any], path: Path, checkpointables: Iterable[str] | None
+        self,
+        content: dict[str, Any],
+        path: Path,
+        checkpointables: Iterable[str] | None,
+        *,
+        complete: bool,
     ) -> dict[str, Any]:
         names = list(self.checkpointables if checkpointables is None else checkpointables)
         lacking = [name for name in names if name not in content]
@@ -167,7 +245,12 @@ class Checkpointer(DetectionCheckpointer):
                 "resumed from it; to start from its weights, use MODEL.WEIGHTS without --resume"
             )
         load_weights(
-            unwrapped(self.model), content.pop("model"), source=path, prefixes=self._prefixes()
+            unwrapped(self.model),
+            content.pop("model"),
+            source=path,
+            prefixes=self._prefixes(),
+            complete=complete,
+            allow_incomplete=self.allow_incomplete,
         )
         for name in names:
             self.checkpointables[name].load_state_dict(content.pop(name))
@@ -175,6 +258,11 @@ class Checkpointer(DetectionCheckpointer):
 
     def _prefixes(self) -> tuple[str, ...] | None:
         return getattr(unwrapped(self.model), "checkpoint_prefixes", None)
+
+    def _run_id(self) -> str:
+        """The id of the run that the folder belongs to; empty for folders of older versions."""
+        file = Path(self.save_dir) / _RUN_ID
+        return file.read_text(errors="replace").strip() if file.is_file() else ""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -191,37 +279,66 @@ def load_weights(
     *,
     source: str | Path,
     prefixes: tuple[str, ...] | None = None,
+    complete: bool = True,
+    allow_incomplete: bool = False,
 ) -> None:
     """Load the tensors that fit by name and shape into the model, and log the others.
 
     Args:
         source: where the tensors come from, for messages.
         prefixes: parts of the model that the file should contain; None: all.
+        complete: trained tensors must not be missing or of another shape. (Scalars may be missing:
+            published checkpoints lack the logit scale.)
+        allow_incomplete: warn instead of refusing.
 
     Raises:
-        CheckpointError: no tensor fits.
+        CheckpointError: no tensor fits, trained tensors are missing, or numbers are not finite.
     """
-    state = strip_common_prefix(state, "module.")
-    own = model.state_dict()
+    own = model.state_dict(keep_vars=True)
     found = compare(state, model)
     if not found.fitting:
         raise CheckpointError(
             f"nothing in checkpoint {source} fits the model: "
             f"it has {describe_keys(state)}; the model has {describe_keys(own)}"
         )
+    expected = [key for key, _ in _with_prefixes(own, prefixes)]
+    missing = [key for key in expected if key not in state]
+    trained = [key for key in missing if own[key].requires_grad and own[key].dim()]
+    infinite = not_finite(found.fitting)
+    unfit = len(found.misshapen) + len(trained) if complete else 0
+    if (unfit or infinite) and not allow_incomplete:
+        wrong = (
+            f"of the {len(expected)} tensors that it should have, {len(trained)} are missing "
+            f"({describe_keys(trained)}) and {len(found.misshapen)} have another shape "
+            f"({describe_shapes(found.misshapen)})"
+            if unfit
+            else f"{len(infinite)} tensors have numbers that are NaN or infinite "
+            f"({describe_keys(infinite)})"
+        )
+        raise CheckpointError(
+            f"checkpoint {source} does not fit the model: {wrong}. Check MODEL.WEIGHTS and "
+            f"--config-file; to use it nevertheless, set {ALLOW_KEY} True"
+        )
     model.load_state_dict(found.fitting, strict=False)
     logger.info("Loaded %d of %d tensors from %s", len(found.fitting), len(state), source)
-    expected = {key for key, _ in _with_prefixes(own, prefixes)}
-    problems = {
-        "tensors of another shape, skipped": found.misshapen,
-        "keys that the model does not have, ignored": found.unexpected,
-        "keys that the file lacks, left as they were": [
-            key for key in found.missing if key in expected
-        ],
-    }
-    for problem, keys in problems.items():
+    for problem, keys, described in (
+        ("tensors of another shape, skipped", found.misshapen, describe_shapes(found.misshapen)),
+        ("keys that the model does not have, ignored", found.unexpected, None),
+        ("keys that the file lacks, left as they were", missing, None),
+        ("tensors with numbers that are NaN or infinite", infinite, None),
+    ):
         if keys:
-            logger.warning("%s: %d %s: %s", source, len(keys), problem, describe_keys(keys))
+            text = described or describe_keys(keys)
+            logger.warning("%s: %d %s: %s", source, len(keys), problem, text)
+
+
+def _iteration(checkpoint: Path) -> float:
+    """The iteration after which a checkpoint was written; that of old final ones is unknown."""
+    sealed = (read_seal(checkpoint) or {}).get("iteration")
+    if isinstance(sealed, int):
+        return sealed
+    name = _PERIODIC_NAME.fullmatch(checkpoint.name)
+    return float(name[1]) if name and name[1] != "final" else math.inf
 
 
 def _with_prefixes(

@@ -60,6 +60,7 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool) -> None:
     """Evaluate MODEL.WEIGHTS, or the last checkpoint of OUTPUT_DIR, on DATASETS.TEST."""
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+    checkpointer.allow_incomplete = cfg.MODEL.ALLOW_INCOMPLETE_WEIGHTS
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume, may_be_absent=not resume)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
@@ -69,9 +68,10 @@ class Trainer(DefaultTrainer):
             autocast_dtype=autocast_dtype,
         )
         self.scheduler = self.build_lr_scheduler(self.cfg, optimizer)
-        self.checkpointer: DetectionCheckpointer = Checkpointer(
+        self.checkpointer: Checkpointer = Checkpointer(
             model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
+        self.checkpointer.allow_incomplete = cfg.MODEL.ALLOW_INCOMPLETE_WEIGHTS
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -93,9 +93,13 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in OUTPUT_DIR if possible (``resume``), else load MODEL.WEIGHTS."""
-        extra = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        extra = self.checkpointer.resume_or_load(
+            self.cfg.MODEL.WEIGHTS, resume=resume, starts_run=True
+        )
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = extra["iteration"] + 1
+            if self.start_iter >= self.max_iter:
+                self.checkpointer.write_final()
 
     def train(self) -> dict[str, Any] | None:  # type: ignore[override]
         """Train from ``start_iter`` to MAX_ITER; the results of the last evaluation, if any."""

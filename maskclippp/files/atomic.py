@@ -3,12 +3,16 @@
 import json
 import math
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -35,6 +39,19 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise
     if durable:
         _sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove the temporary files of killed processes from a folder.
+
+    Args:
+        folder: which nobody else writes, unless ``older_than`` is given.
+        older_than: the least age in seconds.
+    """
+    for file in folder.glob(".*.tmp"):
+        with suppress(OSError):  # another process may be faster
+            if _TEMPORARY.fullmatch(file.name) and time.time() - file.stat().st_mtime >= older_than:
+                file.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

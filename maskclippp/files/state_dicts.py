@@ -1,6 +1,6 @@
 """How a state dict from a file fits a module: one comparison, then an error or a warning."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -44,6 +44,11 @@ def compare(state: Mapping[str, Tensor], module: nn.Module) -> Comparison:
     )
 
 
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """The keys of tensors that contain NaN or infinite numbers."""
+    return [key for key, value in state.items() if not _is_finite(value)]
+
+
 def load_exactly(
     module: nn.Module, state: Mapping[str, Tensor], *, source: str, model_name: str
 ) -> None:
@@ -63,6 +68,7 @@ def load_exactly(
         *(f"missing {key}" for key in found.missing),
         *(f"unexpected {key}" for key in found.unexpected),
         *found.misshapen,
+        *(f"NaN or infinite numbers in {key}" for key in not_finite(found.fitting)),
     ]
     if problems:
         raise InputError(
@@ -72,6 +78,13 @@ def load_exactly(
     module.load_state_dict(state)
 
 
+def describe_shapes(problems: Sequence[str]) -> str:
+    """The first of the messages in ``Comparison.misshapen``, and the number of the others."""
+    hidden = len(problems) - _SHOWN_KEYS_PER_GROUP
+    shown = "; ".join(problems[:_SHOWN_KEYS_PER_GROUP]) or "no keys"
+    return shown + (f" and {hidden} more" if hidden > 0 else "")
+
+
 def describe_keys(keys: Iterable[str]) -> str:
     """State-dict keys grouped by first component: how many, and the first few in full."""
     groups: dict[str, list[str]] = {}
@@ -79,6 +92,13 @@ def describe_keys(keys: Iterable[str]) -> str:
         component, _, rest = key.partition(".")
         groups.setdefault(component, []).append(rest or key)
     return "; ".join(_describe_group(*group) for group in groups.items()) or "no keys"
+
+
+def _is_finite(value: Tensor) -> bool:
+    """The sum, which takes no memory, is enough for nearly all tensors."""
+    if value.is_meta or not (value.is_floating_point() or value.is_complex()):
+        return True
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def _describe_group(component: str, rests: list[str]) -> str:

@@ -7,48 +7,21 @@ here it is only searched for the names of parameters and buffers.
 
 import io
 import re
-import zipfile
-import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from maskclippp.errors import InputError
-from maskclippp.files.pickles import DAMAGE, ForbiddenPickleError, RestrictedUnpickler
+from maskclippp.files.archives import STORAGE_TYPES, Archive, TensorUnpickler, rebuild_tensor
+from maskclippp.files.pickles import PLAIN_GLOBALS, Built, ForbiddenPickleError
 
-_STORAGE_TYPES = {
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "DoubleStorage": torch.float64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
 _TYPED_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 _DEEPEST_MODULE = 100
-
-# What a damaged or malicious archive can raise; RuntimeError is for unsupported zip features.
-ARCHIVE_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, *DAMAGE)
+_MOST_MODULES = 100_000
 
 
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive; other zip files of torch contain no constants."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except ARCHIVE_DAMAGE:  # the next reader reports the reason
-        return False
-
-
-def read_torchscript(path: Path) -> dict[str, Tensor]:
+def read_torchscript(archive: Archive) -> dict[str, Tensor]:
     """The state dict of the module in a TorchScript archive, on the CPU.
 
     Raises:
@@ -56,11 +29,10 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             values.
         Exception: one of ``ARCHIVE_DAMAGE`` if the file is damaged.
     """
-    with zipfile.ZipFile(path) as archive:
-        return _Archive(archive).state_dict()
+    return _ModuleTree(archive).state_dict()
 
 
-class _ScriptObject:
+class _ScriptObject(Built):
     """Replaces a module of a TorchScript class: its attributes, nothing callable."""
 
     qualified_name = ""
@@ -72,28 +44,16 @@ class _ScriptObject:
         self.attributes = state
 
 
-class _Archive(RestrictedUnpickler):
-    """One archive; unpickles its module tree."""
+class _ModuleTree(TensorUnpickler):
+    """Unpickles the module tree of one archive."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        pickles = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
-        if len(pickles) != 1:
-            raise InputError("it contains no module tree (data.pkl)")
-        root = pickles[0].removesuffix("data.pkl")
-        if (
-            f"{root}byteorder" in archive.namelist()
-            and archive.read(f"{root}byteorder") != b"little"
-        ):
-            raise InputError("its tensors are big-endian")
-        self._zip = archive
-        self._root = root
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
         self._classes: dict[str, type[_ScriptObject]] = {}
-        permitted: dict[str, Callable[..., Any]] = {
-            "collections.OrderedDict": OrderedDict,
-            "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-            **{f"torch.jit._pickle.{name}": list for name in _TYPED_LISTS},
-        }
-        super().__init__(io.BytesIO(archive.read(pickles[0])), permitted)
+        self._declared: dict[str, set[str]] = {}
+        self._visited = 0
+        content = archive.read("data.pkl")
+        super().__init__(io.BytesIO(content), len(content), SCRIPT_GLOBALS, archive.storage)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by dotted name."""
@@ -108,22 +68,15 @@ class _Archive(RestrictedUnpickler):
                     name, (_ScriptObject,), {"qualified_name": qualified}
                 )
             return self._classes[qualified]
-        if module == "torch" and name in _STORAGE_TYPES:
-            return _STORAGE_TYPES[name]
         return super().find_class(module, name)
-
-    def persistent_load(self, pid: tuple[Any, ...]) -> Tensor:
-        """See ``pickle.Unpickler``: a storage, as a flat tensor."""
-        _, dtype, key, _, _ = pid
-        content = bytearray(self._zip.read(f"{self._root}data/{key}"))
-        return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
 
     def _named_tensors(self, module: Any, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
         if not isinstance(module, _ScriptObject):
             raise ForbiddenPickleError(
                 f"it contains a {type(module).__name__} where a module belongs"
             )
-        if depth > _DEEPEST_MODULE:
+        self._visited += 1
+        if depth > _DEEPEST_MODULE or self._visited > _MOST_MODULES:
             raise ForbiddenPickleError("its modules contain each other")
         declared = self._declared_tensors(module.qualified_name)
         for name, value in module.attributes.items():
@@ -134,8 +87,10 @@ class _Archive(RestrictedUnpickler):
 
     def _declared_tensors(self, qualified_name: str) -> set[str]:
         """Names of the parameters and buffers of a class, as its source declares them."""
+        if qualified_name in self._declared:
+            return self._declared[qualified_name]
         module, _, name = qualified_name.rpartition(".")
-        source = self._zip.read(f"{self._root}code/{module.replace('.', '/')}.py").decode()
+        source = self._archive.read(f"code/{module.replace('.', '/')}.py").decode()
         declaration = re.search(
             rf"^class {re.escape(name)}\(Module\):\n"
             r"\s*__parameters__ = \[(.*)\]\n\s*__buffers__ = \[(.*)\]\n",
@@ -144,13 +99,20 @@ class _Archive(RestrictedUnpickler):
         )
         if declaration is None:
             raise InputError(f"the source of {qualified_name} declares no parameters and buffers")
-        return set(re.findall(r'"([^"]+)"', " ".join(declaration.groups())))
+        names = set(re.findall(r'"([^"]+)"', " ".join(declaration.groups())))
+        self._declared[qualified_name] = names
+        return names
 
 
-def _rebuild_tensor(
-    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> Tensor:
-    try:
-        return storage.as_strided(size, stride, offset)
-    except RuntimeError as error:
-        raise InputError(f"a tensor reaches beyond its storage: {error}") from error
+def _typed_list(elements: list[Any]) -> list[Any]:
+    if not isinstance(elements, list):
+        raise ForbiddenPickleError(f"it makes a list of a {type(elements).__name__}")
+    return elements
+
+
+SCRIPT_GLOBALS: dict[str, Any] = {
+    "collections.OrderedDict": PLAIN_GLOBALS["collections.OrderedDict"],
+    "torch._utils._rebuild_tensor_v2": rebuild_tensor,
+    **{f"torch.jit._pickle.{name}": _typed_list for name in _TYPED_LISTS},
+    **STORAGE_TYPES,
+}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from maskclippp.engine.checkpoint import Checkpointer
+from maskclippp.errors import MissingFileError
 from maskclippp.files.weights import (
     CheckpointError,
     UnreadableCheckpointError,
@@ -101,7 +102,7 @@ def test_keys_and_shapes_that_do_not_fit_are_listed(
     torch.save({"weight": torch.ones(2, 2), "bias": torch.ones(3), "old.key": torch.ones(1)}, path)
     model = filled(0.0)
     with caplog.at_level(logging.WARNING):
-        Checkpointer(model).load(str(path))
+        Checkpointer(model).load(str(path), complete=False)
     assert "weight: expected shape [3, 2], found [2, 2]" in caplog.text
     assert "1 keys that the model does not have, ignored: 1 in old: key" in caplog.text
     assert model.bias.eq(1).all()
@@ -112,7 +113,7 @@ def test_missing_keys_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     path = tmp_path / "part.pth"
     torch.save({"bias": torch.ones(3)}, path)
     with caplog.at_level(logging.WARNING):
-        Checkpointer(filled(0.0)).load(str(path))
+        Checkpointer(filled(0.0)).load(str(path), complete=False)
     assert "1 keys that the file lacks, left as they were: 1 in weight: weight" in caplog.text
 
 
@@ -141,9 +142,44 @@ def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path: Path, legacy
 def test_plain_pickles_are_refused_and_not_executed(tmp_path: Path) -> None:
     path, trace = tmp_path / "model.pkl", tmp_path / "executed"
     path.write_bytes(pickle.dumps(Malicious(trace)))
-    with pytest.raises(CheckpointError, match=r"model.pkl is a pickle.*safetensors"):
+    with pytest.raises(CheckpointError, match=r"model.pkl contains pickled code.*safetensors"):
         Checkpointer(filled(0.0)).load(str(path))
     assert not trace.exists()
+
+
+BAD_STATES = {
+    "missing": ({"bias": torch.ones(3)}, "of the 2 tensors .* 1 are missing .*1 in weight"),
+    "shape": ({"bias": torch.ones(3), "weight": torch.ones(2, 2)}, "1 have another shape .*weight"),
+    "NaN": ({"bias": torch.ones(3), "weight": torch.full((3, 2), torch.nan)}, "NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STATES)
+def test_weights_that_do_not_fit_are_refused_unless_that_is_allowed(
+    name: str, tmp_path: Path
+) -> None:
+    state, named = BAD_STATES[name]
+    torch.save({"model": state}, tmp_path / "a.pth")
+    checkpointer = Checkpointer(filled(0.0))
+    with pytest.raises(CheckpointError, match=rf"a\.pth.*{named}.*ALLOW_INCOMPLETE_WEIGHTS"):
+        checkpointer.load(str(tmp_path / "a.pth"))
+    assert checkpointer.model.bias.eq(0).all()
+    checkpointer.allow_incomplete = True
+    checkpointer.load(str(tmp_path / "a.pth"))
+    assert checkpointer.model.bias.eq(1).all()
+
+
+def test_prefix_of_the_models_own_keys_is_kept(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"model": filled(1.0)})
+    Checkpointer(model, str(tmp_path)).save("a")
+    other = nn.ModuleDict({"model": filled(0.0)})
+    Checkpointer(other).load(tmp_path / "a.pth")
+    assert other["model"].weight.eq(1).all()
+
+
+def test_address_that_cannot_be_reached_is_one_sentence() -> None:
+    with pytest.raises(MissingFileError, match=r"http://127.0.0.1:9/a.pth could not be downloaded"):
+        Checkpointer(filled(0.0)).load("http://127.0.0.1:9/a.pth")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

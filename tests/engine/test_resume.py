@@ -1,11 +1,13 @@
 """A run of 2N iterations equals N, a real kill, and a resumed run, bit for bit."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from maskclippp.engine.checkpoint import Checkpointer
 from maskclippp.files.weights import CheckpointError
@@ -89,6 +91,54 @@ def test_truncated_newest_checkpoint_is_reported_and_the_one_before_is_used(
     assert resumed.start_iter == 4
     assert "model_final.pth is damaged" in caplog.text
     assert_same_final_checkpoint(whole, parts)
+
+
+@pytest.mark.parametrize("junk", [b"<html>gone</html>", b"abc\n", b"\x80\x02}q."])
+def test_junk_as_newest_checkpoint_is_passed_over(junk: bytes, tmp_path: Path) -> None:
+    run_toy_training(toy_config(tmp_path, "SOLVER.MAX_ITER", 7))
+    (tmp_path / "model_final.pth").write_bytes(junk)
+    trainer = ToyTrainer(toy_config(tmp_path, "SOLVER.MAX_ITER", 7))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 4
+
+
+def test_checkpoints_of_an_earlier_run_are_not_those_of_the_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_toy_training(toy_config(tmp_path))
+    assert train_in_processes(tmp_path, kill_after=1) == [KILLED]
+    resumed = ToyTrainer(toy_config(tmp_path))
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 0
+    assert "not of the run that was started last, ignored: model_0000003.pth" in caplog.text
+
+
+def test_without_last_checkpoint_the_iteration_decides(tmp_path: Path) -> None:
+    run_toy_training(toy_config(tmp_path))
+    (tmp_path / "last_checkpoint").unlink()
+    os.utime(tmp_path / "model_0000003.pth", (2e9, 2e9))
+    assert Checkpointer(nn.Linear(1, 1), str(tmp_path)).resume_candidates()[0].name == (
+        "model_final.pth"
+    )
+
+
+def test_kill_between_the_last_checkpoint_and_the_final_one(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_toy_training(toy_config(whole))
+    run_toy_training(toy_config(parts))
+    (parts / "model_final.pth").unlink()
+    (parts / "last_checkpoint").write_text("model_0000007.pth")
+    run_toy_training(toy_config(parts), resume=True)
+    assert_same_final_checkpoint(whole, parts)
+    assert (parts / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:
+    run_toy_training(toy_config(tmp_path))
+    leftover = tmp_path / ".model_0000003.pth.123.0123abcd.tmp"
+    leftover.write_bytes(b"half")
+    ToyTrainer(toy_config(tmp_path)).resume_or_load(resume=True)
+    assert not leftover.exists()
 
 
 def test_all_checkpoints_damaged_is_an_error(tmp_path: Path) -> None:

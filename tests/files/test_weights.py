@@ -1,6 +1,7 @@
 """Weight files of all layouts are read, and none of them can run code."""
 
 import contextlib
+import json
 import os
 import pickle
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from maskclippp.errors import InputError
 from maskclippp.files.weights import CheckpointError, read_weights
 
 
@@ -30,7 +32,10 @@ def test_safetensors(tmp_path: Path) -> None:
     check(tmp_path / "weights.safetensors", state)
 
 
-@pytest.mark.parametrize("wrappers", [(), ("model",), ("state_dict",), ("module",)])
+@pytest.mark.parametrize(
+    "wrappers",
+    [(), ("model",), ("state_dict",), ("module",), ("model_ema",), ("state_dict", "model")],
+)
 @pytest.mark.parametrize("suffix", ["pt", "pth", "bin"])
 def test_pytorch_files_and_their_wrappers(
     wrappers: tuple[str, ...], suffix: str, tmp_path: Path
@@ -47,6 +52,92 @@ def test_prefix_of_data_parallel_training_is_removed(tmp_path: Path) -> None:
     state = make_state()
     torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "weights.pt")
     check(tmp_path / "weights.pt", state)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "clip.", "ema."])
+def test_other_prefixes_are_removed_too(prefix: str, tmp_path: Path) -> None:
+    state = make_state()
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": {f"{prefix}{key}": value for key, value in state.items()}}, path)
+    check(path, state)
+
+
+def test_averaged_weights_beside_the_others_are_left_out(tmp_path: Path) -> None:
+    state = make_state()
+    both = {f"model.{key}": value for key, value in state.items()}
+    both |= {f"ema.{key}": value + 1 for key, value in state.items()}
+    torch.save({"state_dict": both, "ema": {}}, tmp_path / "weights.pt")
+    check(tmp_path / "weights.pt", state)
+
+
+def test_counter_of_an_averaged_model_is_left_out(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    torch.save(averaged.state_dict(), tmp_path / "weights.pt")
+    check(tmp_path / "weights.pt", model.state_dict())
+
+
+def test_prefix_that_the_caller_expects_is_kept(tmp_path: Path) -> None:
+    torch.save({"module.clip.visual.proj": torch.ones(2)}, tmp_path / "weights.pt")
+    assert list(read_weights(tmp_path / "weights.pt", known=["clip."])) == ["clip.visual.proj"]
+
+
+def test_what_was_taken_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ema = {"module.a": torch.ones(2)}
+    torch.save({"model": ema, "model_ema": ema}, tmp_path / "weights.pt")
+    with caplog.at_level("INFO"):
+        read_weights(tmp_path / "weights.pt")
+    assert "took 'model', not 'model_ema'" in caplog.text
+    assert "without the prefixes ['module.']" in caplog.text
+
+
+def test_safetensors_under_another_name_are_read(tmp_path: Path) -> None:
+    state = dict(sorted(make_state().items()))
+    save_file(state, tmp_path / "weights.pth")
+    check(tmp_path / "weights.pth", state)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>not found</html>", "saved web page"),
+        (b"\x1f\x8b\x08rest", "gzip archive"),
+        (b"", "empty"),
+        (bytes(600), "full of zeros"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_named(content: bytes, named: str, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"weights\.pt is damaged.*it is .*{named}"):
+        read_weights(tmp_path / "weights.pt")
+
+
+def make_shards(folder: Path, state: dict[str, Tensor], **changes: str) -> Path:
+    names = {key: f"model-0000{i}-of-00002.safetensors" for i, key in enumerate(state, start=1)}
+    for key, name in names.items():
+        save_file({key: state[key]}, folder / name)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names | changes}))
+    return index
+
+
+def test_sharded_weights_are_read_by_their_index(tmp_path: Path) -> None:
+    state = make_state()
+    check(make_shards(tmp_path, state), state)
+
+
+@pytest.mark.parametrize("place", ["../weights.pt", "/etc/passwd", "model.safetensors.index.json"])
+def test_index_names_files_of_its_folder_only(place: str, tmp_path: Path) -> None:
+    index = make_shards(tmp_path, make_state(), logit_scale=place)
+    with pytest.raises(InputError, match=r"index\.json: expected the name of a file.*logit_scale"):
+        read_weights(index)
+
+
+def test_key_that_a_shard_lacks_is_named(tmp_path: Path) -> None:
+    index = make_shards(tmp_path, make_state(), other="model-00001-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match=r"model-00001-of-00002.*lacks \['other'\]"):
+        read_weights(index)
 
 
 def test_half_precision_is_kept(tmp_path: Path) -> None:
