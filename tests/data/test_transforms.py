@@ -152,3 +152,21 @@ def test_category_limit_that_nothing_keeps_gives_the_last_crop() -> None:
 def test_bad_configuration_names_its_key(make: object, key: str) -> None:
     with pytest.raises(ValueError, match=key):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("row", "share", "varied"),
+    [
+        ([0, 0, 0, 1], 0.75, False),  # exactly at the limit
+        ([0, 0, 0, 1], 0.76, True),
+        ([0, 0, 1, 255], 0.6, False),  # shares are those of labeled pixels
+        ([0, 0, 1, 255], 0.7, True),
+        ([0, 1, 255, 255, 255], 0.55, True),  # ignored pixels are no category
+        ([0, 255, 255, 255], 0.8, False),
+    ],
+)
+def test_the_category_limit_counts_labeled_pixels(
+    row: list[int], share: float, *, varied: bool
+) -> None:
+    transform = RandomCrop("absolute", (16, 16), share, 255)
+    assert transform._is_varied(torch.tensor([row])) is varied

@@ -146,3 +146,25 @@ def test_the_ids_of_annotations_mean_nothing() -> None:
         annotation["id"] = 0
     assert (average_precision(truth, detections, "segm").precision == expected.precision).all()
     assert {annotation["id"] for annotation in truth["annotations"]} == {0}
+
+
+@pytest.mark.parametrize(("rank", "counts"), [(50, True), (51, True), (100, True), (101, False)])
+def test_the_best_100_detections_of_an_image_and_category_count(rank: int, *, counts: bool) -> None:
+    truth = {
+        "images": [{"id": 1, "height": 100, "width": 100}],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}
+        ],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    detections = [
+        {
+            "image_id": 1,
+            "category_id": 1,
+            "score": 1 - place / 200,
+            "bbox": [0, 0, 10, 10] if place == rank else [50, 50, 10, 10],
+        }
+        for place in range(1, 121)
+    ]
+    table = average_precision(truth, detections, "bbox")
+    assert table.summary()["AP"] == pytest.approx(100 / rank if counts else 0)

@@ -27,3 +27,33 @@ def test_empty_group_is_undefined_and_leaves_the_others() -> None:
     metrics = panoptic_quality({5: CategoryCounts(tp=1, iou_sum=0.8)}, {5: True})
     assert metrics["PQ"] == metrics["PQ_th"] == pytest.approx(80)
     assert math.isnan(metrics["PQ_st"])
+
+
+def counted(predicted: list[int], true: list[int], *segments: dict[str, int]) -> dict[str, int]:
+    """tp, fp and fn of category 1 for rows of pixels; the predicted segment 1 has category 1."""
+    areas = [{**segment, "area": true.count(segment["id"])} for segment in segments]
+    maps = (np.array([row], np.int32) for row in (predicted, true))
+    predicted_ids, true_ids = maps
+    counts = count_image(predicted_ids, {1: 1}, true_ids, areas)
+    found = counts.get(1, CategoryCounts())
+    return {"tp": found.tp, "fp": found.fp, "fn": found.fn}
+
+
+def test_a_match_has_an_iou_above_one_half() -> None:
+    segment = {"id": 5, "category_id": 1}
+    assert counted([1, 1, 0, 0], [5, 5, 5, 5], segment) == {"tp": 0, "fp": 1, "fn": 1}
+    assert counted([1, 1, 1, 0], [5, 5, 5, 5], segment) == {"tp": 1, "fp": 0, "fn": 0}
+
+
+def test_a_prediction_just_half_on_void_is_not_ignored() -> None:
+    segment = {"id": 5, "category_id": 2}
+    assert counted([1, 1, 1, 1], [0, 0, 5, 5], segment)["fp"] == 1
+    assert counted([1, 1, 1, 1], [0, 0, 0, 5], segment)["fp"] == 0
+
+
+def test_only_the_last_crowd_of_a_category_is_remembered() -> None:
+    """As in the published code."""
+    crowds = [{"id": identity, "category_id": 1, "iscrowd": 1} for identity in (5, 6)]
+    assert counted([1, 1, 1, 0], [5, 5, 6, 6], *crowds)["fp"] == 1
+    assert counted([0, 1, 1, 1], [5, 5, 6, 6], *crowds)["fp"] == 0
+    assert counted([1, 1, 1, 0], [5, 5, 6, 6], *reversed(crowds))["fp"] == 0

@@ -79,3 +79,10 @@ def test_shares_of_large_masks_are_exact_in_half_precision(dtype: torch.dtype) -
 def test_none_generated_or_none_annotated() -> None:
     assert label(columns(), columns((0, 5)), CLASSES[:1], IGNORED) == []
     assert label(columns((0, 5)), columns(), CLASSES[:0], IGNORED) == [IGNORED]
+
+
+@pytest.mark.parametrize(("covered", "label"), [(2, -100), (3, 7)])
+def test_a_label_needs_more_than_half_of_the_mask(covered: int, label: int) -> None:
+    generated = SoftMasks(torch.ones(1, 1, 4))
+    truth = (torch.arange(4) < covered)[None, None]
+    assert label_by_overlap(generated, truth, torch.tensor([7]), -100).tolist() == [label]
