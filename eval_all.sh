@@ -10,6 +10,7 @@
 # config's own test set. eval_all runs the five open-vocabulary benchmarks, eval_mess the 22 of MESS.
 # Each ends with one table: our numbers, the published ones where there are some, seen and unseen.
 #
+# Without ADE20K's panoptic or instance annotation, eval_ade150 gives the metrics that do not need it.
 # NGPU 0 is the CPU. Files go to output/<config>/<TAG>_<benchmark> in the working directory; results
 # that an earlier run left there become previous_results.json. In the environment:
 # EVAL_WITHOUT_PSM=1 leaves the alignment out (plain CLIP similarities), EVAL_DRY_RUN=1 prints the

@@ -58,6 +58,29 @@ def test_every_published_function_exists(prefix: str, tmp_path: Path) -> None:
     assert {prefix + name for name in PUBLISHED_NAMES} <= defined
 
 
+def test_ade20k_is_evaluated_by_what_is_there(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "ADEChallengeData2016"
+    (root / "annotations_detectron2" / "validation").mkdir(parents=True)
+    call, switches = f"eval_ade150 {CONFIG} '' 0 mine", "MODEL.MASK_FORMER.TEST"
+    at = {"DETECTRON2_DATASETS": str(tmp_path / "data")}
+    (command,) = planned(call, tmp_path, **at)
+    assert option(command, "DATASETS.TEST") == "('openvocab_ade20k_sem_seg_val',)"
+    assert option(command, f"{switches}.PANOPTIC_ON") == "False"
+    said = bash(call, tmp_path, EVAL_DRY_RUN="1", **at).stderr
+    assert "only mIoU. PQ and AP need" in said
+    assert f"{root}/ade20k_panoptic_val.json, which is missing" in said
+
+    (root / "ade20k_panoptic_val.json").touch()
+    (command,) = planned(call, tmp_path, **at)
+    assert option(command, "DATASETS.TEST") == f"('{STANDARD['ade150']}',)"
+    assert option(command, f"{switches}.INSTANCE_ON") == "False"
+    assert f"{switches}.PANOPTIC_ON" not in command
+
+    (root / "ade20k_instance_val.json").touch()
+    (command,) = planned(call, tmp_path, **at)
+    assert f"{switches}.INSTANCE_ON" not in command
+
+
 def test_a_function_evaluates_one_benchmark(tmp_path: Path) -> None:
     (command,) = planned(f"eval_ade847 {CONFIG} weights.pth 2 mine SEED 3", tmp_path)
     assert command[:2] == [sys.executable, str(REPOSITORY / "train_maskclippp.py")]

@@ -44,6 +44,8 @@ CLASSES_GIVEN = "classes given, one mask per segment"
 MAJORITY = "classes given by majority"
 MASKS_GIVEN = "masks given"
 TRUE_MASKS = ("GTSegmentor", "PanGTSegmentor")
+# Datasets with the images and classes of another one, with fewer annotations.
+SAME_BENCHMARK = {"openvocab_ade20k_sem_seg_val": "openvocab_ade20k_panoptic_val"}
 TUNED, PLAIN = "tuned", "plain CLIP"
 
 
@@ -140,7 +142,8 @@ class Benchmarks:
 
     def of_dataset(self, dataset: str) -> Benchmark | None:
         """The benchmark that evaluates on a dataset, if there is one."""
-        return next((b for b in self.all if dataset in b.datasets), None)
+        name = SAME_BENCHMARK.get(dataset, dataset)
+        return next((b for b in self.all if name in b.datasets), None)
 
     def published_value(
         self, model: str, config: str, benchmark: Benchmark | None, task: str, metric: str

@@ -122,6 +122,25 @@ _eval_set_aside() {
   done
 }
 
+# ADE20K without its panoptic or instance JSON is still good for the other metrics: adapt `datasets`
+# and `tasks` of the caller, and say what is missing.
+_eval_without_missing() {
+  local root=${DETECTRON2_DATASETS:-datasets}/ADEChallengeData2016
+  if [[ $datasets != openvocab_ade20k_panoptic_val || ! -d $root/annotations_detectron2/validation ]]; then
+    return
+  fi
+  if [[ ! -f $root/ade20k_panoptic_val.json ]]; then
+    echo "ade150: only mIoU. PQ and AP need $root/ade20k_panoptic_val.json, which is missing;" \
+      "datasets/README.md says how to prepare it." >&2
+    datasets=openvocab_ade20k_sem_seg_val # the same images and classes
+    tasks=semantic
+  elif [[ ! -f $root/ade20k_instance_val.json && $tasks == all ]]; then
+    echo "ade150: mIoU and PQ. AP needs $root/ade20k_instance_val.json, which is missing;" \
+      "datasets/README.md says how to prepare it." >&2
+    tasks=no_instance
+  fi
+}
+
 # _eval_benchmark PROTOCOL NAME CONFIG CHECKPOINT NGPU TAG [KEY VALUE ...]: one run, or its command
 # alone with EVAL_DRY_RUN.
 _eval_benchmark() {
@@ -130,6 +149,7 @@ _eval_benchmark() {
   shift 6
   local datasets tasks true_masks options
   IFS=$'\t' read -r _ _ datasets tasks true_masks options < <(_eval_lines "$name")
+  _eval_without_missing
   local command=("$(_eval_python)" "$_eval_repository/train_maskclippp.py" --eval-only
     --config-file "$(_eval_file "$config")" --num-gpus "$ngpu" --dist-url auto
     --tag "$(_eval_tag "$protocol" "$name" "$tag")"
@@ -149,6 +169,7 @@ _eval_benchmark() {
     semantic) command+=($switches.PANOPTIC_ON False $switches.INSTANCE_ON False) ;;
     panoptic) command+=($switches.PANOPTIC_ON True $switches.INSTANCE_ON False) ;;
     instance) command+=($switches.PANOPTIC_ON False $switches.INSTANCE_ON True) ;;
+    no_instance) command+=($switches.INSTANCE_ON False) ;;
   esac
   if [[ $options != - ]]; then
     # shellcheck disable=SC2206  # KEY VALUE pairs without blanks

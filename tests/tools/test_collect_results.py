@@ -281,3 +281,12 @@ def test_a_broken_config_of_a_run_is_named_in_one_line(text: str, tmp_path: Path
     with pytest.raises(ValueError, match=r"config\.yaml is not the config of a run") as caught:
         rows_of(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_ade20k_with_semantic_annotation_alone_is_the_same_benchmark(tmp_path: Path) -> None:
+    make_run(
+        tmp_path, "first_ade150", {"openvocab_ade20k_sem_seg_val": {"sem_seg": {"mIoU": 35.0}}}
+    )
+    (row,) = rows_of(tmp_path)
+    assert row.tag == "first"
+    assert row.values["A-150 mIoU"].published == 35.4
