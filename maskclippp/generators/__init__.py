@@ -10,6 +10,8 @@ from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.ground_truth import GTSegmentor, PanGTSegmentor
 from maskclippp.generators.mask2former.segmentor import Mask2FormerSegmentor
 from maskclippp.generators.offline import OfflineSegmentor
+from maskclippp.generators.sam import SamSegmentor
+from maskclippp.generators.sam3 import Sam3Segmentor
 from maskclippp.generators.superpixels import SuperpixelSegmentor
 from maskclippp.generators.transformers_segmentor import TransformersSegmentor
 
@@ -21,6 +23,8 @@ __all__ = [
     "MaskGenerator",
     "OfflineSegmentor",
     "PanGTSegmentor",
+    "Sam3Segmentor",
+    "SamSegmentor",
     "SuperpixelSegmentor",
     "TransformersSegmentor",
     "build_generator",
