@@ -23,7 +23,7 @@ MAX_SEGMENT_ID = 256**3 - 1
 CategoryId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Flag = Annotated[int, Meta(ge=0, le=1)]
 Length = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Area = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]
+Area = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[float, Meta(ge=0, le=2**53)]
 FileName = Annotated[str, Meta(min_length=1)]
 Coordinate = Annotated[float, Meta(ge=-_MAX_COORDINATE, le=_MAX_COORDINATE)]
 
@@ -43,7 +43,7 @@ class Category(TypedDict):
 
     id: CategoryId
     name: NotRequired[str]
-    supercategory: NotRequired[Any]
+    supercategory: NotRequired[str | None]
     frequency: NotRequired[Literal["r", "c", "f"]]  # LVIS
 
 
@@ -98,7 +98,7 @@ class Instance(TypedDict):
 class PanopticFile(TypedDict):
     """A file in COCO's panoptic format."""
 
-    images: NotRequired[list[Image]]
+    images: list[Image]
     annotations: list[PanopticImage]
     categories: list[PanopticCategory]
     info: NotRequired[Any]
@@ -121,15 +121,22 @@ def read_panoptic(path: str | Path, what: str, *, with_areas: bool = False) -> P
         InputError: the file is malformed or inconsistent; names entry and key, what was expected
             and what was found.
     """
-    content = read_json(path, PanopticFile, what)
+    try:
+        content = read_json(path, PanopticFile, what)
+    except InputError as error:
+        if "segmentation" in _keys_of_first_annotation(path):
+            raise InputError(
+                f"{path} is instance annotation: its annotations have a segmentation, but no "
+                "segments_info; read it as a dataset of kind coco_instances"
+            ) from error
+        raise
     category_ids = _unique((c["id"] for c in content["categories"]), path, "categories", "id")
-    _check_images(content.get("images"), path)
+    _check_images(content["images"], path)
     annotations = content["annotations"]
     of_images = _unique((a["image_id"] for a in annotations), path, "annotations", "image_id")
     _unique((a["file_name"] for a in annotations), path, "annotations", "file_name")
-    if "images" in content:
-        listed = {image["id"] for image in content["images"]}
-        _check_listed(of_images, listed, path, "image_id", "images")
+    listed = {image["id"] for image in content["images"]}
+    _check_listed(of_images, listed, path, "image_id", "images")
     for number, annotation in enumerate(annotations):
         _check_inside(annotation["file_name"], path, f"annotations[{number}].file_name")
         segments = annotation["segments_info"]
@@ -166,7 +173,15 @@ def read_instances(
         InputError: the file is malformed or inconsistent; names entry and key, what was expected
             and what was found.
     """
-    content: InstanceFile = read_json(path, _requiring(InstanceFile, required or {}), what)
+    try:
+        content: InstanceFile = read_json(path, _requiring(InstanceFile, required or {}), what)
+    except InputError as error:
+        if "segments_info" in _keys_of_first_annotation(path):
+            raise InputError(
+                f"{path} is panoptic annotation: its annotations have segments_info, but no "
+                "segmentation; read it as a dataset of kind coco_panoptic"
+            ) from error
+        raise
     category_ids = _unique((c["id"] for c in content["categories"]), path, "categories", "id")
     _check_images(content["images"], path)
     annotations = content["annotations"]
@@ -182,9 +197,16 @@ def read_instances(
     return content
 
 
-def _check_images(images: Sequence[Image] | None, path: str | Path) -> None:
-    if images is None:
-        return
+def _keys_of_first_annotation(path: str | Path) -> set[str]:
+    """The keys of the first annotation of a file that is not as expected; {} if there is none."""
+    try:
+        content = read_json(path, dict[str, Any], "annotation")
+        return set(dict(content["annotations"][0]))
+    except (InputError, LookupError, TypeError, ValueError):
+        return set()
+
+
+def _check_images(images: Sequence[Image], path: str | Path) -> None:
     _unique((image["id"] for image in images), path, "images", "id")
     for number, image in enumerate(images):
         if "file_name" in image:

@@ -118,7 +118,7 @@ class PanopticDataset(Dataset):
         )
         classes = self.classes
         positions = self._positions(content["categories"], classes, json_file)
-        images = {image["id"]: image for image in content.get("images", ())}
+        images = {image["id"]: image for image in content["images"]}
         records = []
         for annotation in content["annotations"]:
             image = images[annotation["image_id"]]
@@ -201,17 +201,19 @@ def pixel_counts(ids: LabelArray) -> dict[int, int]:
 def check_areas(
     pixels: Mapping[int, int], segments: Sequence[Mapping[str, Any]], panoptic_file: str
 ) -> None:
-    """Raise an InputError if a segment has more pixels than its area says.
+    """Raise an InputError if a segment has more pixels than its area says, or its image fewer.
 
-    Its intersection over union with a prediction would exceed 1. Larger areas are legitimate: those
-    of ADE20K count pixels that other segments cover.
+    Its intersection over union with a prediction would exceed 1, or be too low. Areas between them
+    are legitimate: those of ADE20K count pixels that other segments cover.
     """
+    largest = sum(pixels.values())
     for segment in segments:
         found = pixels.get(segment["id"], 0)
-        if segment.get("area", found) < found:
+        if not found <= segment.get("area", found) <= largest:
             raise InputError(
                 f"panoptic map {panoptic_file}: the area of segment {segment['id']} in the JSON "
-                f"must be at least the {found} pixels of the segment, found {segment['area']}"
+                f"must be from {found}, the pixels of the segment, to {largest}, those of the "
+                f"image, found {segment['area']}"
             )
 
 

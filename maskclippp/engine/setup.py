@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser, default_setup, hooks
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -80,6 +80,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
     register_custom_datasets(cfg.DATASETS.CUSTOM)
     _check_datasets(cfg, for_training=not args.eval_only)
+    _switch_on_instances(cfg)
     if not args.eval_only:
         _check_training_masks(cfg)
     _check_vocabularies(cfg)
@@ -188,6 +189,16 @@ def _check_datasets(cfg: CfgNode, *, for_training: bool) -> None:
                     f"DATASETS.{key} \"('{(similar or known)[0]}',)\""
                     + ('; "()" trains without evaluation' if key == "TEST" else "")
                 )
+
+
+def _switch_on_instances(cfg: CfgNode) -> None:
+    """Let the model return instances if test sets have nothing else to be evaluated on."""
+    protocol = cfg.MODEL.MASKCLIPPP.TEST
+    if protocol.MASK_ACC or protocol.SEGMENTOR_ONLY:
+        return  # only masks are evaluated
+    kinds = {MetadataCatalog.get(name).get("evaluator_type", "") for name in cfg.DATASETS.TEST}
+    if kinds & {"coco", "lvis"}:
+        cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
 
 
 def _check_training_masks(cfg: CfgNode) -> None:

@@ -123,7 +123,10 @@ def without_area(content: dict[str, Any]) -> dict[str, Any]:
     ("damage", "message"),
     [
         (lambda content: [], "the file must be an object, found \\[\\]"),
-        (lambda content: {"annotations": []}, "the file lacks categories, found only the keys"),
+        (
+            lambda content: {"annotations": []},
+            "the file lacks images, categories, found only the keys",
+        ),
         (
             lambda content: {**content, "annotations": [None]},
             r"annotations\[0\] must be an object, found null",

@@ -65,3 +65,14 @@ def test_polygons_are_united() -> None:
     expected[:2, :2], expected[3:5, 3:5] = True, True
     assert (run_length.fill_polygons(squares, (6, 5)) == expected).all()
     assert not run_length.fill_polygons([], (6, 5)).any()
+
+
+def test_the_first_code_that_does_not_fill_its_image_is_found() -> None:
+    masks = torch.rand(3000, 9, 7) > torch.rand(3000, 1, 1)
+    codes: list[dict[str, object]] = [dict(code) for code in encode_masks(masks)]
+    codes[1::3] = [dict(run_length.compress({**c, "counts": [63]})) for c in codes[1::3]]
+    assert run_length.first_invalid(codes) is None
+    codes[2345] = {"size": [9, 8], "counts": codes[2345]["counts"]}
+    codes[2900] = {"size": [9, 7], "counts": [62]}
+    assert run_length.first_invalid(codes) == (2345, "its runs add up to 63 pixels")
+    assert run_length.first_invalid(codes[2346:]) == (554, "its runs add up to 62 pixels")
