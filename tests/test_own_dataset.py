@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 import train_maskclippp
 from maskclippp.config.yaml_files import read_yaml
 from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.semantic_maps import read_semantic_labels
+from maskclippp.files.images import read_panoptic_ids
+from maskclippp.masks.run_length import area, box, encode_mask
 from tests.data.panoptic_scene import make_coco_panoptic
 from tests.data.real_samples import find_samples
 from tests.documents import blocks, commands, write_files
@@ -43,6 +46,33 @@ def write_own_data(root: Path, folder: Path) -> None:
         labels = np.select([classes == 255, classes == PERSON, classes < 80], [255, 0, 1], 2)
         Image.fromarray(labels.astype(np.uint8)).save(folder / "labels" / f"{image.stem}.png")
     shutil.copy(root / coco_panoptic("val").annotations, folder / "panoptic.json")
+    (folder / "instances.json").write_text(json.dumps(own_instances(records)))
+
+
+def own_instances(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The things of panoptic records as COCO instance annotation, category ids from 0."""
+    images, annotations = [], []
+    for record in records:
+        ids = read_panoptic_ids(record["pan_seg_file_name"])
+        height, width = ids.shape
+        name = Path(record["file_name"]).name
+        image = {"id": record["image_id"], "file_name": name, "height": height, "width": width}
+        images.append(image)
+        for segment in record["segments_info"]:
+            code = encode_mask(ids == segment["id"])
+            entry = {
+                "id": len(annotations),
+                "image_id": record["image_id"],
+                "category_id": segment["category_id"],
+                "iscrowd": segment["iscrowd"],
+                "segmentation": code,
+                "area": area(code),
+                "bbox": box(code),
+            }
+            annotations += [entry] if segment["isthing"] else []
+    names = MetadataCatalog.get("openvocab_coco_2017_val_panoptic_with_sem_seg").thing_classes
+    categories = [{"id": i, "name": name.partition(",")[0]} for i, name in enumerate(names)]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 @pytest.fixture
@@ -81,7 +111,7 @@ def results(config: str, tag: str, dataset: str, file: str = "results.json") -> 
 @pytest.mark.processes
 @pytest.mark.usefixtures("data")
 def test_the_commands_train_and_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
     for command in COMMANDS:
         run(monkeypatch, command)
     for config, tag, dataset in (
@@ -90,6 +120,7 @@ def test_the_commands_train_and_evaluate(monkeypatch: pytest.MonkeyPatch) -> Non
         ("my_panoptic", "trial", "my_panoptic"),
     ):
         assert 0 <= results(config, tag, dataset)["results"]["sem_seg"]["mIoU"] <= 100
+    assert 0 <= results("my_instances", "trial", "my_instances")["results"]["segm"]["AP"] <= 100
     assert "panoptic_seg" in results("my_panoptic", "trial", "my_panoptic")["results"]
     trial, words = (results("my_dataset", tag, "my_dataset") for tag in ("trial", "words"))
     assert trial["test_vocabulary"]["classes"] == 3

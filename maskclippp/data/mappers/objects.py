@@ -31,7 +31,7 @@ class ObjectTarget:
         drop_empty: leave out objects that the crop removes completely.
     """
 
-    objects_key: ClassVar = "annotations"
+    objects_key: ClassVar[str | None] = "annotations"
     drop_empty: bool
 
     def __call__(self, record: Record, size: Size) -> "_Objects":

@@ -93,7 +93,7 @@ class ClassRules:
 class ClassTarget:
     """A mask per class in the image, by ascending class, from semantic or panoptic annotation."""
 
-    objects_key: ClassVar = None
+    objects_key: ClassVar[str | None] = None
     rules: ClassRules
 
     def __call__(self, record: Record, size: Size) -> "_Classes":
@@ -128,7 +128,7 @@ class SegmentTarget:
         rules: to read class ids as well, for crops with a category limit.
     """
 
-    objects_key: ClassVar = "segments_info"
+    objects_key: ClassVar[str | None] = "segments_info"
     rules: ClassRules | None = None
 
     def __call__(self, record: Record, size: Size) -> "_Segments":
