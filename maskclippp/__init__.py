@@ -12,6 +12,7 @@ from maskclippp.detectron2_engine import call_after_import, ensure_detectron2
 
 if TYPE_CHECKING:
     from maskclippp.predictor import Predictor as Predictor
+    from maskclippp.predictor.models import list_models as list_models
     from maskclippp.segmentation import Segmentation as Segmentation
 
 __version__ = "0.1.0"
@@ -22,7 +23,11 @@ ensure_detectron2()
 for _engine, _ours in (("detectron2.data", "data"), ("detectron2.modeling", "meta_arch")):
     call_after_import(_engine, partial(importlib.import_module, f"{__name__}.{_ours}"))
 
-_LAZY = {"Predictor": "predictor", "Segmentation": "segmentation"}
+_LAZY = {
+    "Predictor": "predictor",
+    "Segmentation": "segmentation",
+    "list_models": "predictor.models",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,7 @@ PALETTE: tuple[Color, ...] = tuple(
     for other, share in _MIXED
     for color in _BASE_COLORS
 )
-_VOID_COLOR: Color = (128, 128, 128)
+VOID_COLOR: Color = (128, 128, 128)
 _DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
 _BRIGHTNESS = (0.299, 0.587, 0.114)
 _HATCH_PERIOD, _HATCH_WIDTH = 12, 2
@@ -121,7 +121,7 @@ def draw_regions(
         raise InputError(f"image is {image.shape[:2]} pixels, its label map {regions.shape}")
     present, inverse = np.unique(regions, return_inverse=True)
     named = np.array([int(number) in names for number in present], dtype=bool)
-    table = np.array([colors.get(int(number), _VOID_COLOR) for number in present], dtype=np.uint8)
+    table = np.array([colors.get(int(number), VOID_COLOR) for number in present], dtype=np.uint8)
     inverse = inverse.reshape(regions.shape)
     inside = named[inverse]
     weight = np.where(inside, opacity, 0)[..., None].astype(np.float32)

@@ -34,18 +34,34 @@ class ImageHeader(NamedTuple):
     turned: bool
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, *, reduce_depth: bool = False) -> Image.Image:
     """Read an image as 8-bit RGB, rotated to its EXIF orientation.
 
     Raises:
         MissingFileError: the file does not exist.
         UnreadableFileError: it cannot be decoded; gives the reason.
-        InputError: it has more than 8 bits per channel.
+        InputError: see :func:`upright_rgb`.
     """
     image = _read(path, "image", _upright)
+    return upright_rgb(image, f"image {path}", reduce_depth=reduce_depth)
+
+
+def upright_rgb(image: Image.Image, what: str, *, reduce_depth: bool = False) -> Image.Image:
+    """The image as 8-bit RGB, rotated to its EXIF orientation; opacity is ignored.
+
+    Args:
+        what: the image, for messages.
+        reduce_depth: of gray images with 16 bits, keep the upper 8, as Pillow does with colors.
+
+    Raises:
+        InputError: it has more than 8 bits per channel.
+    """
+    image = ImageOps.exif_transpose(image)
+    if reduce_depth and image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in _DEEP_MODES:
         raise InputError(
-            f"image {path} has more than 8 bits per channel (mode {image.mode}) and an unknown "
+            f"{what} has more than 8 bits per channel (mode {image.mode}) and an unknown "
             "value range: convert it to 8 bits first"
         )
     return image.convert("RGB")

@@ -197,7 +197,7 @@ def instance_segmentation(
     scores = top.values
     mask_index, labels = top.indices // found.num_classes, top.indices % found.num_classes
     if classes is not None:
-        chosen = torch.isin(labels, torch.tensor(sorted(classes), device=labels.device))
+        chosen = torch.isin(labels, labels.new_tensor(sorted(classes)))
         mask_index, labels, scores = mask_index[chosen], labels[chosen], scores[chosen]
     # A mask may be chosen for several classes; it is resized only once.
     used, position = torch.unique(mask_index, return_inverse=True)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -15,6 +16,15 @@ from maskclippp.data.mappers.transforms import shortest_edge_size
 from maskclippp.data.semantic_maps import has_semantic_labels, read_semantic_labels
 from maskclippp.files.images import LabelArray, check_same_size, read_panoptic_ids
 from maskclippp.records import Record
+
+
+def resized_for_test(image: Image.Image, min_size: int, max_size: int) -> Tensor:
+    """uint8 [3, h, w] of an RGB image: shorter side ``min_size`` (0 keeps the size), longer side
+    at most ``max_size``.
+    """
+    size = shortest_edge_size(image.height, image.width, min_size, max_size)
+    resized = F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR)
+    return image_to_tensor(resized)
 
 
 class EvaluationMapper:
@@ -52,9 +62,7 @@ class EvaluationMapper:
         out = copy.deepcopy(record)
         image = read_record_image(record)
         out["height"], out["width"] = size = (image.height, image.width)
-        new_size = shortest_edge_size(*size, self.min_size, self.max_size)
-        resized = F.resize(image, list(new_size), interpolation=v2.InterpolationMode.BILINEAR)
-        out["image"] = image_to_tensor(resized)
+        out["image"] = resized_for_test(image, self.min_size, self.max_size)
         if not self.with_ground_truth:
             return out
 

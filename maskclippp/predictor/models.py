@@ -1,0 +1,192 @@
+"""From a name to a model: configs, entries of the published list, run folders, the Hub."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
+from maskclippp.engine.checkpoint import Checkpointer
+from maskclippp.engine.trainer import Trainer
+from maskclippp.errors import InputError, MissingFileError
+from maskclippp.files.published import CONFIGS, Published, find_published, of_config, published
+from maskclippp.generators import check_generator
+from maskclippp.meta_arch import MaskCLIPpp
+from maskclippp.registry import SEGMENTOR_REGISTRY
+
+logger = logging.getLogger(__name__)
+
+SHAPES = "shapes"
+# What a generator reads, besides the sections of MASKCLIPPP below.
+_GENERATOR_NODES = ("SEGMENTOR", "VISUAL_ENCODER_F", "TEXT_ENCODER_F", "TEMPLATES_F")
+_SHORT_GENERATORS = {"superpixels": "SuperpixelSegmentor"}
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def build_model(
+    model: str | Path,
+    weights: str | Path | None = None,
+    generator: str | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+) -> tuple[CfgNode, MaskCLIPpp]:
+    """Build a model for inference.
+
+    Args:
+        model: ``shapes`` (the built-in world, no download), the name of a fine-tuned model in the
+            published list, the path of a config, a run folder, or the name of a repository on the
+            Hub that has ``config.yaml`` and weights.
+        weights: a checkpoint; by default that of the model, the folder or the config
+            (MODEL.WEIGHTS). "initial": none, the weights before fine-tuning.
+        generator: ``superpixels``, the name of a generator in the published list, a registered
+            class, a config whose generator is taken, or a model on the Hub; default: of the config.
+        device: such as "cuda" or "cpu"; default: CUDA if it is available.
+        dtype: "float32", "bfloat16" or "float16"; "auto": bfloat16 on CUDA devices that compute
+            with it, elsewhere what the config says (TEST.DTYPE).
+        revision: commit or tag of the Hub repository.
+
+    Returns:
+        The config and the model, on its device and in evaluation mode.
+
+    Raises:
+        InputError: an unknown name, device or type, or unusable files.
+        MissingFileError: a file that is not here; says how to get it.
+    """
+    cfg = get_cfg()
+    default_weights = _merge_model(cfg, str(model), revision)
+    if generator is not None:
+        _merge_generator(cfg, generator)
+    cfg.DATASETS.TEST = ()
+    cfg.MODEL.MASKCLIPPP.TRAIN_MASKS = "ground_truth"
+    cfg.MODEL.DEVICE = _device(device)
+    cfg.MODEL.MASKCLIPPP.TEST.DTYPE = _dtype(dtype, cfg)
+    file = "" if str(weights) == "initial" else str(weights or default_weights)
+    if file and not Path(file).expanduser().is_file():
+        entry = of_config(model) or published().get(str(model))
+        remedy = f": {entry.how_to_get()}" if entry and weights is None else ""
+        raise MissingFileError(f"the weights {file} of {model} are not there{remedy}")
+    check_generator(cfg)
+    built = Trainer.build_model(cfg).eval()
+    if not isinstance(built, MaskCLIPpp):
+        raise InputError(f"{model}: MODEL.META_ARCHITECTURE is not MaskCLIPpp")
+    if file:
+        Checkpointer(built).load(str(Path(file).expanduser()), checkpointables=[])
+    return cfg, built
+
+
+def _merge_model(cfg: CfgNode, model: str, revision: str | None) -> str:
+    """Merge the model's config; the path of its checkpoint, "" for none."""
+    if model == SHAPES:
+        merge_config_file(cfg, CONFIGS / "shapes" / "plain_clip_fcclip.yaml")
+        return ""
+    path = Path(model).expanduser()
+    entry = published().get(model)
+    if entry is not None and entry.kind != "model":
+        raise InputError(
+            f"{model!r} is a {entry.kind}, not a model"
+            + ("; pass it as generator" if entry.kind == "generator" else "")
+        )
+    if entry is not None:
+        merge_config_file(cfg, entry.config_file)
+        return entry.path
+    if path.is_dir():
+        return _merge_folder(cfg, path)
+    if path.suffix in (".yaml", ".yml"):
+        merge_config_file(cfg, path)
+        entry = of_config(path)
+        return str(cfg.MODEL.WEIGHTS or (entry.path if entry else ""))
+    if model.count("/") == 1:
+        return _merge_folder(cfg, _from_hub(model, revision))
+    find_published(model)  # raises
+    raise AssertionError
+
+
+def _merge_folder(cfg: CfgNode, folder: Path) -> str:
+    """A run folder, or one from the Hub: ``config.yaml`` and a checkpoint."""
+    merge_config_file(cfg, folder / "config.yaml")
+    newest = Checkpointer(torch.nn.Module(), str(folder)).get_checkpoint_file()
+    others = sorted(file for end in ("safetensors", "pth") for file in folder.glob(f"*.{end}"))
+    if newest:
+        return newest
+    if not others:
+        raise MissingFileError(f"{folder} has config.yaml, but no checkpoint (.pth, .safetensors)")
+    return str(others[0])
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["config.yaml", "*.safetensors", "*.pth"]
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise MissingFileError(
+            f"{name} is neither here nor could it be fetched from the Hugging Face Hub "
+            f"({reason}); without a network, download it elsewhere and give the folder"
+        ) from error
+
+
+def _merge_generator(cfg: CfgNode, name: str) -> None:
+    """Replace the generator of a config, with all that belongs to it."""
+    node, entry = cfg.MODEL.MASKCLIPPP, published().get(name)
+    registered = _SHORT_GENERATORS.get(name, name)
+    if registered in SEGMENTOR_REGISTRY:
+        node.SEGMENTOR.NAME = registered
+    elif entry is not None and entry.kind == "generator":
+        _take_generator(cfg, entry.config_file)
+    elif name == SHAPES:
+        _take_generator(cfg, CONFIGS / "shapes" / "plain_clip_fcclip.yaml")
+    elif Path(name).suffix in (".yaml", ".yml"):
+        _take_generator(cfg, Path(name))
+    elif "/" in name and "TransformersSegmentor" in SEGMENTOR_REGISTRY:
+        node.SEGMENTOR.NAME, node.SEGMENTOR.PRETRAINED = "TransformersSegmentor", name
+    else:
+        names = [e.name for e in published().values() if e.kind == "generator"]
+        raise InputError(
+            f"generator {name!r} is not one of {[*_SHORT_GENERATORS, SHAPES, *names]}, a "
+            "registered class, a config or a model on the Hub"
+        )
+
+
+def _take_generator(cfg: CfgNode, config: Path) -> None:
+    donor = get_cfg()
+    merge_config_file(donor, config)
+    for key in _GENERATOR_NODES:
+        cfg.MODEL.MASKCLIPPP[key] = donor.MODEL.MASKCLIPPP[key]
+    test = cfg.MODEL.MASK_FORMER.TEST
+    for key in ("SEM_SEG_HEAD", "SWIN", "MASK_FORMER"):
+        cfg.MODEL[key] = donor.MODEL[key]
+    cfg.MODEL.MASK_FORMER.TEST = test
+
+
+def _device(device: str | None) -> str:
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise InputError(f"device {device!r} cannot be used: {reason}") from error
+    return device
+
+
+def _dtype(dtype: str, cfg: Any) -> str:
+    if dtype not in _DTYPES:
+        raise InputError(f"dtype {dtype!r} is not one of {list(_DTYPES)}")
+    if dtype != "auto":
+        return dtype
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return "bfloat16" if on_gpu else str(cfg.MODEL.MASKCLIPPP.TEST.DTYPE)
+
+
+def list_models(kind: str | None = None) -> list[Published]:
+    """The published models, generators and CLIPs; ``kind``: "model", "generator" or "clip"."""
+    return [entry for entry in published().values() if kind in (None, entry.kind)]

@@ -1,0 +1,69 @@
+"""Names of models: the built-in world, configs, run folders, the published list."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import maskclippp
+from maskclippp import Predictor
+from maskclippp.engine.checkpoint import Checkpointer
+from maskclippp.predictor.models import build_model
+from tests.golden_cases import REPOSITORY
+from tests.shapes_predictor import WORDS, picture, shapes_predictor
+
+SHAPES = REPOSITORY / "configs" / "shapes"
+
+
+def test_a_run_folder_has_its_config_and_newest_checkpoint(tmp_path: Path) -> None:
+    cfg, model = build_model(SHAPES / "linear_psm_fcclip.yaml", device="cpu")
+    with torch.no_grad():
+        for parameter in model.psm.parameters():
+            parameter.fill_(0.1)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    Checkpointer(model, str(tmp_path)).save("model_final")
+    predictor = Predictor.from_pretrained(tmp_path, device="cpu")
+    found = dict(predictor.model.psm.named_parameters())
+    assert all((value == 0.1).all() for value in found.values())
+    result = predictor.set_classes(WORDS)(picture())
+    assert result.labels.shape == (192, 256)
+
+
+def test_a_generator_is_taken_from_another_config() -> None:
+    superpixels = SHAPES / "plain_clip.yaml"
+    predictor = Predictor.from_pretrained(superpixels, generator="shapes", device="cpu")
+    expected = shapes_predictor().set_classes(WORDS)(picture())
+    assert np.array_equal(predictor.set_classes(WORDS)(picture()).labels, expected.labels)
+
+
+def test_the_published_list_is_complete() -> None:
+    kinds = [entry.kind for entry in maskclippp.list_models()]
+    assert [kinds.count(kind) for kind in ("clip", "generator", "model")] == [6, 7, 8]
+    for entry in maskclippp.list_models("model"):
+        assert entry.config_file.is_file()
+        assert entry.results
+    for entry in maskclippp.list_models("generator"):
+        assert entry.path in entry.config_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "shape"}, r"'shape' is not in the list of published models"),
+        ({"model": "maftp-b"}, r"'maftp-b' is a generator, not a model; pass it as generator"),
+        ({"model": "absent.yaml"}, r"Config file 'absent\.yaml' does not exist"),
+        (
+            {"model": "coco-pan_clip-convnext-base"},
+            r"are not there: run: maskclippp download coco-pan_clip-convnext-base",
+        ),
+        ({"model": "shapes", "weights": "absent.pth"}, r"weights absent\.pth of shapes are not"),
+        ({"model": "shapes", "generator": "sam"}, r"generator 'sam' is not one of"),
+        ({"model": "shapes", "device": "tpu"}, r"device 'tpu' cannot be used"),
+        ({"model": "shapes", "dtype": "half"}, r"dtype 'half' is not one of"),
+    ],
+)
+def test_wrong_names_are_one_sentence(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        build_model(**{"device": "cpu", **options})
+    assert "\n" not in str(caught.value)
