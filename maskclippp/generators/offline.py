@@ -1,4 +1,4 @@
-"""Masks that another program has saved, one file per image."""
+"""Masks that another program has saved, in one file per image or in one file for all."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.generators.base import ImageMasks, MaskGenerator
+from maskclippp.masks.mask_collections import MaskCollection
 from maskclippp.masks.mask_files import check_format, read_masks
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.records import Record, output_size
@@ -18,19 +19,22 @@ from maskclippp.registry import SEGMENTOR_REGISTRY
 
 @SEGMENTOR_REGISTRY.register()
 class OfflineSegmentor(MaskGenerator):
-    """Reads masks from files; see :mod:`maskclippp.masks.mask_files` for their formats.
+    """Reads masks from a folder, or from one file for all images.
 
-    The file of the image ``.../val/town/a.jpg`` is ``a`` + suffix, in the folder itself or in
-    subfolders named like those of the image (``town/a`` + suffix, ``val/town/a`` + suffix, ...),
-    which distinguish images of the same name. The longest existing path is used.
+    See :mod:`maskclippp.masks.mask_files` and :mod:`maskclippp.masks.mask_collections` for their
+    formats. In a folder, the file of the image ``.../val/town/a.jpg`` is ``a`` + suffix, in the
+    folder itself or in subfolders named like those of the image (``town/a`` + suffix,
+    ``val/town/a`` + suffix, ...), which distinguish images of the same name. The longest existing
+    path is used.
 
     Args:
-        folder: contains the files.
-        suffix: replaces the extension of the image, such as ``.npz`` or ``_masks.png``.
+        folder: contains the files; or the file for all images.
+        suffix: replaces the extension of the image, such as ``.npz`` or ``_masks.png``; not used
+            with one file for all images.
 
     Raises:
         MissingFileError: the folder does not exist.
-        InputError: no suffix, or one without a known format.
+        InputError: no suffix, or one without a known format; or see :class:`MaskCollection`.
     """
 
     reads_mask_files = True
@@ -38,13 +42,17 @@ class OfflineSegmentor(MaskGenerator):
     @configurable
     def __init__(self, *, folder: str | Path, suffix: str) -> None:
         super().__init__()
-        check_format("image" + suffix, "SEGMENTOR.OFFLINE_ANN_SUFFIX, after the image's name")
         self.folder = Path(folder).expanduser()
         self.suffix = suffix
+        self.collection = MaskCollection(self.folder) if self.folder.is_file() else None
+        if self.collection is not None:
+            return
+        check_format("image" + suffix, "SEGMENTOR.OFFLINE_ANN_SUFFIX, after the image's name")
         if not str(folder) or not self.folder.is_dir():
             raise MissingFileError(
                 f"SEGMENTOR.OFFLINE_ANN_DIR: {str(folder)!r} is not a folder; set it to the folder "
-                "with the masks of the test images (tools/save_masks.py can make one)"
+                "with the masks of the test images (tools/save_masks.py can make one), or to one "
+                "file with all of them"
             )
 
     @classmethod
@@ -54,10 +62,12 @@ class OfflineSegmentor(MaskGenerator):
         return {"folder": node.OFFLINE_ANN_DIR, "suffix": node.OFFLINE_ANN_SUFFIX}
 
     def forward(self, records: Sequence[Record]) -> list[ImageMasks]:
-        """See :class:`MaskGenerator`; reads ``file_name``, and ``height`` and ``width``."""
+        """See :class:`MaskGenerator`; reads ``file_name``, ``image_id``, ``height``, ``width``."""
         return [ImageMasks(SoftMasks(self._masks(record))) for record in records]
 
     def _masks(self, record: Record) -> Tensor:
+        if self.collection is not None:
+            return self.collection.masks_of(record)
         if "file_name" not in record:
             raise InputError(
                 "OfflineSegmentor finds masks by the name of the image file, but the record has "

@@ -5,7 +5,7 @@ The suffix of the name selects the format:
 - ``.npz``: an array ``masks`` with the content of a ``.npy`` file.
 - ``.npy``: [Q, H, W] masks (bool, integers with 0 for outside, or probabilities as floats), or
   [H, W] integer ids.
-- ``.png``: [H, W] ids, 8 or 16 bit, one channel or palette.
+- ``.png``, ``.tif``, ``.tiff``: [H, W] ids, 8 or 16 bit, one channel or palette.
 - ``.json``: a list of COCO run-length encodings, or of objects that contain them as
   ``segmentation`` (written by Segment Anything), or an object with such a list as ``annotations``.
 
@@ -16,6 +16,7 @@ to no mask.
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,10 +32,11 @@ from maskclippp.files.images import read_label_map
 from maskclippp.files.json_files import read_json
 from maskclippp.masks.run_length import decode_checked, encode_mask
 
-FORMATS = (".json", ".npy", ".npz", ".png")
+_PICTURES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
+FORMATS = (".json", ".npy", ".npz", *_PICTURES)
 
 BoolArray = NDArray[np.bool_]
-_NUMPY_ERRORS = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+NUMPY_ERRORS = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def check_format(name: str, what: str) -> str:
@@ -61,14 +63,39 @@ def read_masks(path: Path, size: tuple[int, int]) -> Tensor:
     if not path.is_file():
         raise MissingFileError(f"mask file {path} does not exist")
     if ending == ".json":
-        return torch.from_numpy(_read_json(path, size))
-    array = read_label_map(path) if ending == ".png" else _read_numpy(path)
+        return _read_json(path, size)
+    array = read_label_map(path) if ending in _PICTURES else _read_numpy(path)
+    return masks_of_array(array, size, f"mask file {path}")
+
+
+def masks_of_array(array: NDArray[Any], size: tuple[int, int], where: str) -> Tensor:
+    """Masks of an array of one image, as :func:`read_masks`; an InputError starts with ``where``.
+
+    Args:
+        array: [Q, H, W] masks or [H, W] ids.
+        size: original height and width of the image.
+        where: the file, and the place in it.
+    """
     if array.ndim not in (2, 3):
         raise InputError(
-            f"mask file {path}: expected [Q, H, W] masks or [H, W] ids, found shape {array.shape}"
+            f"{where}: expected [Q, H, W] masks or [H, W] ids, found shape {array.shape}"
         )
-    _check_size(array.shape[-2:], size, f"mask file {path}")
-    masks = _masks_of_ids(array, path) if array.ndim == 2 else _masks_of_stack(array, path)
+    _check_size(array.shape[-2:], size, where)
+    masks = _masks_of_ids(array, where) if array.ndim == 2 else _masks_of_stack(array, where)
+    return torch.from_numpy(masks)
+
+
+def masks_of_codes(entries: Sequence[Any], size: tuple[int, int], where: str) -> Tensor:
+    """Bool masks [Q, H, W] of run-length encodings; an InputError starts with ``where``.
+
+    Args:
+        entries: encodings, or objects that hold them as ``segmentation``.
+        size: original height and width of the image.
+        where: the file, and the place in it.
+    """
+    masks = np.zeros((len(entries), *size), dtype=np.bool_)
+    for index, entry in enumerate(entries):
+        masks[index] = _decode(entry, size, f"{where}: mask {index}")
     return torch.from_numpy(masks)
 
 
@@ -76,12 +103,12 @@ def write_masks(path: Path, masks: Tensor) -> None:
     """Write bool masks [Q, H, W] atomically, in the format that the suffix selects.
 
     Raises:
-        InputError: an unknown suffix, or masks that a PNG cannot represent: empty masks,
+        InputError: an unknown suffix, or masks that a picture cannot represent: empty masks,
             overlapping masks, or more than 65535.
     """
     ending = check_format(path.name, "mask file")
     array = masks.cpu().numpy()
-    if ending == ".png":
+    if ending in _PICTURES:
         array = _ids_of_masks(array, path)
     with atomic_write(path) as file:
         _write(file, ending, array)
@@ -92,8 +119,8 @@ def _write(file: BinaryIO, ending: str, array: NDArray[Any]) -> None:
         np.savez_compressed(file, masks=array)
     elif ending == ".npy":
         np.save(file, array, allow_pickle=False)
-    elif ending == ".png":
-        Image.fromarray(array).save(file, format="PNG")
+    elif ending in _PICTURES:
+        Image.fromarray(array).save(file, format=_PICTURES[ending])
     else:
         file.write(json.dumps([encode_mask(mask) for mask in array]).encode())
 
@@ -108,33 +135,33 @@ def _read_numpy(path: Path) -> NDArray[Any]:
                 key: content[key] for key in content if key == "masks"
             }
             names = content.files
-    except _NUMPY_ERRORS as error:
+    except NUMPY_ERRORS as error:
         raise UnreadableFileError(f"mask file {path} cannot be read: {error}") from error
     if "masks" not in arrays:
         raise InputError(f"mask file {path}: expected an array 'masks', found only {names}")
     return arrays["masks"]
 
 
-def _masks_of_stack(stack: NDArray[Any], path: Path) -> NDArray[Any]:
+def _masks_of_stack(stack: NDArray[Any], where: str) -> NDArray[Any]:
     """Numbers [Q, H, W] -> bool, or float32 in [0, 1]."""
     if stack.dtype.kind in "bui":
         masks: BoolArray = stack != 0
         return masks
     if stack.dtype.kind != "f":
-        raise InputError(f"mask file {path}: expected numbers, found {stack.dtype}")
+        raise InputError(f"{where}: expected numbers, found {stack.dtype}")
     # Written so that NaN is rejected too.
     if stack.size and not (stack.min() >= 0 and stack.max() <= 1):
         raise InputError(
-            f"mask file {path}: expected probabilities in 0..1, found {stack.min():g} to "
+            f"{where}: expected probabilities in 0..1, found {stack.min():g} to "
             f"{stack.max():g}: apply the sigmoid, or save masks as bool"
         )
     return stack.astype(np.float32)
 
 
-def _masks_of_ids(ids: NDArray[Any], path: Path) -> BoolArray:
+def _masks_of_ids(ids: NDArray[Any], where: str) -> BoolArray:
     if ids.dtype.kind not in "bui":
         raise InputError(
-            f"mask file {path}: expected whole numbers in an [H, W] map of ids, found {ids.dtype}"
+            f"{where}: expected whole numbers in an [H, W] map of ids, found {ids.dtype}"
         )
     present = np.unique(ids[ids > 0])
     masks: BoolArray = ids[None] == present[:, None, None]
@@ -147,8 +174,8 @@ def _ids_of_masks(masks: BoolArray, path: Path) -> NDArray[Any]:
     empty = int((~masks.any(axis=(1, 2))).sum())
     if overlap or empty or len(masks) > np.iinfo(np.uint16).max:
         raise InputError(
-            f"mask file {path}: a PNG cannot hold {len(masks)} masks of which {empty} are empty "
-            f"and that overlap in {overlap} pixels: choose npz or json"
+            f"mask file {path}: a {_PICTURES[path.suffix]} cannot hold {len(masks)} masks of which "
+            f"{empty} are empty and that overlap in {overlap} pixels: choose npz or json"
         )
     ids = np.zeros(masks.shape[1:], dtype=np.uint8 if len(masks) < 256 else np.uint16)
     for number, mask in enumerate(masks, start=1):
@@ -156,7 +183,7 @@ def _ids_of_masks(masks: BoolArray, path: Path) -> NDArray[Any]:
     return ids
 
 
-def _read_json(path: Path, size: tuple[int, int]) -> BoolArray:
+def _read_json(path: Path, size: tuple[int, int]) -> Tensor:
     content: Any = read_json(path, Any, "a mask file")
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list):
@@ -164,10 +191,7 @@ def _read_json(path: Path, size: tuple[int, int]) -> BoolArray:
             f"mask file {path}: expected a list of COCO run-length encodings, or an object with "
             "such a list as 'annotations'"
         )
-    masks = np.zeros((len(entries), *size), dtype=np.bool_)
-    for index, entry in enumerate(entries):
-        masks[index] = _decode(entry, size, f"mask file {path}: mask {index}")
-    return masks
+    return masks_of_codes(entries, size, f"mask file {path}")
 
 
 def _decode(entry: Any, size: tuple[int, int], where: str) -> BoolArray:

@@ -1,5 +1,6 @@
 """OfflineSegmentor finds the masks of each image, and says what it looked for."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from maskclippp.generators import OfflineSegmentor, build_generator
 from maskclippp.masks.mask_files import write_masks
+from maskclippp.masks.run_length import encode_masks
 from tests.tiny_models import random_image, tiny_config, tiny_model
 
 SIZE = (48, 64)
@@ -118,3 +120,11 @@ def test_an_image_without_masks_has_no_segments(tmp_path: Path) -> None:
     assert len(empty["instances"]) == 0
     assert empty["sem_seg_labels"].shape == SIZE
     assert full["panoptic_seg"][1]
+
+
+def test_one_file_may_hold_the_masks_of_all_images(tmp_path: Path) -> None:
+    codes = [{"image_id": 1, "segmentation": code} for code in encode_masks(halves())]
+    (tmp_path / "results.json").write_text(json.dumps(codes))
+    generator = build_generator(tiny_config(*offline_config(tmp_path / "results.json", "")))
+    (found,) = generator([{**record("a.jpg"), "image_id": 1}])
+    assert torch.equal(found.masks.values, halves())
