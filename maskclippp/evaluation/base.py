@@ -34,8 +34,9 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
 
     Args:
         output_folder: folder for result files; None: write no files.
-        words: vocabularies of the run. The result files record them; if training classes are
-            known, there are metrics over seen (S) and unseen (U) classes.
+        words: vocabularies of the run. The result files record them, and metrics and tables name
+            their words; if training classes are known, there are metrics over seen (S) and unseen
+            (U) classes.
         by_seen: whether to report these metrics.
         threads: number of threads that score images while the model runs; 0: none. Does not
             affect results; an error in one image may surface while a later one is processed.
@@ -57,6 +58,10 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
         self._truth = ground_truth
         self._folder = None if output_folder is None else Path(output_folder)
         self._provenance = {} if words is None else words.provenance()
+        # As registered, unless the model was asked for other words: published keys stay.
+        self._own_names: tuple[str, ...] | None = None
+        if words is not None and words.vocabulary != ground_truth.vocabulary:
+            self._own_names = words.vocabulary.names
         self._seen: BoolArray | None = None  # [K]
         if by_seen and words is not None and words.train_vocabulary is not None:
             self._seen = words.seen.numpy()
@@ -94,11 +99,16 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
             task, score = self.sheet_of
             self._sheet.write(
                 self._folder / f"{task}_pictures.png",
-                self._truth.class_names,
+                self._class_names,
                 f"{score} of the image",
             )
         gathered = comm.gather(self._sums)
         return self._results(gathered) if comm.is_main_process() else None
+
+    @property
+    def _class_names(self) -> Sequence[str]:
+        """Per class the words that the model was asked for."""
+        return self._own_names or self._truth.class_names
 
     def _take(self, scored: tuple[Score, ScoredImage | None]) -> None:
         score, picture = scored
@@ -135,7 +145,7 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
                 "seen": None if seen is None else bool(seen[index]),
                 **{key: values[index].item() for key, values in columns.items()},
             }
-            for index, name in enumerate(self._truth.class_names)
+            for index, name in enumerate(self._class_names)
         ]
 
     @abstractmethod

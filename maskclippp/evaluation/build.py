@@ -1,11 +1,13 @@
 """Builds the evaluators of a dataset from a config."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.utils import comm
 
 from maskclippp.errors import UnsupportedError
 from maskclippp.evaluation.assigned_masks import AssignedMasksEvaluator
@@ -19,6 +21,7 @@ from maskclippp.evaluation.workers import worker_count
 from maskclippp.words.requested import RequestedWords
 from maskclippp.words.sources import training_vocabulary
 
+_LOGGER = logging.getLogger(__name__)
 _SWITCHES = "MODEL.MASK_FORMER.TEST"
 _SWITCHED_TASKS: dict[str, str | None] = {
     "semantic": "SEMANTIC_ON",
@@ -126,4 +129,9 @@ def _build_task(
         return PanopticEvaluator(truth, folder, words=words, by_seen=by_seen, threads=threads)
     evaluator = LVISEvaluator if task == "lvis" else InstanceEvaluator
     iou_types = ("bbox", "segm") if boxes else ("segm",)
+    if not boxes and comm.is_main_process():
+        _LOGGER.info(
+            "AP of masks only: the model computes no boxes; %s.INSTANCE_BOX_ON True adds their AP",
+            _SWITCHES,
+        )
     return evaluator(truth, folder, iou_types=iou_types, words=words, threads=threads)

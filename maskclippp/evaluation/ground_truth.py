@@ -16,7 +16,7 @@ from maskclippp.data.semantic_maps import (
 from maskclippp.errors import InputError
 from maskclippp.files.images import LabelArray, read_panoptic_ids
 from maskclippp.records import Record, Segment
-from maskclippp.words.vocabulary import class_names_of
+from maskclippp.words.vocabulary import Vocabulary, class_names_of
 
 
 class GroundTruth:
@@ -35,6 +35,11 @@ class GroundTruth:
     def class_names(self) -> list[str]:
         """All K classes in contiguous order, with their synonyms ("person, child")."""
         return class_names_of(self.metadata)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The classes as registered."""
+        return Vocabulary.from_metadata(self.metadata)
 
     @property
     def num_classes(self) -> int:

@@ -148,8 +148,11 @@ class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
         for name, frequency in self.frequencies.items():
             chosen = [c["id"] for c in content["categories"] if c["frequency"] == frequency]
             metrics[name] = table.over(chosen)
+        names = self._truth.thing_names
+        if self._own_names is not None:
+            names = {i: self._own_names[index] for index, i in self._truth.thing_ids.items()}
         per_class: list[dict[str, Any]] = [
-            {"id": category, "class": self._truth.thing_names[category], "AP": value}
+            {"id": category, "class": names[category], "AP": value}
             for category, value in table.per_category().items()
         ]
         if len(per_class) > 1:

@@ -92,7 +92,7 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], Cou
         confusion = np.sum(gathered, axis=0)
         masks = confusion.sum(axis=0)
         accuracy = ratio(confusion.diagonal(), masks)
-        names = self._truth.class_names
+        names = self._class_names
         metrics = class_means("mMaskAcc", accuracy, self._seen)
         metrics.update((f"MaskAcc-{name}", float(accuracy[i])) for i, name in enumerate(names))
         metrics = OrderedDict((name, 100 * value) for name, value in metrics.items())

@@ -160,7 +160,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
         return [
             {
                 "id": identity,
-                "class": self._categories[identity]["name"],
+                "class": self._name_of(identity),
                 "isthing": int(self._categories[identity]["isthing"]),
                 "PQ": 100 * n.panoptic_quality,
                 "SQ": 100 * n.segmentation_quality,
@@ -172,6 +172,13 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
             for identity, n in sorted(counts.items())
             if n.segments > 0
         ]
+
+    def _name_of(self, identity: int) -> str:
+        """The words for a category, or its name in the JSON if they are those of the dataset."""
+        if self._own_names is not None and identity in self._contiguous_ids:
+            return self._own_names[self._contiguous_ids[identity]]
+        name: str = self._categories[identity]["name"]
+        return name
 
     def _class_map(self, ids: LabelArray, segments: Sequence[Mapping[str, Any]]) -> SmallMap:
         """A small class map of segments with dataset ids; ``num_classes`` is void."""

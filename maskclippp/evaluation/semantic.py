@@ -122,7 +122,7 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
                 ACC=100 * scores.accuracy,
                 truth_pixels=scores.truth_pixels,
             )
-            pairs = confusion_pairs(confusion[:-1, :-1], self._truth.class_names)
+            pairs = confusion_pairs(confusion[:-1, :-1], self._class_names)
             self._write("sem_seg", metrics, rows, pairs)
             entries = list(itertools.chain(*predictions))
             write_json(self._folder / "sem_seg_predictions.json", entries)
@@ -138,7 +138,7 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
         """All metrics in percent, in the published order."""
         metrics = class_means("mIoU", scores.iou, self._seen)
         metrics["fwIoU"] = scores.frequency_weighted_iou
-        for index, name in enumerate(self._truth.class_names):
+        for index, name in enumerate(self._class_names):
             metrics[f"IoU-{name}"] = float(scores.iou[index])
             if boundary_scores is not None:
                 boundary = boundary_scores[index]
@@ -146,7 +146,7 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
                 metrics[f"min(IoU, B-Iou)-{name}"] = float(np.minimum(scores.iou[index], boundary))
         metrics["mACC"] = nan_mean(scores.accuracy)
         metrics["pACC"] = scores.pixel_accuracy
-        for index, name in enumerate(self._truth.class_names):
+        for index, name in enumerate(self._class_names):
             metrics[f"ACC-{name}"] = float(scores.accuracy[index])
         return OrderedDict((name, 100 * value) for name, value in metrics.items())
 

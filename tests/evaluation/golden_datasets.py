@@ -101,7 +101,7 @@ class GoldenDataset:
         return self._with_seen(self.case.info["seen_masks_by_contiguous_id"][name])
 
     def _with_seen(self, seen: list[bool]) -> RequestedWords:
-        test = Vocabulary(tuple((str(index),) for index in range(len(seen))))
+        test = self.ground_truth.vocabulary
         train = tuple(names for names, known in zip(test.classes, seen, strict=True) if known)
         return RequestedWords(test, train_vocabulary=Vocabulary(train))
 

@@ -197,3 +197,26 @@ def test_result_file_identifies_the_words(tmp_path: Path) -> None:
     assert content["test_vocabulary"] == test.provenance()
     assert content["train_vocabulary"] == train.provenance()
     assert [row["seen"] for row in content["per_class"]] == [True] * 2 + [False] * (len(names) - 2)
+
+
+def test_results_name_the_words_that_were_asked_for(tmp_path: Path) -> None:
+    record = {"file_name": "a.png", "sem_seg": torch.tensor([[0, 1]]), "ignore_label": 255}
+    record |= {"height": 1, "width": 2}
+    words = RequestedWords(Vocabulary.from_class_names(["human, person", "hound"]))
+    with small_dataset([record], ("person", "dog")) as truth:
+        evaluator = SemanticEvaluator(truth, tmp_path, words=words)
+        evaluator.process([record], [{"sem_seg_labels": torch.tensor([[0, 0]])}])
+        metrics = evaluator.evaluate()["sem_seg"]
+        registered_words = RequestedWords(truth.vocabulary)
+        same = SemanticEvaluator(truth, words=registered_words)
+        same.process([record], [{"sem_seg_labels": torch.tensor([[0, 0]])}])
+        assert "IoU-person" in same.evaluate()["sem_seg"]
+    assert metrics["IoU-human, person"] == 50
+    assert metrics["ACC-hound"] == 0
+    assert not any("dog" in name for name in metrics)
+    with (tmp_path / "sem_seg_per_class.csv").open() as file:
+        assert [row["class"] for row in csv.DictReader(file)] == ["human, person", "hound"]
+    with (tmp_path / "sem_seg_confusion_pairs.csv").open() as file:
+        assert [(row["true"], row["predicted"]) for row in csv.DictReader(file)] == [
+            ("hound", "human, person")
+        ]
