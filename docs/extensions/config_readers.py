@@ -64,12 +64,20 @@ class Readers:
             reading = self._resolve(node, variables)
             if reading and reading.names:
                 yield reading
+            if isinstance(node, ast.Attribute) and node.attr == "items":
+                yield from self._keys_below(self._resolve(node.value, variables))
             if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name):
                 # section[key] reads the keys whose names stand in the function.
                 root = getattr(node.value, "id", "")
                 for name in _constants(function):
                     if name.isupper() and root:
                         yield _Reading(root, (name,))
+
+    def _keys_below(self, section: _Reading | None) -> Iterator[_Reading]:
+        """``section.items()`` reads all keys of a section."""
+        if section and not section.root:
+            for name in self._sections.get(".".join(section.names), ()):
+                yield _Reading("", (*section.names, name))
 
     def _handed_to(self, trees: dict[str, ast.Module]) -> dict[str, set[str]]:
         """Section -> folders with a function that gets it, or with a module that names it."""

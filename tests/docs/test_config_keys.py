@@ -37,6 +37,7 @@ def test_every_key_is_read_by_a_module(readers: Readers) -> None:
         ("SOLVER.AMP.DTYPE", "maskclippp/engine/trainer.py"),  # cfg.SOLVER.AMP.DTYPE
         ("MODEL.MASKCLIPPP.PSM.NUM_HEADS", "maskclippp/alignment/psm.py"),  # by a variable
         ("MODEL.MASKCLIPPP.TEXT_ENCODER.SKIP_LN_FINAL", "maskclippp/clip/text_tower.py"),  # handed
+        ("MODEL.MASKCLIPPP.SEGMENTOR.SAM.MIN_IOU", "maskclippp/generators/sam.py"),  # a section
         ("MODEL.SWIN.DEPTHS", "maskclippp/clip/swin.py"),  # by a list of names
     ],
 )
