@@ -53,6 +53,8 @@ class Census(msgspec.Struct, frozen=True):
     absent: int = 0  # listed segments without a pixel
     turned: int = 0  # images with an EXIF orientation
     first_turned: str = ""
+    missing_maps: int = 0  # semantic label maps, to be derived from panoptic ones
+    first_missing_map: str = ""
 
 
 class _Image(msgspec.Struct):
@@ -62,6 +64,7 @@ class _Image(msgspec.Struct):
     ignored: int = 0
     absent: int = 0
     turned: bool = False
+    missing_map: str = ""
     problem: str = ""
 
 
@@ -107,6 +110,7 @@ def take_census(dataset: Dataset, records: Sequence[Record], chosen: Sequence[Re
     if problems:
         more = f" ({len(problems)} of {len(images)} images have such a problem)"
         raise InputError(problems[0] + (more if len(problems) > 1 else ""))
+    missing = [image.missing_map for image in images if image.missing_map]
     turned = [r["file_name"] for r, image in zip(chosen, images, strict=True) if image.turned]
     return Census(
         images=len(records),
@@ -118,6 +122,8 @@ def take_census(dataset: Dataset, records: Sequence[Record], chosen: Sequence[Re
         absent=sum(image.absent for image in images),
         turned=len(turned),
         first_turned=turned[0] if turned else "",
+        missing_maps=len(missing),
+        first_missing_map=missing[0] if missing else "",
     )
 
 
@@ -169,6 +175,11 @@ def _suspicions(census: Census, dataset: Dataset) -> list[str]:
         )
     if census.absent:
         found.append(f"{census.absent} segments of the JSON have no pixel in their panoptic map")
+    if census.missing_maps:
+        found.append(
+            f"{census.missing_maps} label maps of semantic_maps, the first of them "
+            f"{census.first_missing_map}, do not exist and are derived from panoptic maps"
+        )
     if census.turned:
         found.append(
             f"{census.turned} images, the first of them {census.first_turned}, are turned or "
@@ -178,6 +189,12 @@ def _suspicions(census: Census, dataset: Dataset) -> list[str]:
 
 
 def _check_annotated(census: Census, dataset: Dataset) -> None:
+    if census.missing_maps == census.read:
+        raise InputError(
+            f"dataset {dataset.name}: none of the label maps below semantic_maps exists, the first "
+            f"of them {census.first_missing_map}: correct the path, or leave semantic_maps out to "
+            "have labels derived from the panoptic maps"
+        )
     if census.pixels or census.objects or census.crowds:
         return
     what = (
@@ -246,13 +263,16 @@ def _open(dataset: Dataset, record: Record) -> _Image:
         ids = read_panoptic_ids(file)
         check_same_size(header.size, record["file_name"], ids.shape, file)
         pixels = pixel_counts(ids)
-        check_listed(pixels, segments, file)
-        check_areas(pixels, segments, file)
+        place = f"{dataset.annotations}, panoptic map {file}"
+        check_listed(pixels, segments, place)
+        check_areas(pixels, segments, place)
         found.ignored = pixels.get(0, 0)
         for segment in segments:
             found.pixels[segment["category_id"]] += pixels.get(segment["id"], 0)
             found.absent += segment["id"] not in pixels
-    elif "sem_seg_file_name" in record:
+        if not Path(record.get("sem_seg_file_name", file)).is_file():
+            found.missing_map = record["sem_seg_file_name"]
+    if "sem_seg_file_name" in record and not found.missing_map:
         ignored: int = getattr(dataset, "ignore", 255)
         semantic = read_semantic_labels(record, ignored)
         check_same_size(header.size, record["file_name"], semantic.labels.shape, semantic.source)
@@ -262,7 +282,7 @@ def _open(dataset: Dataset, record: Record) -> _Image:
             ignore_label=ignored,
             dataset_name=dataset.name,
         )
-        found.pixels.update(pixel_counts(semantic.labels))
+        found.pixels = Counter(pixel_counts(semantic.labels))
         found.ignored = found.pixels.pop(ignored, 0)
     found.pixels = +found.pixels
     return found

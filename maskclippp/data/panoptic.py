@@ -199,33 +199,38 @@ def pixel_counts(ids: LabelArray) -> dict[int, int]:
 
 
 def check_areas(
-    pixels: Mapping[int, int], segments: Sequence[Mapping[str, Any]], panoptic_file: str
+    pixels: Mapping[int, int], segments: Sequence[Mapping[str, Any]], place: str
 ) -> None:
     """Raise an InputError if a segment has more pixels than its area says, or its image fewer.
 
     Its intersection over union with a prediction would exceed 1, or be too low. Areas between them
     are legitimate: those of ADE20K count pixels that other segments cover.
+
+    Args:
+        pixels: of every segment of the map.
+        segments: ``segments_info`` of the JSON.
+        place: JSON and map, for messages.
     """
     largest = sum(pixels.values())
     for segment in segments:
         found = pixels.get(segment["id"], 0)
         if not found <= segment.get("area", found) <= largest:
             raise InputError(
-                f"panoptic map {panoptic_file}: the area of segment {segment['id']} in the JSON "
-                f"must be from {found}, the pixels of the segment, to {largest}, those of the "
-                f"image, found {segment['area']}"
+                f"{place}: the area of segment {segment['id']} in segments_info must be from "
+                f"{found}, the pixels of the segment, to {largest}, those of the image, found "
+                f"{segment['area']}"
             )
 
 
 def check_listed(
-    pixels: Mapping[int, int], segments: Sequence[Mapping[str, Any]], panoptic_file: str
+    pixels: Mapping[int, int], segments: Sequence[Mapping[str, Any]], place: str
 ) -> None:
-    """Raise an InputError if a map has segments that its JSON does not list."""
+    """Raise an InputError if a map has segments that its JSON does not list; see check_areas."""
     unlisted = sorted(pixels.keys() - {0} - {segment["id"] for segment in segments})
     if unlisted:
         raise InputError(
-            f"panoptic map {panoptic_file}: segments_info of the JSON does not list segment "
-            f"{unlisted[0]}, which has {pixels[unlisted[0]]} pixels ({len(unlisted)} segments with "
+            f"{place}: segments_info does not list segment {unlisted[0]}, which has "
+            f"{pixels[unlisted[0]]} pixels in the map ({len(unlisted)} segments with "
             f"{sum(pixels[i] for i in unlisted)} pixels are not listed): list them, or set their "
             "pixels to 0, no segment"
         )

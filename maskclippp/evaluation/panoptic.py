@@ -92,7 +92,9 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
         truth_file = self._truth.panoptic_file(record)
         truth_ids = self._truth.panoptic_ids(record)
         check_prediction_size(ids.shape, record, truth_ids.shape, truth_file)
-        check_areas(pixel_counts(truth_ids), true_segments, truth_file)
+        check_areas(
+            pixel_counts(truth_ids), true_segments, f"{self._json_file}, panoptic map {truth_file}"
+        )
         categories = {segment["id"]: segment["category_id"] for segment in segments}
         try:
             counts = count_image(ids, categories, truth_ids, true_segments)

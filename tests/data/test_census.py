@@ -131,7 +131,8 @@ def test_turned_images_are_counted(
 def test_segments_that_only_the_map_has_are_refused(panoptic: tuple[Any, Any]) -> None:
     entry, content = panoptic
     del content["annotations"][1]["segments_info"][0]
-    with pytest.raises(InputError, match=r"b\.png: segments_info .* segment 1, which has 300 pix"):
+    message = r"panoptic\.json, .*b\.png: segments_info .* segment 1, which has 300 pixels"
+    with pytest.raises(InputError, match=message):
         load(entry, content)
 
 
@@ -151,6 +152,22 @@ def test_impossible_areas_are_refused(area: int, panoptic: tuple[Any, Any]) -> N
     content["annotations"][1]["segments_info"][1]["area"] = area
     message = rf"b\.png: the area of segment 2 .* from 300, .* to 600, .* found {area}"
     with pytest.raises(InputError, match=message):
+        load(entry, content)
+
+
+def test_semantic_maps_that_do_not_exist_are_noticed(
+    panoptic: tuple[Any, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry, content = panoptic
+    (tmp_path / "semantic").mkdir()
+    entry["semantic_maps"] = str(tmp_path / "semantic")
+    with pytest.raises(InputError, match=r"none of the label maps below semantic_maps exists"):
+        load(entry, content)
+    Image.fromarray(halves(0, 1)).save(tmp_path / "semantic/a.png")
+    load(entry, content)
+    assert "1 label maps of semantic_maps, the first of them" in caplog.text
+    Image.fromarray(halves(0, 2)).save(tmp_path / "semantic/b.png")
+    with pytest.raises(InputError, match=r"semantic/b\.png: pixel value 2"):
         load(entry, content)
 
 

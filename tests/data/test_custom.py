@@ -179,6 +179,33 @@ def test_wrong_entries_are_explained(
         register_custom_datasets([{**entry, **changes}])
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ignore": 0}, r"ignore must be .* no class, 133\.\.65535, found 0, the class 'person'"),
+        ({"ignore": -1}, r"133\.\.65535, found -1$"),
+        ({"semantic_maps": "nowhere"}, r"semantic_maps: .*nowhere is not a folder"),
+        ({"instances": "nowhere.json"}, r"nowhere\.json does not exist; .* the instances of"),
+        ({"panoptic_maps": "nowhere"}, r"panoptic_maps: .*nowhere is not a folder"),
+    ],
+)
+def test_wrong_panoptic_entries_are_explained(
+    changes: dict[str, Any], message: str, panoptic_entry: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        register_custom_datasets([{**panoptic_entry, **changes}])
+
+
+def test_instances_of_other_categories_are_refused(
+    panoptic_entry: dict[str, Any], tmp_path: Path
+) -> None:
+    layout = Instances("images/a.jpg", "instances.json", 2)
+    make_instances(tmp_path, layout, (3, 999))
+    instances = str(tmp_path / layout.json)
+    with pytest.raises(ValueError, match=r"must be the things of .*, but the ids \[1, 2, .* only"):
+        register_custom_datasets([{**panoptic_entry, "instances": instances}])
+
+
 def test_two_entries_of_one_name_are_refused(entry: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"CUSTOM\[1\]: DATASETS.CUSTOM\[0\] has the name {NAME}"):
         register_custom_datasets([entry, {**entry, "words": "dog, lawn"}])
