@@ -55,7 +55,11 @@ def register_custom_datasets(entries: Sequence[Any]) -> None:
 
 
 def _complete_images(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Absolute paths and classes."""
+    """Absolute paths and classes; an InputError if the entry has annotations."""
+    if entry.get("annotations"):
+        raise InputError(
+            f"{place}: kind images has no annotations; label maps are those of kind index_png"
+        )
     words = _read_words(entry["words"], place)
     ids = words.ids or range(len(words))
     return {

@@ -54,6 +54,8 @@ def check_entry(entry: Any, place: str) -> None:
     missing = [key for key in _REQUIRED_OF.get(kind, _REQUIRED) if not entry.get(key)]
     if missing:
         raise InputError(f"{place}: kind {kind} also needs {', '.join(missing)}")
+    if {"/", "\\", "\0"} & set(str(entry["name"])):
+        raise InputError(f"{place}: name is that of a folder too, found {entry['name']!r}")
     for key, value in entry.items():
         expected, name = (int, "an integer") if types.get(key) is int else (str, "a string")
         fits = isinstance(value, expected) and not isinstance(value, bool)

@@ -10,6 +10,7 @@ from maskclippp.data.dataset import Dataset
 from maskclippp.data.image_folder import files_by_stem
 from maskclippp.data.layout import SHOWN_FILES
 from maskclippp.data.semantic_maps import LabelValues
+from maskclippp.errors import InputError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -82,6 +83,11 @@ class SemanticDataset(Dataset):
         if not pairs:
             example = f"label maps named like the images, such as {min(images)}, in this folder"
             raise layout.missing(label_folder, example)
+        if images[pairs[0]] == labels[pairs[0]]:
+            raise InputError(
+                f"dataset {self.name}: {images[pairs[0]]} is found as image and as its label map: "
+                "correct images or annotations, or tell them apart by image_suffix and label_suffix"
+            )
         unpaired = [images[stem] for stem in sorted(images.keys() - labels.keys())]
         unpaired += [labels[stem] for stem in sorted(labels.keys() - images.keys())]
         if unpaired:

@@ -41,7 +41,8 @@ def read_json(path: str | Path, kind: type[T], what: str) -> T:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; it is needed as {what}")
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise MissingFileError(f"{path} {problem}; it is needed as {what}")
     try:
         content = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
     except OSError as error:

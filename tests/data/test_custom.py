@@ -168,6 +168,8 @@ def test_missing_images_are_counted_and_named(panoptic_entry: dict[str, Any]) ->
         ({"ignore": 7}, ValueError, "also the value of the class 'dog, puppy'"),
         ({"ignore": "void"}, ValueError, "ignore must be an integer"),
         ({"name": "shapes_val"}, ValueError, "shapes_val is a built-in dataset"),
+        ({"name": "../x"}, ValueError, r"\[0\]: name is that of a folder too, found '../x'"),
+        ({"suffix": ".png"}, ValueError, "the key suffix is now label_suffix"),
         ({"name": 2017}, ValueError, r"\[0\]: name must be a string, found 2017"),
         ({"images": ["images"]}, ValueError, "images must be a string"),
     ],

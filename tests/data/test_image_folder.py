@@ -71,6 +71,13 @@ def test_label_maps_may_lie_beside_their_images(suffix: str, tmp_path: Path) -> 
     ]
 
 
+def test_images_that_are_their_own_label_maps_are_refused(tmp_path: Path) -> None:
+    save(tmp_path, "labels/a.png")
+    folders = {"images": str(tmp_path / "labels"), "annotations": str(tmp_path / "labels")}
+    with pytest.raises(InputError, match=r"labels/a\.png is found as image and as its label map"):
+        pairs(tmp_path, **folders)
+
+
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     save(tmp_path, "im/a.jpg", "labels/a.png")
     for hidden in ("im/._a.jpg", "im/.cache/b.jpg", "im/__MACOSX/c.jpg", "labels/.d.png"):
