@@ -7,7 +7,7 @@ is a bug of ours and keeps its traceback, which ends with what to report.
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 INPUT_ERROR_STATUS = 2
@@ -67,7 +67,7 @@ def exit_on_bad_input(output_dir: Path | None = None, rank: int = 0) -> Iterator
             _explain_bug(error)
         if output_dir is not None:
             name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-            with (output_dir / name).open("a") as file:
+            with suppress(OSError), (output_dir / name).open("a") as file:  # the disk may be full
                 file.write(traceback.format_exc())
         if not isinstance(error, InputError):
             raise

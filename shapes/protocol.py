@@ -141,7 +141,8 @@ def train(
     config: Path, output: Path, options: Sequence[str], on_line: Callable[[str], None]
 ) -> Path:
     """Fine-tune as ``config`` says, without evaluation -> the last checkpoint."""
-    arguments = ["--config-file", str(config), *device_arguments(), "OUTPUT_DIR", str(output)]
+    arguments = ["--config-file", str(config), *device_arguments(), "--overwrite"]
+    arguments += ["OUTPUT_DIR", str(output)]
     run([*arguments, "DATASETS.TEST", "()", *options], output / "terminal.txt", on_line)
     return output / (output / "last_checkpoint").read_text().strip()
 
@@ -157,6 +158,7 @@ def evaluate(
     """One evaluation of plain CLIP (``weights`` None) or of a checkpoint."""
     folder = output / evaluation.name.replace(" ", "_")
     arguments = ["--config-file", str(config), "--eval-only", *device_arguments()]
+    arguments.append("--overwrite")  # the weights differ from those of an earlier call
     arguments += ["OUTPUT_DIR", str(folder), *evaluation.options, *options]
     if weights is not None:
         arguments += ["MODEL.WEIGHTS", str(weights)]

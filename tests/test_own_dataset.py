@@ -139,7 +139,7 @@ def test_test_sets_of_one_run_may_have_different_words(monkeypatch: pytest.Monke
     customs = [entry for name in CONFIGS for entry in read_yaml(Path(name))["DATASETS"]["CUSTOM"]]
     command = COMMANDS[1].replace("trial", "both")
     options = f"DATASETS.CUSTOM {json.dumps(str(customs))} DATASETS.TEST "
-    run(monkeypatch, f"{command} {options} \"('my_dataset', 'my_panoptic')\"")
+    run(monkeypatch, f"{command} MODEL.WEIGHTS '' {options} \"('my_dataset', 'my_panoptic')\"")
     first, second = (results("my_dataset", "both", n) for n in ("my_dataset", "my_panoptic"))
     assert first["test_vocabulary"]["classes"] == 3
     assert second["test_vocabulary"]["classes"] > 3

@@ -13,7 +13,7 @@ _EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluate a checkpoint, by default the initial weights."""
+    """Evaluate a checkpoint, by default the last one of the run."""
     args = argument_parser("maskclippp eval", _EXAMPLES).parse_args(arguments)
     args.eval_only = True
     launch_run(args)

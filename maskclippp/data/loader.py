@@ -24,8 +24,10 @@ from detectron2.data.samplers import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
+from detectron2.structures import Instances
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from maskclippp.data.mappers import build_train_mapper
 from maskclippp.data.mappers.train import TrainMapper
@@ -92,10 +94,26 @@ def build_train_loader(
             start_batch=start_batch,
         ),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=list,
+        collate_fn=batch_of,
         # Its own generator, because creating an iterator must not advance the global one.
         generator=torch.Generator().manual_seed(derive_seed(seed)),
     )
+
+
+def batch_of(records: list[Record]) -> list[Record]:
+    """The records; in a worker process, their tensors are in shared memory.
+
+    Sending the batch would move them there as well, but in a thread whose errors are lost: if
+    /dev/shm is full, the main process would wait forever.
+    """
+    if get_worker_info() is not None:
+        for record in records:
+            for value in record.values():
+                fields = value.get_fields().values() if isinstance(value, Instances) else [value]
+                for field in fields:
+                    if isinstance(field, Tensor):
+                        field.share_memory_()
+    return records
 
 
 def images_per_process(images_per_batch: int, world_size: int) -> int:

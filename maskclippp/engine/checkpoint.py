@@ -38,9 +38,11 @@ class Checkpointer(DetectionCheckpointer):
     id of its run, which the folder holds in the file ``run_id``.
 
     Attributes:
+        loaded: the file that the model was last loaded from; None: it has its initial weights.
         allow_incomplete: only warn of weights that lack trained tensors or are not finite.
     """
 
+    loaded: Path | None = None
     allow_incomplete = False
 
     def save(self, name: str, **extra: Any) -> None:
@@ -254,6 +256,7 @@ class Checkpointer(DetectionCheckpointer):
         )
         for name in names:
             self.checkpointables[name].load_state_dict(content.pop(name))
+        self.loaded = path
         return content
 
     def _prefixes(self) -> tuple[str, ...] | None:

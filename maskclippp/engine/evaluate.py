@@ -1,15 +1,18 @@
 """Evaluation of a model on one dataset, with its results as a file."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from tabulate import tabulate
 from torch import nn
 
+from maskclippp.engine.interruption import interruptible
+from maskclippp.engine.run_folder import RESULTS_NAME
 from maskclippp.files.atomic import write_json
 from maskclippp.words.requested import RequestedWords
 
@@ -31,11 +34,13 @@ def evaluate(
     data_loader: Any,
     evaluator: DatasetEvaluator,
     folder: Path,
+    weights: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate on one dataset and write ``results.json`` into ``folder``.
 
     If the model defines ``set_test_dataset``, it is called first, to select the vocabulary. The
-    file records the test and training vocabularies, which decide what counts as seen.
+    file records ``weights`` and the test and training vocabularies, which decide what counts as
+    seen.
 
     Returns:
         Metrics per task on the main process, else {}.
@@ -43,13 +48,33 @@ def evaluate(
     set_test_dataset: Callable[[str], None] | None = getattr(model, "set_test_dataset", None)
     if set_test_dataset is not None:
         set_test_dataset(dataset_name)
-    results: dict[str, Any] = inference_on_dataset(model, data_loader, evaluator)
+    with interruptible(at_once=True):
+        results: dict[str, Any] = inference_on_dataset(model, data_loader, evaluator)
     if comm.is_main_process():
         logger.info("Evaluation results for %s:", dataset_name)
         print_csv_format(results)
         folder.mkdir(parents=True, exist_ok=True)
         words: RequestedWords | None = getattr(model, "requested_words", None)
         provenance = {} if words is None else words.provenance()
-        content = {"dataset": dataset_name, **provenance, "results": results}
-        write_json(folder / "results.json", content)
+        origin = {} if weights is None else {"weights": weights}
+        content = {"dataset": dataset_name, **origin, **provenance, "results": results}
+        write_json(folder / RESULTS_NAME, content)
+        logger.info("%s\nfiles: %s", results_table(dataset_name, results), folder)
     return results
+
+
+def results_table(dataset_name: str, results: Mapping[str, Any]) -> str:
+    """The metrics over all, seen and unseen classes as a text table; classes are left out."""
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for task, metrics in results.items():
+        for key, value in metrics.items() if isinstance(metrics, Mapping) else ():
+            metric, _, group = key.partition("(")
+            if "-" not in key:
+                rows.setdefault((task, metric), {})[group.rstrip(")") or "all"] = value
+    groups = [name for name in ("all", "S", "U") if any(name in row for row in rows.values())]
+    titles = {"all": "all", "S": "seen", "U": "unseen"}
+    return tabulate(
+        [(*names, *(row.get(group) for group in groups)) for names, row in rows.items()],
+        headers=[dataset_name, "percent", *(titles[group] for group in groups)],
+        floatfmt=".2f",
+    )

@@ -2,12 +2,9 @@
 
 import argparse
 import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch.distributed
 import torch.multiprocessing
@@ -18,221 +15,185 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from maskclippp.engine.checkpoint import Checkpointer
-from maskclippp.engine.setup import build_config, run_folder, setup
+from maskclippp.engine.evaluate import AUGMENTED_SUFFIX, inference_folder
+from maskclippp.engine.failures import died, explaining_failures
+from maskclippp.engine.interruption import (
+    Interrupted,
+    forwarding_to_children,
+    interruptible,
+    stop_requested,
+)
+from maskclippp.engine.layout import (
+    Layout,
+    check_arguments,
+    check_own_launch,
+    external_layout,
+    one_launcher_per_machine,
+)
+from maskclippp.engine.run_folder import (
+    RESULTS_NAME,
+    check_replaced_results,
+    holds_checkpoint,
+    raise_together,
+    report_changed_settings,
+    run_folder,
+    weights_of_file,
+    write_config,
+)
+from maskclippp.engine.setup import build_config, choose_device, means_initial_weights, setup
+from maskclippp.engine.summary import log_summary
 from maskclippp.engine.trainer import Trainer
 from maskclippp.errors import InputError, exit_on_bad_input
 
 
-class Layout(NamedTuple):
-    """The place of this process among those that an external launcher has started."""
-
-    rank: int
-    world_size: int
-    local_rank: int  # the index of this process on its machine
-    local_size: int  # number of processes on each machine
-    init_method: str  # address at which the processes meet
-
-    @property
-    def variables(self) -> str:
-        """The variables that give the numbers of processes."""
-        if self.init_method == "env://":
-            return "WORLD_SIZE and LOCAL_WORLD_SIZE"
-        return "SLURM_STEP_NUM_TASKS and SLURM_STEP_NUM_NODES"
-
-
 def main(args: argparse.Namespace) -> None:
     """Train or evaluate; the work of every process."""
-    with exit_on_bad_input():
+    with interruptible(at_once=True), exit_on_bad_input(), explaining_failures():
+        args.tag = comm.all_gather(args.tag)[0]  # machines derive it from their own clocks
         cfg = build_config(args)
-        folder = Path(cfg.OUTPUT_DIR)
-        with run_folder(folder):
+        with run_folder(cfg, args):
             setup(cfg, args)
-            with exit_on_bad_input(folder, comm.get_rank()):
+            in_log = exit_on_bad_input(Path(cfg.OUTPUT_DIR), comm.get_rank())
+            with in_log, explaining_failures():
                 if args.eval_only:
-                    evaluate_checkpoint(cfg, resume=args.resume)
+                    evaluate_checkpoint(
+                        cfg,
+                        resume=bool(args.resume),
+                        initial="MODEL.WEIGHTS" in args.opts[::2],
+                        overwrite=getattr(args, "overwrite", False),
+                    )
                 else:
-                    trainer = Trainer(cfg)
-                    trainer.resume_or_load(resume=args.resume)
-                    trainer.train()
+                    _train(cfg, resume=args.resume)
 
 
-def evaluate_checkpoint(cfg: CfgNode, *, resume: bool) -> None:
-    """Evaluate MODEL.WEIGHTS, or the last checkpoint of OUTPUT_DIR, on DATASETS.TEST."""
+def _train(cfg: CfgNode, *, resume: bool | str) -> None:
+    if comm.is_main_process():
+        if resume:
+            report_changed_settings(cfg)
+        write_config(cfg, eval_only=False)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    log_summary(cfg, trainer.model, training_from=trainer.start_iter)
+    trainer.train()
+
+
+def evaluate_checkpoint(
+    cfg: CfgNode, *, resume: bool, initial: bool = True, overwrite: bool = False
+) -> None:
+    """Evaluate MODEL.WEIGHTS, or the last checkpoint of OUTPUT_DIR, on DATASETS.TEST.
+
+    Args:
+        resume: the last checkpoint also if MODEL.WEIGHTS is set.
+        initial: without MODEL.WEIGHTS, evaluate the initial weights.
+        overwrite: replace results of other weights.
+
+    Raises:
+        InputError: there are no weights to evaluate, or results of others would be replaced.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    untold = not cfg.MODEL.WEIGHTS and not initial
+    if untold and not resume and not holds_checkpoint(folder) and not means_initial_weights(cfg):
+        raise InputError(
+            f"there is no checkpoint to evaluate: MODEL.WEIGHTS is empty, and {folder} has none; "
+            "name a file with MODEL.WEIGHTS or a run with --tag, or evaluate the initial weights "
+            'knowingly with MODEL.WEIGHTS ""'
+        )
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.allow_incomplete = cfg.MODEL.ALLOW_INCOMPLETE_WEIGHTS
+    resume = resume or (untold and holds_checkpoint(folder))
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume, may_be_absent=not resume)
-    results = Trainer.test(cfg, model)
+    weights, problem = weights_of_file(checkpointer.loaded), ""
+    if comm.is_main_process():
+        try:
+            for suffix in ("", AUGMENTED_SUFFIX):
+                for name in cfg.DATASETS.TEST:
+                    results = inference_folder(cfg, name, suffix) / RESULTS_NAME
+                    check_replaced_results(results, weights, overwrite=overwrite)
+            write_config(cfg, eval_only=True)
+        except InputError as error:
+            problem = str(error)
+    raise_together(problem)
+    log_summary(cfg, model, weights=weights)
+    results = Trainer.test(cfg, model, weights=weights)
     if cfg.TEST.AUG.ENABLED:
-        results.update(Trainer.test_with_augmentation(cfg, model))
+        results.update(Trainer.test_with_augmentation(cfg, model, weights=weights))
     if comm.is_main_process():
         verify_results(cfg, results)
 
 
 def launch_run(args: argparse.Namespace) -> None:
     """Check the configuration, then start the processes, or join those that are started."""
-    with exit_on_bad_input():
+    with exit_on_bad_input(), explaining_failures():
+        choose_device(args)
         layout = external_layout(os.environ)
         if layout is not None:
             check_arguments(args, layout)
             if one_launcher_per_machine(args, layout):
                 layout = None
+        if layout is None:
+            check_own_launch(args)
         device = build_config(args).MODEL.DEVICE
-    if device == "cpu":
-        # The launcher would use NCCL, which cannot train on CPUs, if it saw a CUDA device.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if layout is not None:
-        _join_and_run(args, layout, with_gpus=device.startswith("cuda"))
-        return
-    try:
-        start_processes(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except torch.multiprocessing.ProcessExitedException as error:
-        if error.signal_name:
-            raise
-        sys.exit(error.exit_code)  # the process has printed the reason
-
-
-def external_layout(environment: Mapping[str, str]) -> Layout | None:
-    """The layout that the variables of torchrun, srun or a similar launcher describe.
-
-    None if there are none, or only a single process; then detectron2's launcher starts processes.
-    Only srun sets SLURM_STEP_NUM_TASKS. Batch scripts and the shell of salloc have SLURM_PROCID and
-    the SLURM_NTASKS of their job, but nothing has started the other tasks.
-
-    Raises:
-        InputError: a variable is missing or invalid.
-    """
-    try:
-        if {"RANK", "WORLD_SIZE"} <= environment.keys():
-            layout = _layout_of_torchrun(environment)
-        elif {"SLURM_PROCID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"} <= environment.keys():
-            layout = _layout_of_slurm(environment)
+        if device == "cpu":
+            # The launcher would use NCCL, which cannot train on CPUs, if it saw a CUDA device.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        if layout is None:
+            _start_and_run(args)
         else:
-            return None
-    except InputError:
-        raise
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"the launcher's environment variables are incomplete or invalid ({error!r}): expected "
-            "those of torchrun (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, "
-            "MASTER_PORT) or of srun (SLURM_PROCID, SLURM_LOCALID, SLURM_JOB_ID, SLURM_STEP_ID, "
-            "SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES, SLURM_STEP_NODELIST)"
-        ) from error
-    if layout.world_size % layout.local_size:
-        raise InputError(
-            f"{layout.world_size} processes cannot be spread evenly, {layout.local_size} per "
-            "machine: start the same number of processes on each machine"
-        )
-    return layout if layout.world_size > 1 else None
+            _join_and_run(args, layout, with_gpus=device.startswith("cuda"))
 
 
-def _layout_of_torchrun(environment: Mapping[str, str]) -> Layout:
-    """Also that of accelerate, Kubeflow and Ray Train; a process without LOCAL_RANK is alone."""
-    world_size = environment["WORLD_SIZE"]
-    local_size = world_size if "LOCAL_RANK" in environment else "1"
-    return Layout(
-        rank=int(environment["RANK"]),
-        world_size=int(world_size),
-        local_rank=int(environment.get("LOCAL_RANK", "0")),
-        local_size=int(environment.get("LOCAL_WORLD_SIZE", local_size)),
-        init_method="env://",
-    )
-
-
-def _layout_of_slurm(environment: Mapping[str, str]) -> Layout:
-    tasks = int(environment["SLURM_STEP_NUM_TASKS"])
-    if tasks == 1:
-        return Layout(0, 1, 0, 1, "")
-    machines = int(environment["SLURM_STEP_NUM_NODES"])
-    per_machine = environment.get("SLURM_STEP_TASKS_PER_NODE", "")  # 4(x2), or 3,1 if uneven
-    if tasks % machines or "," in per_machine:
-        raise InputError(
-            f"srun did not spread its {tasks} tasks evenly over {machines} nodes "
-            f"(SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES): set --ntasks-per-node"
-        )
-    # One port per job step, so that the runs of a machine do not meet.
-    port = environment.get("MASTER_PORT") or (
-        20_000 + (int(environment["SLURM_JOB_ID"]) + int(environment["SLURM_STEP_ID"])) % 20_000
-    )
-    host = environment.get("MASTER_ADDR") or (
-        "127.0.0.1" if machines == 1 else _first_host(environment["SLURM_STEP_NODELIST"])
-    )
-    return Layout(
-        rank=int(environment["SLURM_PROCID"]),
-        world_size=tasks,
-        local_rank=int(environment["SLURM_LOCALID"]),
-        local_size=tasks // machines,
-        init_method=f"tcp://{host}:{port}",
-    )
-
-
-def _first_host(node_list: str) -> str:
-    """The first host of SLURM's compressed list, which runs rank 0."""
-    if shutil.which("scontrol") is None:
-        raise InputError("scontrol is not installed here: set MASTER_ADDR to the host of rank 0")
-    command = ["scontrol", "show", "hostnames", node_list]
-    return subprocess.check_output(command, text=True).split()[0]
-
-
-def check_arguments(args: argparse.Namespace, layout: Layout) -> None:
-    """Raise an InputError if the arguments contradict an external launcher.
-
-    1, the default of ``--num-gpus`` and ``--num-machines``, leaves the decision to the launcher;
-    ``--num-gpus 0`` selects the CPU. Where the launcher started one process per machine, that
-    process may start one per GPU.
-    """
-    wrong = None
-    if layout.local_size > 1 and args.num_gpus not in (0, 1, layout.local_size):
-        wrong = f"--num-gpus {args.num_gpus}"
-    elif args.num_machines not in (1, layout.world_size // layout.local_size):
-        wrong = f"--num-machines {args.num_machines}"
-    if wrong is not None:
-        raise InputError(
-            f"{wrong} contradicts the launcher, which started {layout.world_size} processes, "
-            f"{layout.local_size} per machine (from {layout.variables}): leave out "
-            f"{wrong.split()[0]}, or start the command without torchrun or srun and unset "
-            "these variables"
-        )
-
-
-def one_launcher_per_machine(args: argparse.Namespace, layout: Layout) -> bool:
-    """Whether the external launcher only starts detectron2's launcher, once on each machine.
-
-    So it is if there is one process per machine, and the arguments ask for more GPUs or describe
-    the machines. What they leave out is filled in: the machines and where their processes meet.
-    """
-    asked = args.num_gpus > 1 or args.num_machines > 1 or args.machine_rank > 0
-    if layout.local_size > 1 or not asked or args.num_gpus == 0:
-        return False
-    args.num_machines = layout.world_size
-    args.machine_rank = args.machine_rank or layout.rank
-    if args.dist_url == "auto" or "//127.0.0.1:" in args.dist_url:  # detectron2's default
-        args.dist_url = layout.init_method
-    return True
+def _start_and_run(args: argparse.Namespace) -> None:
+    """Start the processes of this machine, which run :func:`main`, and wait for them."""
+    try:
+        with forwarding_to_children():
+            start_processes(
+                main,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args,),
+            )
+    except torch.multiprocessing.ProcessExitedException as error:
+        if stop_requested():  # perhaps before the processes could handle the signal
+            raise Interrupted from None
+        if error.signal_name:
+            raise died(error.error_index, error.signal_name) from error
+        sys.exit(error.exit_code)  # the process has printed the reason
 
 
 def _join_and_run(args: argparse.Namespace, layout: Layout, *, with_gpus: bool) -> None:
     """Join the process group that the layout describes, then run :func:`main`."""
+    if layout.init_method == "env://":
+        found = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
+        if not found["MASTER_ADDR"] or not str(found["MASTER_PORT"]).isdecimal():
+            raise InputError(
+                f"RANK and WORLD_SIZE are set, but expected a host and a port in {found}: set "
+                "both to where process 0 runs, start with torchrun, or unset RANK and WORLD_SIZE"
+            )
     if with_gpus:
         visible = torch.cuda.device_count()
         # Launchers may show each process all GPUs of its machine, or only its own.
         torch.cuda.set_device(layout.local_rank if visible > 1 else 0)
+    meeting: Any = {"init_method": layout.init_method}
+    if os.environ.get("GROUP_WORLD_SIZE") == "1" and layout.init_method == "env://":
+        # torchrun keeps its store when it restarts workers, with the addresses of the dead ones.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store, _, _ = next(
+            torch.distributed.rendezvous(
+                "env://", layout.rank, layout.world_size, timeout=DEFAULT_TIMEOUT
+            )
+        )
+        meeting = {"store": torch.distributed.PrefixStore(f"attempt {attempt}", store)}
     torch.distributed.init_process_group(
         "nccl" if with_gpus else "gloo",
-        init_method=layout.init_method,
         rank=layout.rank,
         world_size=layout.world_size,
         timeout=DEFAULT_TIMEOUT,
+        **meeting,
     )
     comm.create_local_process_group(layout.local_size)
     comm.synchronize()
-    args.tag = comm.all_gather(args.tag)[0]  # each process has derived it from its own clock
     main(args)
     torch.distributed.destroy_process_group()

@@ -4,26 +4,26 @@ import argparse
 import difflib
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import sys
 from datetime import datetime
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_argument_parser, default_setup, hooks
+from detectron2.engine import default_argument_parser, hooks
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from maskclippp import generators
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
-from maskclippp.detectron2_engine import engine_description
+from maskclippp.engine.arguments import RunArguments
 from maskclippp.errors import InputError, UnsupportedError
 from maskclippp.files.images import allow_pixels
-from maskclippp.files.lock import folder_lock
 from maskclippp.view_averaging import check_augmentation
 from maskclippp.words.sources import (
     KEY,
@@ -35,24 +35,56 @@ from maskclippp.words.sources import (
 logger = logging.getLogger(__name__)
 
 
+def _resume(text: str) -> bool | str:
+    return "auto" if text == "auto" else True
+
+
 def argument_parser(
     program: str | None = None, examples: str | None = None
 ) -> argparse.ArgumentParser:
-    """detectron2's arguments, and ``--tag``.
+    """detectron2's arguments, ``--tag``, ``--overwrite``, and ``--resume auto``.
 
     Args:
         program: its name in the usage; default: of the script.
         examples: shown below the options; default: those of detectron2.
     """
-    parser: argparse.ArgumentParser = default_argument_parser(epilog=examples)
-    parser.prog = program or parser.prog
+    inherited: argparse.ArgumentParser = default_argument_parser(epilog=examples)
+    parser = RunArguments(
+        prog=program,
+        parents=[inherited],
+        add_help=False,  # it is inherited
+        conflict_handler="resolve",
+        epilog=inherited.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(num_gpus=None)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        type=_resume,
+        metavar="auto",
+        help="continue from the last checkpoint of the run; with auto, start if there is none",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete the run of the same tag, or replace its results in an evaluation",
+    )
     parser.add_argument(
         "--tag",
         default="default",
-        help="files go to output/<config name>/<tag>; default: month and day, or the newest run if "
-        "--resume is given",
+        help="files go to output/<config name>/<tag>; default: date and time, or the newest run if "
+        "its checkpoint is needed (--resume, or --eval-only without MODEL.WEIGHTS)",
     )
     return parser
+
+
+def choose_device(args: argparse.Namespace) -> None:
+    """Set ``--num-gpus`` if it is not given: 1 where CUDA is available, else 0, the CPU."""
+    if args.num_gpus is None:
+        args.num_gpus = int(torch.cuda.is_available())
 
 
 def build_config(args: argparse.Namespace) -> CfgNode:
@@ -64,6 +96,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         InputError: a wrong file or option (see :mod:`maskclippp.config.merging`), an unknown
             dataset, or a missing device.
     """
+    choose_device(args)
     cfg = get_cfg()
     name = "maskclippp"
     if args.config_file:
@@ -71,7 +104,11 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         name = Path(args.config_file).stem
     # Stored in args, so that all processes of a run agree, even around midnight.
     if args.tag == "default":
-        args.tag = _default_tag(Path("output") / name, resume=args.resume)
+        untold = args.eval_only and "MODEL.WEIGHTS" not in args.opts[::2] and not cfg.MODEL.WEIGHTS
+        args.tag = _default_tag(
+            Path("output") / name,
+            newest=bool(args.resume) or (untold and not means_initial_weights(cfg)),
+        )
     cfg.OUTPUT_DIR = str(Path("output") / name / args.tag)
     merge_options(cfg, args.opts)
     if args.num_gpus == 0:
@@ -82,6 +119,11 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     _check_datasets(cfg, for_training=not args.eval_only)
     _switch_on_instances(cfg)
     if not args.eval_only:
+        if cfg.SOLVER.MAX_ITER < 1:
+            raise InputError(
+                f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: expected at least one iteration; "
+                "--eval-only evaluates without training"
+            )
         _check_training_masks(cfg)
     _check_vocabularies(cfg)
     if cfg.TEST.AUG.ENABLED:
@@ -95,51 +137,51 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-@contextmanager
-def run_folder(folder: Path) -> Iterator[None]:
-    """Create the folder of a run and hold its lock; all processes of the run call this.
-
-    Raises:
-        InputError: the folder cannot be created, or another run writes it.
-    """
-    problem = ""
-    with ExitStack() as lock:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if comm.is_main_process():
-                lock.enter_context(folder_lock(folder))
-        except InputError as error:
-            problem = str(error)
-        except OSError as error:
-            problem = (
-                f"OUTPUT_DIR {folder} cannot be created or written ({error.strerror}): choose "
-                "another one with OUTPUT_DIR <path> at the end of the command"
-            )
-        # All processes must stop, since the others would wait forever for one that left.
-        problems = [text for text in comm.all_gather(problem) if text]
-        if problems:
-            raise InputError(problems[0])
-        yield
-
-
 def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Set up logs and random seeds, and write the configuration to OUTPUT_DIR.
+    """Set up logs and random seeds, as detectron2's default_setup does.
+
+    What helps to repeat a run or to report a bug goes to the log file only.
 
     Raises:
         InputError: the processes use different vocabularies.
     """
     _check_same_words(cfg)
-    default_setup(cfg, args)
-    setup_logger(output=cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="maskclippp")
-    logger.info(engine_description())
+    rank = comm.get_rank()
+    for name in ("fvcore", "detectron2", "maskclippp"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+        for handler in logging.getLogger(name).handlers:
+            if getattr(handler, "stream", None) is sys.stdout:
+                handler.addFilter(lambda record: not getattr(record, "only_in_file", False))
+    for title, text in (
+        ("Process", f"rank {rank} of {comm.get_world_size()}"),
+        ("Environment", collect_env_info()),
+        ("Command line arguments", str(args)),
+        ("Configuration", cfg.dump()),
+    ):
+        logger.info("%s:\n%s", title, text, extra={"only_in_file": True})
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    if not args.eval_only:  # images of evaluation have too many sizes
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    if cfg.FLOAT32_PRECISION:
+        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
 
 
-def _default_tag(folder: Path, *, resume: bool) -> str:
-    """Month and day; with ``resume``, the newest run in ``folder``, even of another day."""
-    runs = [path.parent for path in folder.glob("*/last_checkpoint")] if resume else []
+def _default_tag(folder: Path, *, newest: bool) -> str:
+    """Date and time, or the newest run in ``folder`` that has a checkpoint (``newest``)."""
+    runs = [path.parent for path in folder.glob("*/last_checkpoint")] if newest else []
     if runs:
         return max(runs, key=lambda run: (run / "last_checkpoint").stat().st_mtime).name
-    return datetime.now().strftime("%m%d")
+    return datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def means_initial_weights(cfg: CfgNode) -> bool:
+    """Whether an evaluation without a checkpoint makes sense: nothing of the model is trained.
+
+    So it is with plain CLIP, and where the annotation gives the classes.
+    """
+    node = cfg.MODEL.MASKCLIPPP
+    tuned = (node.VISUAL_ENCODER.FINETUNE_TYPE, node.TEXT_ENCODER.FINETUNE_TYPE)
+    return (node.PSM.NAME == "DummyPSM" and set(tuned) <= {"none", ""}) or node.TEST.SEGMENTOR_ONLY
 
 
 def _check_device(device: str, num_gpus: int) -> None:

@@ -12,6 +12,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskclippp.engine.interruption import request_stop, stop_requested
 from maskclippp.errors import InputError
 from maskclippp.seeding import seed_training_step
 
@@ -50,6 +51,7 @@ class TrainStep:
         self.optimizer = optimizer
         self.seed = seed
         self.iter = 0
+        self.interrupted = False  # whether some rank was asked to stop; the same on all ranks
         self.device = next(model.parameters()).device
         if accumulation_steps < 1:
             raise InputError(f"SOLVER.ACCUMULATION_STEPS={accumulation_steps} must be at least 1")
@@ -160,8 +162,12 @@ class TrainStep:
         names = list(losses[0])
         # A single transfer from the device and a single exchange between ranks.
         table = torch.stack([torch.stack([step[n] for n in names]).float() for step in losses])
-        gathered = _gather(torch.cat([table.flatten(), table.new_tensor([data_time])])).cpu()
-        tables = gathered[:, :-1].unflatten(1, table.shape)  # rank, batch, loss
+        extra = table.new_tensor([data_time, stop_requested()])
+        gathered = _gather(torch.cat([table.flatten(), extra])).cpu()
+        tables = gathered[:, :-2].unflatten(1, table.shape)  # rank, batch, loss
+        if gathered[:, -1].any():  # all ranks stop after the same step
+            request_stop()
+            self.interrupted = True
         if not tables.isfinite().all():
             offending = [
                 name
@@ -173,7 +179,7 @@ class TrainStep:
             raise self._non_finite_error(f"the loss is not finite: {means}", offending)
         means = dict(zip(names, tables.double().mean(dim=(0, 1)).tolist(), strict=True))
         storage = get_event_storage()
-        storage.put_scalar("data_time", gathered[:, -1].max().item())
+        storage.put_scalar("data_time", gathered[:, -2].max().item())
         storage.put_scalar("rank_data_time", data_time)
         storage.put_scalar("total_loss", sum(means.values()))
         if len(means) > 1:
@@ -182,6 +188,17 @@ class TrainStep:
     def _non_finite_error(self, reason: str, file_names: list[str]) -> NonFiniteError:
         """The error that stops all ranks; a collective call."""
         per_rank = comm.all_gather(file_names)
+        broken = [
+            name
+            for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]
+            if value.is_floating_point() and not value.isfinite().all()
+        ]
+        if broken:  # so it is with every image
+            return NonFiniteError(
+                f"training stopped in iteration {self.iter}: {len(broken)} tensors of the model "
+                f"are not finite, for example {broken[0]}. The images are not the cause: check the "
+                "pretrained weights or the checkpoint, or continue from an earlier one"
+            )
         images = "; ".join(
             f"rank {rank}: {', '.join(names)}" for rank, names in enumerate(per_rank) if names
         )

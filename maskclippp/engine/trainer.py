@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling import build_model as build_detectron2_model
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 from torch import nn
@@ -20,12 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
 import maskclippp.meta_arch  # noqa: F401  (registers the model)
-from maskclippp.data.loader import build_train_loader
+from maskclippp.data.loader import batch_of, build_train_loader
 from maskclippp.data.mappers import EvaluationMapper
 from maskclippp.engine.checkpoint import Checkpointer, unwrapped
 from maskclippp.engine.evaluate import AUGMENTED_SUFFIX, evaluate, inference_folder
+from maskclippp.engine.interruption import Interrupted, interruptible
 from maskclippp.engine.lr_schedule import build_lr_scheduler
 from maskclippp.engine.optimizer import build_optimizer
+from maskclippp.engine.run_folder import forget_later_metrics, weights_of_file
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
 from maskclippp.errors import InputError
@@ -91,15 +94,26 @@ class Trainer(DefaultTrainer):
         """The training loader; empty before training starts."""
         return self.train_step.data_loader
 
-    def resume_or_load(self, resume: bool = True) -> None:
-        """Continue the run in OUTPUT_DIR if possible (``resume``), else load MODEL.WEIGHTS."""
+    def resume_or_load(self, resume: bool | str = True) -> None:
+        """Continue the run in OUTPUT_DIR if possible (``resume``), else load MODEL.WEIGHTS.
+
+        With ``resume="auto"``, it is expected that there may be nothing to continue.
+        """
+        if resume == "auto":
+            resume = self.checkpointer.has_checkpoint()
         extra = self.checkpointer.resume_or_load(
-            self.cfg.MODEL.WEIGHTS, resume=resume, starts_run=True
+            self.cfg.MODEL.WEIGHTS, resume=bool(resume), starts_run=True
         )
         if resume and self.checkpointer.has_checkpoint():
             self.start_iter = extra["iteration"] + 1
             if self.start_iter >= self.max_iter:
                 self.checkpointer.write_final()
+                logger.warning(
+                    "Nothing is left to train: the checkpoint has done %d iterations, and "
+                    "SOLVER.MAX_ITER is %d; increase it to train longer",
+                    self.start_iter,
+                    self.max_iter,
+                )
 
     def train(self) -> dict[str, Any] | None:  # type: ignore[override]
         """Train from ``start_iter`` to MAX_ITER; the results of the last evaluation, if any."""
@@ -107,8 +121,10 @@ class Trainer(DefaultTrainer):
             self.cfg, start_batch=self.start_iter * self.train_step.accumulation_steps
         )
         logger.info("Starting training from iteration %d", self.start_iter)
+        if comm.is_main_process():
+            forget_later_metrics(Path(self.cfg.OUTPUT_DIR), self.start_iter, self.max_iter)
         self.iter = self.start_iter
-        with EventStorage(self.start_iter) as self.storage:
+        with EventStorage(self.start_iter) as self.storage, interruptible(at_once=False):
             try:
                 self.before_train()
                 for iteration in range(self.start_iter, self.max_iter):
@@ -116,8 +132,13 @@ class Trainer(DefaultTrainer):
                     self.before_step()
                     self.run_step()
                     self.after_step()
+                    if self.train_step.interrupted:
+                        raise Interrupted
                 # Evaluation results after the last iteration are logged under MAX_ITER.
                 self.iter = self.max_iter
+            except Interrupted:
+                self._save_interrupted()
+                raise
             finally:
                 self.train_step.stop_loading()
                 self.after_train()
@@ -125,6 +146,17 @@ class Trainer(DefaultTrainer):
         if self.cfg.TEST.EXPECTED_RESULTS and results and comm.is_main_process():
             verify_results(self.cfg, results)
         return results
+
+    def _save_interrupted(self) -> None:
+        """Save after the current step, or the evaluation that follows it, was interrupted."""
+        name = f"model_{self.iter:07d}"
+        if not (Path(self.cfg.OUTPUT_DIR) / f"{name}.pth").exists():
+            self.checkpointer.save(name, iteration=self.iter)
+        logger.warning(
+            "Interrupted after iteration %d: the same command with --resume continues", self.iter
+        )
+        if self.train_step.interrupted:  # else this rank may be the only one to be interrupted
+            comm.synchronize()  # the others must not end the run before the file is written
 
     def run_step(self) -> None:
         """One optimizer step."""
@@ -138,9 +170,21 @@ class Trainer(DefaultTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; the run keeps the seed it started with."""
+        """Restore what ``state_dict`` returned.
+
+        The run keeps the seed it started with. Learning rate, weight decay and the like are those
+        of the config, which may have changed since.
+        """
+        groups = [{**group, "params": None} for group in self.optimizer.param_groups]
+        base_lrs = list(self.scheduler.base_lrs)
         TrainerBase.load_state_dict(self, state_dict)
         self.train_step.load_state_dict(state_dict["_trainer"])
+        if isinstance(self.scheduler, LRMultiplier):
+            self.scheduler.base_lrs = base_lrs
+            for group, configured, rate in zip(
+                self.optimizer.param_groups, groups, self.scheduler.get_lr(), strict=True
+            ):
+                group |= {**configured, "params": group["params"], "lr": rate}
         seed = state_dict.get("seed", self.train_step.seed)
         if seed != self.train_step.seed:
             logger.info("The run continues with its own seed %d", seed)
@@ -149,15 +193,34 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """Those of DefaultTrainer; with TEST.AUG.ENABLED a second evaluation after training."""
-        built: list[HookBase] = super().build_hooks()
+        built: list[HookBase] = [
+            hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test)
+            if isinstance(hook, hooks.EvalHook)
+            else hook
+            for hook in super().build_hooks()
+        ]
         if self.cfg.TEST.AUG.ENABLED:
             evaluation = hooks.EvalHook(0, self._test_with_augmentation)
             # The main process reports last, so that the reports include the evaluations.
             built.insert(len(built) - comm.is_main_process(), evaluation)
         return built
 
+    def _test(self) -> dict[str, Any]:
+        self._last_eval_results = self.test(self.cfg, self.model, weights=self._weights())
+        return self._last_eval_results
+
+    def _weights(self) -> dict[str, Any]:
+        """What result files say about the weights of this moment."""
+        if not comm.is_main_process():
+            return {}
+        name = "final" if self.iter == self.max_iter else f"{self.iter:07d}"
+        file = Path(self.cfg.OUTPUT_DIR) / f"model_{name}.pth"
+        if file.is_file():
+            return weights_of_file(file)
+        return {"checkpoint": None, "iteration": self.iter}
+
     def _test_with_augmentation(self) -> dict[str, Any]:
-        results = self.test_with_augmentation(self.cfg, self.model)
+        results = self.test_with_augmentation(self.cfg, self.model, weights=self._weights())
         self._last_eval_results = {**(self._last_eval_results or {}), **results}
         return results
 
@@ -175,8 +238,6 @@ class Trainer(DefaultTrainer):
         if cfg.SEED >= 0:
             seed_training_step(cfg.SEED, 0, rank=0)
         model: nn.Module = build_detectron2_model(cfg)
-        for line in describe_parameters(model):
-            logger.info(line)
         return model
 
     @classmethod
@@ -199,7 +260,7 @@ class Trainer(DefaultTrainer):
         """All records of one dataset, shared by the processes, mapped for evaluation."""
         generator = check_generator(cfg)
         mapper = EvaluationMapper(cfg, dataset_name, with_ground_truth=generator.needs_ground_truth)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper, collate_fn=batch_of)
 
     @classmethod
     def build_evaluator(
@@ -217,8 +278,13 @@ class Trainer(DefaultTrainer):
         cfg: CfgNode,
         model: nn.Module,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+        weights: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Evaluate on DATASETS.TEST.
+
+        Args:
+            evaluators: one per dataset; default: those of :meth:`build_evaluator`.
+            weights: what the result files say about the origin of the weights.
 
         Returns:
             Metrics per task on the main process (else {}): of the only dataset, or per dataset.
@@ -235,13 +301,16 @@ class Trainer(DefaultTrainer):
                 cls.build_test_loader(cfg, name),
                 evaluators[index] if evaluators else cls.build_evaluator(cfg, name),
                 inference_folder(cfg, name),
+                weights,
             )
             for index, name in enumerate(names)
         }
         return results[names[0]] if len(names) == 1 else results
 
     @classmethod
-    def test_with_augmentation(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+    def test_with_augmentation(
+        cls, cfg: CfgNode, model: nn.Module, weights: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Evaluate semantic segmentation on DATASETS.TEST with the augmentations of TEST.AUG.
 
         Returns:
@@ -255,7 +324,7 @@ class Trainer(DefaultTrainer):
             folder = inference_folder(cfg, name, AUGMENTED_SUFFIX)
             evaluator = cls.build_evaluator(cfg, name, folder)
             loader = cls.build_test_loader(cfg, name)
-            results[name] = evaluate(augmented, name, loader, evaluator, folder)
+            results[name] = evaluate(augmented, name, loader, evaluator, folder, weights)
         if len(results) == 1:
             (results,) = results.values()
         return {name + AUGMENTED_SUFFIX: value for name, value in results.items()}
@@ -271,17 +340,6 @@ class Trainer(DefaultTrainer):
             broadcast_buffers=False,
             find_unused_parameters=self.find_unused_parameters,
         )
-
-
-def describe_parameters(model: nn.Module) -> list[str]:
-    """One line per child of the model: how many parameters it has, and how many are trained."""
-    lines = []
-    for name, part in [*model.named_children(), ("all", model)]:
-        count = sum(p.numel() for p in part.parameters())
-        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
-        if count:
-            lines.append(f"{name}: {count:,} parameters, {trained:,} of them trained")
-    return lines
 
 
 def _with_seed(cfg: CfgNode, seed: int) -> CfgNode:

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import signal
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from maskclippp.errors import InputError
 
@@ -25,55 +24,61 @@ logger = logging.getLogger(__name__)
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder: a file with the host name and the process id of its owner.
 
-    A lock is taken over at once if its owner was a process of this host that no longer exists, and
-    on any host after STALE_SECONDS without a sign of life. SIGTERM releases it.
+    A lock is taken over at once if its owner was a process of this host that no longer exists; on
+    any host after STALE_SECONDS without a sign of life, or after two beats if it names no owner.
 
     Raises:
         InputError: another process owns the lock.
+        OSError: the folder cannot be written.
     """
     path, released = folder / LOCK_NAME, threading.Event()
     _acquire(path)
     threading.Thread(target=_touch, args=(path, released), daemon=True).start()
-
-    def release_and_end(number: int, _: Any) -> None:
-        _release(path)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if handled := default and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, release_and_end)
     try:
         yield
     finally:
         released.set()
-        if handled:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _release(path)
 
 
 def _acquire(path: Path) -> None:
     """Create the lock file; InputError if there is one and its owner touches it."""
-    first, end = None, time.monotonic() + STALE_SECONDS
-    while True:
-        with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-            file.write(_ourselves())
-            return
+    first, start = None, time.monotonic()
+    while not _create(path):
         with suppress(FileNotFoundError):  # it may be released at any time
             found = _read(path)
-            host, _, process = found[0].strip().rpartition(" ")
-            owner = f"process {process or '(unknown)'} on host {host or '(unknown)'}"
-            first = first or found
+            named = re.fullmatch(r"([\w.-]+) (\d+)", found[0].strip(), re.ASCII)
+            host, process = named.groups() if named else ("(unknown)", "(unknown)")
+            owner = f"process {process} on host {host}"
+            if first is None:
+                first, wait = found, STALE_SECONDS if named else 2 * BEAT_SECONDS
+                if not _is_gone(host, process):
+                    logger.warning("%s: waiting for a sign of life of %s", path, owner)
             if found != first:
                 raise InputError(
                     f"{path.parent} is in use: {owner} writes it. Wait for that run, or choose "
                     "another --tag or OUTPUT_DIR"
                 )
-            if _is_gone(host, process) or time.monotonic() > end:
+            if _is_gone(host, process) or time.monotonic() > start + wait:
                 logger.warning("%s: taking over the lock of %s, which is gone", path, owner)
                 _remove(path, found)
                 continue
         time.sleep(BEAT_SECONDS / 5)
+
+
+def _create(path: Path) -> bool:
+    """Whether there was no lock yet, so that it is ours now."""
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(_ourselves())
+    except OSError:  # the disk is full
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _remove(path: Path, stale: tuple[str, int]) -> None:
@@ -106,7 +111,7 @@ def _release(path: Path) -> None:
 
 def _read(path: Path) -> tuple[str, int]:
     """The owner, and when it last touched the file (nanoseconds)."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         return file.read(), os.fstat(file.fileno()).st_mtime_ns
 
 
@@ -116,11 +121,11 @@ def _ourselves() -> str:
 
 def _is_gone(host: str, process: str) -> bool:
     """Whether the owner was a process of this host, and its id is ours or unused."""
-    if host != socket.gethostname() or not process.isdecimal():
+    if host != socket.gethostname():
         return False
     try:
         os.kill(int(process), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no system has such a large id
         return True
     except PermissionError:  # of another user
         return False

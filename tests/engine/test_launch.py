@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -76,6 +78,10 @@ def test_the_environment_determines_the_layout(
             {**SLURM, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_TASKS_PER_NODE": "3,1"},
             "4 tasks evenly over 2 nodes",
         ),
+        ({**TORCHRUN, "RANK": "8"}, "RANK.*WORLD_SIZE.*8 of 8"),
+        ({**TORCHRUN, "RANK": "-1"}, "RANK.*-1 of 8"),
+        ({**TORCHRUN, "LOCAL_RANK": "4"}, "LOCAL_RANK.*4 of 4"),
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "0"}, "LOCAL_RANK.*LOCAL_WORLD_SIZE.*1 of 0"),
         ({**TORCHRUN, "WORLD_SIZE": "6"}, "6 processes cannot be spread evenly, 4 per machine"),
     ],
 )
@@ -209,6 +215,49 @@ def test_torchrun_trains_the_same_weights(
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     run = finish(tmp_path, start(tmp_path, environment, "--num-gpus", "0", launcher=launcher))
     assert_same_run(own_run, run)
+
+
+@pytest.mark.processes
+def test_a_worker_that_torchrun_restarts_costs_nothing(
+    environment: dict[str, str], own_run: Path, tmp_path: Path
+) -> None:
+    """--resume auto starts, and continues after a kill."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    options = ("--num-gpus", "0", "SOLVER.CHECKPOINT_PERIOD", "1", "--resume", "auto")
+    launcher += ("--max-restarts", "1")
+    process = start(tmp_path, environment, *options, launcher=launcher)
+    run = tmp_path / "output" / "tiny" / "run"
+    while not (run / "last_checkpoint").exists():
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.001)
+    owner = (run / LOCK_NAME).read_text().split()[1]  # rank 0
+    os.kill(int(owner), signal.SIGKILL)
+    finish(tmp_path, process)
+    assert "Starting training from iteration 1" in (run / "log.txt").read_text()
+    assert_same_run(own_run, run)
+
+
+@pytest.mark.processes
+def test_two_agents_of_torchrun_train_the_same_weights(
+    environment: dict[str, str], own_run: Path, tmp_path: Path
+) -> None:
+    """Their rendezvous decides which of them has rank 0."""
+    launcher = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1")
+    launcher += ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}")
+    agents = [start(tmp_path, environment, "--num-gpus", "0", launcher=launcher) for _ in range(2)]
+    assert_same_run(own_run, finish(tmp_path, *agents))
+
+
+@pytest.mark.processes
+def test_two_machines_train_the_same_weights(
+    environment: dict[str, str], own_run: Path, tmp_path: Path
+) -> None:
+    address = ("--dist-url", f"tcp://127.0.0.1:{free_port()}", "--num-machines", "2")
+    machines = [
+        start(tmp_path, environment, "--num-gpus", "1", *address, "--machine-rank", rank)
+        for rank in "10"
+    ]
+    assert_same_run(own_run, finish(tmp_path, *machines))
 
 
 @pytest.mark.processes

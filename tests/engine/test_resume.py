@@ -1,5 +1,6 @@
 """A run of 2N iterations equals N, a real kill, and a resumed run, bit for bit."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from maskclippp.engine.checkpoint import Checkpointer
+from maskclippp.engine.interruption import INTERRUPTED_STATUS
 from maskclippp.files.weights import CheckpointError
 from tests.engine.processes import train_in_processes
 from tests.engine.toy import ToyTrainer, run_toy_training, toy_config
@@ -58,6 +60,50 @@ def test_killed_and_resumed_run_equals_uninterrupted_one(
     assert not (parts / "model_final.pth").exists()
     assert train_in_processes(parts, *options, resume=True, **ranks) == [0] * world_size
     assert_same_final_checkpoint(whole, parts)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_sigterm_ends_all_ranks_after_the_step_with_a_checkpoint(
+    tmp_path: Path, world_size: int
+) -> None:
+    """Also if only one of them is asked to stop."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    ranks = {"world_size": world_size}
+    assert train_in_processes(whole, **ranks) == [0] * world_size
+    assert train_in_processes(parts, stop_after=4, **ranks) == [INTERRUPTED_STATUS] * world_size
+    stopped = torch.load(parts / (parts / "last_checkpoint").read_text())
+    assert stopped["iteration"] in (4, 5)
+    assert train_in_processes(parts, resume=True, **ranks) == [0] * world_size
+    assert_same_final_checkpoint(whole, parts)
+
+
+def test_five_kills_change_nothing_and_every_iteration_has_one_line(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ("SOLVER.MAX_ITER", 90, "SOLVER.CHECKPOINT_PERIOD", 7)
+    assert train_in_processes(whole, *options) == [0]
+    for kill_after in (4, 22, 43, 48, 81):
+        codes = train_in_processes(parts, *options, kill_after=kill_after, resume=True)
+        assert codes == [KILLED]
+    assert train_in_processes(parts, *options, resume=True) == [0]
+    assert_same_final_checkpoint(whole, parts)
+    lines = [
+        [json.loads(line)["iteration"] for line in (run / "metrics.json").read_text().splitlines()]
+        for run in (whole, parts)
+    ]
+    assert lines[0] == lines[1] == [19, 39, 59, 79, 89]
+
+
+def test_rates_of_a_continued_run_are_those_of_its_config(tmp_path: Path) -> None:
+    run_toy_training(toy_config(tmp_path))
+    options = ("SOLVER.MAX_ITER", 16, "SOLVER.BASE_LR", 0.02, "SOLVER.WEIGHT_DECAY", 0.5)
+    run_toy_training(toy_config(tmp_path / "fresh", *options))
+    resumed = ToyTrainer(toy_config(tmp_path, *options))
+    resumed.resume_or_load(resume=True)
+    state = torch.load(tmp_path / "fresh" / "model_0000007.pth")["trainer"]["_trainer"]["optimizer"]
+    expected = state["param_groups"]
+    found = resumed.optimizer.state_dict()["param_groups"]
+    assert [g["lr"] for g in found] == [g["lr"] for g in expected]
+    assert [g["weight_decay"] for g in found] == [g["weight_decay"] for g in expected]
 
 
 def test_random_seed_is_shared_stored_and_restored(tmp_path: Path) -> None:

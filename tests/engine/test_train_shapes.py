@@ -182,7 +182,7 @@ def test_every_evaluation_is_logged_in_one_table(whole_run: Path) -> None:
     log = (whole_run / "log.txt").read_text()
     tables = log.count("Evaluation results for shapes_val")
     assert tables == log.count("Start inference on") > 0
-    assert tables == sum("mMaskAcc" in line for line in log.splitlines())
+    assert tables == sum("copypaste: mMaskAcc" in line for line in log.splitlines())
 
 
 @pytest.mark.parametrize("how", ["--resume", "MODEL.WEIGHTS"])

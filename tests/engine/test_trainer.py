@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_run_directory_has_no_leftovers(golden_run: Path) -> None:
     extra = {path.name for path in golden_run.iterdir()} - {
         path.name for pattern in TOY_RUN["files"] for path in golden_run.glob(pattern)
     }
-    assert extra == {"inference"}
+    assert extra == {"inference", "run_id"}
 
 
 def test_checkpoint_layout_equals_golden(golden_run: Path) -> None:
@@ -98,6 +99,9 @@ def test_log_mentions_what_golden_log_mentions(golden_run: Path) -> None:
 
 def test_evaluation_results_are_written_as_json(golden_run: Path) -> None:
     content = json.loads((golden_run / "inference" / "toy_val" / "results.json").read_text())
+    weights = content.pop("weights")
+    assert weights["checkpoint"] == str(golden_run / "model_final.pth")
+    assert weights["sha256"] == sha256((golden_run / "model_final.pth").read_bytes()).hexdigest()
     assert content == {
         "dataset": "toy_val",
         "results": {"sem_seg": {"mIoU": 12.5, "IoU-a": 25.0}, "panoptic_seg": {"PQ": 40.0}},
@@ -129,6 +133,16 @@ def test_non_finite_loss_stops_the_run_and_names_iteration_and_images(tmp_path: 
     images = str(caught.value).partition("Images of the batch: ")[2].partition(". Look at")[0]
     assert images == "rank 0: " + ", ".join(NanOnOneImage.offending)
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_weights_that_are_not_finite_are_named_instead_of_images(tmp_path: Path) -> None:
+    trainer = ToyTrainer(toy_config(tmp_path))
+    torch.nn.init.constant_(trainer.model.head.bias, float("nan"))
+    with pytest.raises(
+        FloatingPointError, match=r"example head\.bias\. The images are not"
+    ) as caught:
+        trainer.train()
+    assert "image_" not in str(caught.value)
 
 
 def test_only_the_offending_accumulated_batch_is_named(tmp_path: Path) -> None:

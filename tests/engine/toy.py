@@ -128,14 +128,15 @@ def toy_config(output_dir: Path, *options: Any, deterministic_model: bool = Fals
 
 
 class KillAfter(HookBase):
-    """A real SIGKILL, sent to this very process at the end of an iteration."""
+    """A real signal, sent to this very process at the end of an iteration."""
 
-    def __init__(self, iteration: int) -> None:
+    def __init__(self, iteration: int, number: int = signal.SIGKILL) -> None:
         self._iteration = iteration
+        self._number = number
 
     def after_step(self) -> None:
         if self.trainer.iter == self._iteration:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._number)
 
 
 def run_toy_training(
@@ -143,6 +144,7 @@ def run_toy_training(
     *,
     resume: bool = False,
     kill_after: int | None = None,
+    stop_after: int | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> ToyTrainer:
@@ -151,7 +153,7 @@ def run_toy_training(
     if world_size > 1:
         torch.distributed.init_process_group(
             "gloo",
-            init_method=f"file://{cfg.OUTPUT_DIR}/rendezvous_{resume}_{kill_after}",
+            init_method=f"file://{cfg.OUTPUT_DIR}/rendezvous_{resume}_{kill_after}_{stop_after}",
             rank=rank,
             world_size=world_size,
         )
@@ -160,6 +162,8 @@ def run_toy_training(
         trainer.resume_or_load(resume=resume)
         if kill_after is not None:
             trainer.register_hooks([KillAfter(kill_after)])
+        if stop_after is not None and rank == world_size - 1:
+            trainer.register_hooks([KillAfter(stop_after, signal.SIGTERM)])
         trainer.train()
     finally:
         if world_size > 1:

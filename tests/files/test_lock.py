@@ -1,7 +1,6 @@
 """At most one process writes a folder, and killed processes leave no locked folder."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -89,21 +88,25 @@ def test_a_lock_is_touched(tmp_path: Path) -> None:
         assert (tmp_path / LOCK_NAME).stat().st_mtime > 0
 
 
-def test_sigterm_releases_the_lock(tmp_path: Path) -> None:
-    program = f"""
-import os, signal
-from pathlib import Path
-from maskclippp.files.lock import folder_lock
-with folder_lock(Path({str(tmp_path)!r})):
-    if os.fork() == 0:  # such as a worker of a pool
-        os.kill(os.getpid(), signal.SIGTERM)
-    os.wait()
-    assert list(Path({str(tmp_path)!r}).iterdir())
-    os.kill(os.getpid(), signal.SIGTERM)
-"""
-    done = subprocess.run([sys.executable, "-c", program], check=False)
-    assert done.returncode == -signal.SIGTERM
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    "owner", [b"", b"\xff\xfe\x00 12", b"no-number one", b"\n\n", b"one two 3"]
+)
+def test_a_lock_that_names_no_owner_is_taken_over_after_two_beats(
+    tmp_path: Path, owner: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a kill or a full disk; the user is told why the start takes its time."""
+    monkeypatch.setattr(lock, "STALE_SECONDS", 60.0)
+    (tmp_path / LOCK_NAME).write_bytes(owner)
+    with folder_lock(tmp_path):
+        assert (tmp_path / LOCK_NAME).read_text() == f"{HOST} {os.getpid()}\n"
+    assert "waiting for a sign of life of process (unknown)" in caplog.text
+
+
+@pytest.mark.parametrize("process", ["999999999", "9" * 30])
+def test_a_process_id_that_no_system_has_is_gone(tmp_path: Path, process: str) -> None:
+    (tmp_path / LOCK_NAME).write_text(f"{HOST} {process}")
+    with folder_lock(tmp_path):
+        assert (tmp_path / LOCK_NAME).read_text() == f"{HOST} {os.getpid()}\n"
 
 
 def test_a_lock_that_was_taken_over_is_not_released(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""One folder holds one run, its own results, and says whose they are."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from maskclippp.engine.run_folder import (
+    CONFIG_NAME,
+    PREVIOUS_RESULTS_NAME,
+    forget_later_metrics,
+    report_changed_settings,
+)
+from maskclippp.errors import INPUT_ERROR_STATUS, InputError
+from tests.engine.test_train_shapes import RESULTS, run_main
+from tests.engine.test_train_shapes import cache as cache
+from tests.engine.toy import toy_config
+
+SHORT = ("SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "0")
+RUN = Path("output", "tiny", "run")
+
+
+def said(folder: Path) -> str:
+    return (folder / "output.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a short run."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert run_main(cache, folder, options=SHORT) == [0], said(folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a run, without its log."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "log" not in path.name)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_second_training_is_refused_and_changes_nothing(cache: Path, trained: Path) -> None:
+    before = contents(trained / RUN)
+    assert run_main(cache, trained, options=SHORT) == [INPUT_ERROR_STATUS]
+    assert "output/tiny/run already holds an earlier run" in said(trained)
+    assert contents(trained / RUN) == before
+
+
+def test_evaluation_alone_takes_the_checkpoint_of_the_run(cache: Path, trained: Path) -> None:
+    expected = json.loads((trained / RUN / RESULTS).read_text())
+    before = contents(trained / RUN)
+    assert run_main(cache, trained, "--eval-only") == [0], said(trained)
+    found = json.loads((trained / RUN / RESULTS).read_text())
+    assert found == expected
+    digest = sha256((trained / RUN / "model_final.pth").read_bytes()).hexdigest()
+    assert found["weights"]["sha256"] == digest
+    assert contents(trained / RUN)[CONFIG_NAME] == before[CONFIG_NAME]
+
+
+def test_results_of_other_weights_replace_a_runs_only_knowingly(cache: Path, trained: Path) -> None:
+    before = (trained / RUN / RESULTS).read_bytes()
+    initial = ("MODEL.WEIGHTS", "")
+    assert run_main(cache, trained, "--eval-only", options=initial) == [INPUT_ERROR_STATUS]
+    assert "holds the results of other weights" in said(trained)
+    assert (trained / RUN / RESULTS).read_bytes() == before
+    assert run_main(cache, trained, "--eval-only", "--overwrite", options=initial) == [0]
+    assert (trained / RUN / RESULTS).with_name(PREVIOUS_RESULTS_NAME).read_bytes() == before
+    assert json.loads((trained / RUN / RESULTS).read_text())["weights"] == {"checkpoint": None}
+
+
+def test_evaluation_without_any_checkpoint_is_refused(cache: Path, tmp_path: Path) -> None:
+    assert run_main(cache, tmp_path, "--eval-only") == [INPUT_ERROR_STATUS]
+    assert "there is no checkpoint to evaluate: MODEL.WEIGHTS is empty" in said(tmp_path)
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run(cache: Path, tmp_path: Path) -> None:
+    options = (*SHORT, "DATASETS.TEST", "()")
+    assert run_main(cache, tmp_path, options=(*options, "SOLVER.CHECKPOINT_PERIOD", "1")) == [0]
+    (tmp_path / RUN / "notes.txt").write_text("of the user")
+    assert run_main(cache, tmp_path, "--overwrite", options=options) == [0]
+    assert {path.name for path in (tmp_path / RUN).glob("*.*")} >= {"notes.txt", CONFIG_NAME}
+    assert [path.name for path in (tmp_path / RUN).glob("model_*")] == ["model_final.pth"]
+    assert len((tmp_path / RUN / "metrics.json").read_text().splitlines()) == 1
+
+
+def test_the_terminal_gets_a_summary_and_the_file_the_config(cache: Path, trained: Path) -> None:
+    log, terminal = (trained / RUN / "log.txt").read_text(), said(trained)
+    assert "SOLVER:\n" in log
+    assert "SOLVER:\n" not in terminal
+    for text in ("psm ", "of them trained", "train data", "words ", "device ", "engine "):
+        assert text in terminal.partition("Summary:")[2].partition("Starting training")[0]
+    assert "\r" not in terminal
+    assert f"files: {RUN / RESULTS.parent}" in terminal
+
+
+def test_settings_that_changed_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / CONFIG_NAME).write_text(toy_config(tmp_path).dump())
+    report_changed_settings(toy_config(tmp_path))
+    assert caplog.text == ""
+    report_changed_settings(toy_config(tmp_path, "SOLVER.BASE_LR", 0.5, "SEED", 9))
+    assert "SOLVER.BASE_LR was 0.01 and is now 0.5: used" in caplog.text
+    assert "SEED was 7 and is now 9: the run keeps its own" in caplog.text
+    with pytest.raises(InputError, match=r"SOLVER.OPTIMIZER: .* trained with ADAMW, not with SGD"):
+        report_changed_settings(toy_config(tmp_path, "SOLVER.OPTIMIZER", "SGD"))
+
+
+LINES = [
+    '{"iteration": 19, "total_loss": 1}\n',
+    '{"iteration": 39, "total_loss": 1}\n',
+    '{"iteration": 40, "sem_seg/mIoU": 1}\n',
+    '{"iteration": 59, "total_loss": 1}\n',
+    '{"iteration": 60, "total',
+]
+
+
+@pytest.mark.parametrize(("start", "kept"), [(0, 0), (19, 0), (20, 1), (40, 3), (60, 4), (70, 4)])
+def test_metrics_behind_the_checkpoint_are_forgotten(tmp_path: Path, start: int, kept: int) -> None:
+    (tmp_path / "metrics.json").write_text("".join(LINES))
+    forget_later_metrics(tmp_path, start, 100)
+    assert (tmp_path / "metrics.json").read_text() == "".join(LINES[:kept])
