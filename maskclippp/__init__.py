@@ -5,6 +5,7 @@ as detectron2's catalogs and models are imported, all datasets and the model are
 """
 
 import importlib
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 ensure_detectron2()
+
+# Containers run under user ids without a name or a home, which torch and caches ask for.
+if os.name == "posix" and os.path.expanduser("~") == "~":  # noqa: PTH111  Path raises an error
+    os.environ["HOME"] = os.getcwd()  # noqa: PTH109
+    os.environ.setdefault("LOGNAME", str(os.getuid()))
 
 # Importing the package takes no time: registering needs torch, and is due when names are looked up.
 for _engine, _ours in (("detectron2.data", "data"), ("detectron2.modeling", "meta_arch")):

@@ -62,7 +62,8 @@ def exit_on_bad_input(output_dir: Path | None = None, rank: int = 0) -> Iterator
     """
     try:
         yield
-    except Exception as error:
+    except Exception as raised:
+        error = _of_a_path(raised)
         if not isinstance(error, InputError):
             _explain_bug(error)
         if output_dir is not None:
@@ -73,6 +74,16 @@ def exit_on_bad_input(output_dir: Path | None = None, rank: int = 0) -> Iterator
             raise
         sys.stderr.write(f"error: {error.sentence}\n")
         sys.exit(INPUT_ERROR_STATUS)
+
+
+def _of_a_path(error: Exception) -> Exception:
+    """The error itself; for pathlib's of a path such as ``~unknown/x``, an InputError."""
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return InputError(
+            "a path begins with ~ and the name of a user that does not exist on this machine: "
+            "write the full path"
+        )
+    return error
 
 
 def _explain_bug(error: Exception) -> None:

@@ -136,3 +136,9 @@ def test_a_bug_ends_with_what_to_report(tmp_path: Path) -> None:
         assert text.rstrip().endswith("output of `maskclippp doctor`.")
         assert text.count("This is a bug in MaskCLIP++") == 1
     assert "not of this package" in (tmp_path / "log.txt").read_text()
+
+
+def test_the_home_of_an_unknown_user_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), exit_on_bad_input():
+        Path("~no-such-user/words.txt").expanduser()
+    assert "error: a path begins with ~ and the name of a user" in capsys.readouterr().err
