@@ -115,10 +115,10 @@ def mask_tokens(bench: Bench, tower: VisualEncoder) -> Iterator[Row]:
         )
     tower.eval()
     grid = bench.work.grid
-    pixels = grid[0] * tower.patch_size, grid[1] * tower.patch_size
+    pixels = grid[0] * tower.tower.stride, grid[1] * tower.tower.stride
     masks = blobs(bench.work.masks, grid).to(bench.device)
     with torch.no_grad(), bench.autocast():
-        tokens, context = tower._embed_patches(torch.randn(1, 3, *pixels, device=bench.device))
+        tokens, context = tower.tower.embed(torch.randn(1, 3, *pixels, device=bench.device))
     inputs = (bench, tower, tokens, masks, context)
     measured = {
         f"blocks {tower.first_block} to {tower.depth}": _blocks(*inputs),
@@ -163,8 +163,8 @@ def _attention(
     scale, threshold = tower.mask_logit_scale[-1], tower.settings.threshold
     with torch.no_grad(), bench.autocast():
         start = tokens[:, :1].expand(-1, len(masks), -1)
-        of_masks = tower._project(block, start, "qkv", None)
-        of_image = tower._project(block, tokens, "qkv", context)
+        of_masks = tower.tower.project(block, start, "qkv", None)
+        of_image = tower.tower.project(block, tokens, "qkv", context)
         sequence = [torch.cat(pair, dim=2) for pair in zip(of_masks, of_image, strict=True)]
     query, key, value = of_image
 

@@ -211,7 +211,7 @@ def dense_mask_token_blocks(
         encoder: its weights and settings.
         tokens: [B, 1 + h*w, C], class token first, as they enter block MASK_PRIOR_BEG.
         masks: per image [Q, h, w] on the feature grid; Q may be 0.
-        context: what the encoder's ``_embed_patches`` returned beside the tokens.
+        context: what the tower's ``embed`` returned beside the tokens.
         attention: query, key, value, bias -> attended values.
 
     Returns:
@@ -226,11 +226,11 @@ def dense_mask_token_blocks(
             scale = encoder.mask_logit_scale[after]
             bias = mask_token_bias(image_masks, scale, encoder.settings.threshold)
             # Only the image's tokens have a position.
-            of_masks = encoder._project(block, states[:, :count], "qkv", None)
-            of_image = encoder._project(block, states[:, count:], "qkv", context)
+            of_masks = encoder.tower.project(block, states[:, :count], "qkv", None)
+            of_image = encoder.tower.project(block, states[:, count:], "qkv", context)
             pairs = zip(of_masks, of_image, strict=True)
             query, key, value = (torch.cat(pair, dim=2) for pair in pairs)
-            states = encoder._finish_block(block, states, attention(query, key, value, bias))
+            states = encoder.tower.finish_block(block, states, attention(query, key, value, bias))
         finished.append(states[0].split([count, len(image)]))
     mask_tokens, image_tokens = zip(*finished, strict=True)
     return torch.cat(mask_tokens), torch.stack(image_tokens)

@@ -1,7 +1,10 @@
 """CLIP towers: visual encoders with masks, text towers, and where their weights come from."""
 
+from maskclippp.clip.attention_pool import AttentionPoolEncoder
+from maskclippp.clip.average import AverageEncoder
 from maskclippp.clip.convnext import CLIPConvNeXt
 from maskclippp.clip.eva import EVACLIPViT
+from maskclippp.clip.mask_tokens import MaskTokenEncoder
 from maskclippp.clip.resnet import CLIPResNet
 from maskclippp.clip.swin import D2SwinTransformer
 from maskclippp.clip.text_tower import (
@@ -14,6 +17,8 @@ from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder, build_v
 from maskclippp.clip.vit import CLIPViT
 
 __all__ = [
+    "AttentionPoolEncoder",
+    "AverageEncoder",
     "CLIPConvNeXt",
     "CLIPResNet",
     "CLIPTextEncoder",
@@ -22,6 +27,7 @@ __all__ = [
     "EVACLIPTextEncoder",
     "EVACLIPViT",
     "EncodedImages",
+    "MaskTokenEncoder",
     "TextTower",
     "VisualEncoder",
     "build_text_tower",

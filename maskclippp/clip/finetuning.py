@@ -1,20 +1,23 @@
 """FINETUNE_TYPE: which parameters of a tower are trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from maskclippp.errors import InputError
 
+# Shell patterns of parameter names; those after a "!" are left out.
+Patterns = tuple[str, ...]
+
 
 def set_trainable(
     module: nn.Module,
     finetune_type: str,
-    patterns_of_type: Mapping[str, Sequence[str]],
+    patterns_of_type: Mapping[str, Patterns],
     owner: str,
 ) -> None:
-    """Train exactly the parameters whose name matches a shell pattern of the type.
+    """Train exactly the parameters whose name matches the patterns of the type.
 
     Raises:
         InputError: ``finetune_type`` is not a key of ``patterns_of_type``; lists the keys.
@@ -25,4 +28,9 @@ def set_trainable(
         )
     patterns = patterns_of_type[finetune_type]
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+        parameter.requires_grad_(_matches(name, patterns))
+
+
+def _matches(name: str, patterns: Patterns) -> bool:
+    excluded = any(fnmatchcase(name, p[1:]) for p in patterns if p.startswith("!"))
+    return not excluded and any(fnmatchcase(name, p) for p in patterns if not p.startswith("!"))

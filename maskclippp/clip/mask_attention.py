@@ -71,6 +71,16 @@ def mask_attention_bias(masks: Tensor, log_scale: Tensor, threshold: float | Non
     return torch.where(inside[:, None], scaled, OUTSIDE)
 
 
+def with_prefix(bias: Tensor, count: int) -> Tensor:
+    """The bias [N, heads, h*w], preceded by ``count`` tokens that belong to every mask.
+
+    Their bias is the largest of the mask.
+    """
+    if count == 0:
+        return bias
+    return torch.cat([bias.amax(dim=-1, keepdim=True).expand(-1, -1, count), bias], dim=-1)
+
+
 def attend_to_masks(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, masks_per_image: Sequence[int]
 ) -> Tensor:

@@ -9,24 +9,27 @@ from torch import Tensor
 from maskclippp.errors import InputError
 
 
-def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize the position embedding of a class token and a square grid to another grid.
+def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: int = 1) -> Tensor:
+    """Resize the position embedding of prefix tokens and a square grid to another grid.
 
-    Bicubic, corner-aligned, not antialiased, as in EVA-CLIP; the row of the class token is kept.
+    Bicubic, corner-aligned, not antialiased, as in EVA-CLIP; the rows of prefix tokens are kept.
 
     Args:
-        embedding: [1 + g*g, C].
+        embedding: [n + g*g, C].
         grid: height h and width w of the new grid.
+        prefix: number n of prefix tokens (class token, registers), which come first.
 
     Returns:
-        [1 + h*w, C]; ``embedding`` itself when it has that grid.
+        [n + h*w, C]; ``embedding`` itself when it has that grid.
     """
-    side = math.isqrt(len(embedding) - 1)
-    if side * side != len(embedding) - 1:
-        raise InputError(f"position embedding: expected 1 + g*g rows, found {len(embedding)}")
+    side = math.isqrt(len(embedding) - prefix)
+    if side * side != len(embedding) - prefix:
+        raise InputError(
+            f"position embedding: expected {prefix} + g*g rows, found {len(embedding)}"
+        )
     if grid == (side, side):
         return embedding
-    cells = embedding[1:].T.reshape(1, -1, side, side)
+    cells = embedding[prefix:].T.reshape(1, -1, side, side)
     # Half precision is too coarse for positions.
     resized = F.interpolate(cells.float(), size=grid, mode="bicubic", align_corners=True)
-    return torch.cat([embedding[:1], resized[0].flatten(1).T.to(embedding.dtype)])
+    return torch.cat([embedding[:prefix], resized[0].flatten(1).T.to(embedding.dtype)])

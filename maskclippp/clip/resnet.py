@@ -5,8 +5,7 @@ The query of a mask is that of the image, the mean of the feature map; the bias 
 section 3).
 """
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
-from torch.func import functional_call
 from typing_extensions import Unpack
 
 from maskclippp.clip.mask_attention import (
@@ -27,7 +25,12 @@ from maskclippp.clip.mask_attention import (
     split_heads,
 )
 from maskclippp.clip.position_embedding import resize_position_embedding
-from maskclippp.clip.visual_encoder import EncodedImages, EncoderOptions, VisualEncoder
+from maskclippp.clip.visual_encoder import (
+    EncodedImages,
+    EncoderOptions,
+    VisualEncoder,
+    counting_once,
+)
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import PaddedBatch, unpad_ragged
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
@@ -82,14 +85,6 @@ class CLIPResNet(VisualEncoder):
         attention = MaskAttentionSettings.from_config(cfg)
         return {**super().from_config(cfg), "mask_attention": attention}
 
-    def train(self, mode: bool = True) -> "CLIPResNet":
-        """See :class:`VisualEncoder`; BatchNorms that are not trained keep their statistics."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-                module.eval()
-        return self
-
     def blocks(self) -> Iterator[nn.Module]:
         """See :class:`VisualEncoder`."""
         return (getattr(self.proxy, name) for name in _LAYERS)
@@ -100,7 +95,7 @@ class CLIPResNet(VisualEncoder):
         encoded = EncodedImages(batch)
         features = self.proxy.stem(batch.images)
         for name, layer in zip(_LAYERS, self.blocks(), strict=True):
-            features = self._run_block(_counting_once(layer), features)
+            features = self._run_block(counting_once(layer), features)
             self._keep(encoded, name, features)
         if with_masks or {"p_embs", "i_embs"} & set(self.out_features):
             self._pool(encoded, features, with_masks=with_masks)
@@ -165,19 +160,3 @@ class CLIPResNet(VisualEncoder):
     def _embed(self, attended: Tensor) -> Tensor:
         """Join heads and project: [B, heads, L, C / heads] -> [B, L, D]."""
         return self.proxy.attnpool.c_proj(join_heads(attended))
-
-
-def _counting_once(block: nn.Module) -> Callable[..., Any]:
-    """``block`` for gradient checkpointing: only its first call updates its buffers.
-
-    Otherwise running statistics would count each batch twice, when activations are recomputed.
-    """
-    calls = count()
-
-    def run(*arguments: Any) -> Any:
-        if next(calls) == 0:
-            return block(*arguments)
-        copies = {name: buffer.clone() for name, buffer in block.named_buffers()}
-        return functional_call(block, copies, arguments)
-
-    return run

@@ -7,15 +7,20 @@ A new encoder is one file with one registered subclass of :class:`VisualEncoder`
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, ClassVar, TypedDict
 
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from maskclippp.clip.finetuning import set_trainable
+from maskclippp.clip.families import encoder_name
+from maskclippp.clip.finetuning import Patterns, set_trainable
 from maskclippp.clip.open_clip_models import load_visual_tower
+from maskclippp.clip.pixel_statistics import pixel_statistics
+from maskclippp.clip.towers import Size
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import InputFormat, PaddedBatch, Resize, pad_batch
 from maskclippp.masks.soft_masks import SoftMasks
@@ -84,6 +89,7 @@ class VisualEncoder(nn.Module, ABC):
         gradient_checkpointing: recompute the activations of blocks in the backward pass instead
             of storing them.
         valid_features: allowed ``out_features`` of this model; default: those of the class.
+        finetuned_patterns: likewise.
 
     Raises:
         InputError: an unknown output or FINETUNE_TYPE.
@@ -91,7 +97,7 @@ class VisualEncoder(nn.Module, ABC):
 
     valid_features: tuple[str, ...] = ()
     # The parameters that each FINETUNE_TYPE trains, as shell patterns of their names in ``proxy``.
-    finetuned_patterns: ClassVar[Mapping[str, tuple[str, ...]]] = {"none": (), "all": ("*",)}
+    finetuned_patterns: Mapping[str, Patterns] = {"none": (), "all": ("*",)}
     # Arguments of from_config that are sections of MODEL, outside the encoder's own node.
     model_sections: ClassVar[Mapping[str, str]] = {}
 
@@ -106,10 +112,13 @@ class VisualEncoder(nn.Module, ABC):
         finetune_type: str = "none",
         gradient_checkpointing: bool = False,
         valid_features: Sequence[str] | None = None,
+        finetuned_patterns: Mapping[str, Patterns] | None = None,
     ) -> None:
         super().__init__()
         if valid_features is not None:
             self.valid_features = tuple(valid_features)
+        if finetuned_patterns is not None:
+            self.finetuned_patterns = finetuned_patterns
         unknown = sorted(set(out_features) - set(self.valid_features))
         if unknown:
             raise InputError(
@@ -135,8 +144,15 @@ class VisualEncoder(nn.Module, ABC):
         return self.finetune_type == "none"
 
     def train(self, mode: bool = True) -> "VisualEncoder":
-        """See ``nn.Module``; a frozen encoder stays in evaluation mode: no stochastic depth."""
+        """See ``nn.Module``.
+
+        A frozen encoder stays in evaluation mode: no stochastic depth. BatchNorms that are not
+        trained keep their statistics.
+        """
         super().train(mode and not self.frozen)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
         return self
 
     def forward(
@@ -176,6 +192,17 @@ class VisualEncoder(nn.Module, ABC):
                 f"than the stride of {stride}; set VISUAL_ENCODER.SIZE_DIVISIBILITY to {stride}"
             )
 
+    def _check_divides(self, batch: PaddedBatch, stride: int) -> Size:
+        """Height and width of the feature map; an InputError if cells do not fill the batch."""
+        height, width = batch.images.shape[-2:]
+        if height % stride or width % stride:
+            raise InputError(
+                f"{type(self).__name__}: a padded batch of {height} x {width} pixels does not "
+                f"divide into patches of {stride} x {stride}; set "
+                f"VISUAL_ENCODER.SIZE_DIVISIBILITY to {stride}"
+            )
+        return height // stride, width // stride
+
     def _run_block(self, block: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call a part of the network, with gradient checkpointing if configured."""
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
@@ -199,10 +226,11 @@ class VisualEncoder(nn.Module, ABC):
 def input_arguments(node: CfgNode) -> dict[str, Any]:
     """Arguments of :class:`VisualEncoder` from a VISUAL_ENCODER node: all but the network."""
     suffix = node.FEATURE_SUFFIX
+    pixel_mean, pixel_std = pixel_statistics(node)
     return {
         "input_format": InputFormat(
-            pixel_mean=node.PIXEL_MEAN,
-            pixel_std=node.PIXEL_STD,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
             size_divisibility=node.SIZE_DIVISIBILITY,
             train_resize=Resize(node.RESIZE_TYPE, node.IMAGE_SIZE, node.IMAGE_SCALE),
             test_resize=Resize(node.TEST_RESIZE_TYPE, node.TEST_IMAGE_SIZE, node.TEST_IMAGE_SCALE),
@@ -222,7 +250,8 @@ def build_visual_encoder(
     ``model`` is MODEL of the complete config, where detectron2's backbones have their sections.
     """
     name_key = f"MODEL.MASKCLIPPP.{key}.NAME"
-    encoder_class = get_part(VISUAL_ENCODER_REGISTRY, node.NAME, name_key)
+    name = encoder_name(node.MODEL_NAME) if node.NAME == "auto" else node.NAME
+    encoder_class = get_part(VISUAL_ENCODER_REGISTRY, name, name_key)
     settings = {}
     if model is not None:
         sections = encoder_class.model_sections
@@ -235,6 +264,22 @@ def build_visual_encoder(
         for block in encoder.blocks():
             block.compile(backend=node.COMPILE)
     return encoder
+
+
+def counting_once(block: nn.Module) -> Callable[..., Any]:
+    """``block`` for gradient checkpointing: only its first call updates its buffers.
+
+    Otherwise running statistics would count each batch twice, when activations are recomputed.
+    """
+    calls = count()
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 0:
+            return block(*arguments, **options)
+        copies = {name: buffer.clone() for name, buffer in block.named_buffers()}
+        return functional_call(block, copies, arguments, options)
+
+    return run
 
 
 def _check_backend(name: str, key: str) -> None:

@@ -29,7 +29,7 @@ _OPENAI_ENTRIES = frozenset({"input_resolution", "context_length", "vocab_size"}
 _SHARED_KEYS = frozenset({"logit_scale", "logit_bias"})
 # Determined by the context length or the grid; old files store them.
 _DERIVED = re.compile(r"(^|\.)(attn_mask|rope\.freqs_cos|rope\.freqs_sin)$")
-# Position embeddings of a class token and a square grid: EVA and timm, ViT, ResNet.
+# Position embeddings of prefix tokens and a square grid: EVA and timm, ViT, ResNet.
 _POSITION_KEYS = ("trunk.pos_embed", "positional_embedding", "attnpool.positional_embedding")
 
 
@@ -106,11 +106,11 @@ def resize_positions(
     for key in _POSITION_KEYS:
         if key not in own or key not in state or own[key].shape == state[key].shape:
             continue
-        before, after = _grid_side(state[key]), _grid_side(own[key])
-        if before is None or after is None or state[key].shape[-1] != own[key].shape[-1]:
+        (before, prefix), (after, own_prefix) = _grid(state[key]), _grid(own[key])
+        if prefix is None or prefix != own_prefix or state[key].shape[-1] != own[key].shape[-1]:
             continue
         table = state[key].flatten(0, -2)
-        resized[key] = resize_position_embedding(table, (after, after)).view(own[key].shape)
+        resized[key] = resize_position_embedding(table, (after, after), prefix).view(own[key].shape)
         logger.info(
             "Weights %r: %s resized from a %d x %d grid to %d x %d",
             *(source, key, before, before, after, after),
@@ -130,8 +130,12 @@ def _eva_by_timm_names(visual: dict[str, Tensor], source: str) -> dict[str, Tens
     return {f"trunk.{key}": value for key, value in renamed.items()}
 
 
-def _grid_side(positions: Tensor) -> int | None:
-    """The side g of a position embedding [..., 1 + g*g, C]; None if it has another form."""
-    cells = positions.shape[-2] - 1
-    side = math.isqrt(cells)
-    return side if side * side == cells and positions[..., 0, 0].numel() == 1 else None
+def _grid(positions: Tensor) -> tuple[int, int | None]:
+    """The grid side g and the prefix tokens n of a position embedding [..., n + g*g, C].
+
+    n is None if it has another form.
+    """
+    if positions.ndim < 2 or positions[..., 0, 0].numel() != 1:
+        return 0, None
+    side = math.isqrt(positions.shape[-2])
+    return side, positions.shape[-2] - side * side

@@ -97,9 +97,9 @@ def test_the_tower_without_masks() -> None:
         images, outputs = case.tensors("inputs")["plain_image"], case.tensors("outputs")
         encoder = build(case, "test_none")
         with torch.no_grad():
-            tokens, context = encoder._embed_patches(images)
+            tokens, context = encoder.tower.embed(images)
             for block in encoder.blocks():
-                tokens = encoder._run_image_block(block, tokens, context)
+                tokens = encoder.tower.run_block(block, tokens, context)
             embedding = encoder._embed(tokens[:, 0])
         assert_close(embedding, outputs["plain/embedding"], **case.tolerance)
         if "plain/tokens_before_norm" in outputs:
