@@ -179,12 +179,10 @@ class MaskTokenEncoder(VisualEncoder):
         (mask_query,) = tower.project(block, mask_tokens, "q", None)
         bias = mask_attention_bias(masks, log_scale, self.settings.threshold)
         if self.sees_prefix:
-            bias, seen = with_prefix(bias, prefix), 0
+            seen, bias = (key, value), with_prefix(bias, prefix)
         else:
-            seen = prefix
-        attended = attend_to_masks(
-            mask_query, key[:, :, seen:], value[:, :, seen:], bias, masks_per_image
-        )
+            seen = key[:, :, prefix:], value[:, :, prefix:]
+        attended = attend_to_masks(mask_query, *seen, bias, masks_per_image)
         mask_tokens = tower.finish_block(block, mask_tokens, attended)
         if update_image:
             attended = F.scaled_dot_product_attention(query[0], key, value)

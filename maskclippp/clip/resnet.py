@@ -23,6 +23,7 @@ from maskclippp.clip.mask_attention import (
     join_heads,
     mask_attention_bias,
     split_heads,
+    with_prefix,
 )
 from maskclippp.clip.position_embedding import resize_position_embedding
 from maskclippp.clip.visual_encoder import (
@@ -34,8 +35,6 @@ from maskclippp.clip.visual_encoder import (
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import PaddedBatch, unpad_ragged
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
-
-_STRIDE = 32  # pixels per side of a cell of the last feature map
 
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
@@ -49,6 +48,8 @@ class CLIPResNet(VisualEncoder):
 
     Args:
         mask_attention: how masks attend to the cells of the last feature map.
+        sees_prefix: they also attend to the mean token. A mask over everything then has the
+            embedding of the image.
         options: see :class:`VisualEncoder`; ``proxy`` is an open_clip ``ModifiedResNet``: stem,
             four layers, attention pool.
     """
@@ -61,10 +62,15 @@ class CLIPResNet(VisualEncoder):
         "attention": ("attnpool.positional_embedding", "attnpool.[qv]_proj.weight"),
     }
     proxy: ModifiedResNet
+    stride = 32  # pixels per side of a cell of the last feature map
 
     @configurable
     def __init__(
-        self, *, mask_attention: MaskAttentionSettings, **options: Unpack[EncoderOptions]
+        self,
+        *,
+        mask_attention: MaskAttentionSettings,
+        sees_prefix: bool = False,
+        **options: Unpack[EncoderOptions],
     ) -> None:
         proxy = options["proxy"]
         if not isinstance(proxy, ModifiedResNet):
@@ -75,6 +81,7 @@ class CLIPResNet(VisualEncoder):
             )
         super().__init__(**options)
         self.settings = mask_attention
+        self.sees_prefix = sees_prefix
         self.mask_logit_scale = mask_attention.make_log_scale(
             proxy.attnpool.num_heads, frozen=self.frozen
         )
@@ -91,7 +98,7 @@ class CLIPResNet(VisualEncoder):
 
     def encode(self, batch: PaddedBatch, *, with_masks: bool) -> EncodedImages:
         """Run the trunk, then the pool if an output needs it. See :class:`VisualEncoder`."""
-        self._check_one_cell(batch, _STRIDE)
+        self._check_one_cell(batch, self.stride)
         encoded = EncodedImages(batch)
         features = self.proxy.stem(batch.images)
         for name, layer in zip(_LAYERS, self.blocks(), strict=True):
@@ -113,11 +120,9 @@ class CLIPResNet(VisualEncoder):
         )
         self._keep(encoded, "i_embs", lambda: as_map(self._attend(query, key, value), (1, 1)))
         # Cells and masks do not attend to the mean token, which comes first.
-        key, value = key[:, :, 1:], value[:, :, 1:]
+        cells = key[:, :, 1:], value[:, :, 1:]
         self._keep(
-            encoded,
-            "p_embs",
-            lambda: as_map(self._attend_to_own_cell(tokens[:, 1:], key, value), grid),
+            encoded, "p_embs", lambda: as_map(self._attend_to_own_cell(tokens[:, 1:], *cells), grid)
         )
         if with_masks:
             counts = encoded.batch.masks_per_image
@@ -125,7 +130,10 @@ class CLIPResNet(VisualEncoder):
             bias = mask_attention_bias(masks, self.mask_logit_scale, self.settings.threshold)
             # All masks of an image have the same query; only their bias differs.
             queries = query.expand(-1, -1, max(counts), -1)
-            attended = attend_to_masks(queries, key, value, bias, counts)
+            if self.sees_prefix:
+                attended = attend_to_masks(queries, key, value, with_prefix(bias, 1), counts)
+            else:
+                attended = attend_to_masks(queries, *cells, bias, counts)
             encoded.mask_embeddings = unpad_ragged(self._embed(attended), counts)
             encoded.mask_areas = masks.sum(dim=(1, 2))
 
