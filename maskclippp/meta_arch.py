@@ -308,7 +308,9 @@ class MaskCLIPpp(nn.Module):
     def _align(self, encoded: EncodedImages, text: Tensor) -> Tensor:
         """Logits [N, Ka] of N masks for the synonyms with text embeddings [Ka, T, D]."""
         assert encoded.mask_embeddings is not None
-        similarities = similarity(encoded.mask_embeddings, text, self.logit_scale)
+        similarities = similarity(
+            encoded.mask_embeddings, text, self.logit_scale, self.text_encoder.max_scale
+        )
         logits: Tensor = self.psm(similarities, encoded, text)
         return logits
 

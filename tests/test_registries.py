@@ -30,6 +30,7 @@ from maskclippp.registry import (
     TEXT_ENCODER_REGISTRY,
     VISUAL_ENCODER_REGISTRY,
 )
+from tests.tiny_hub import add_hub_model
 from tests.tiny_models import (
     MODEL_NAME,
     random_image,
@@ -41,13 +42,20 @@ from tests.tiny_models import (
 
 # Options of VISUAL_ENCODER (MASK_PRIOR_BEG, OUT_FEATURES) and the tiny model.
 ENCODERS: dict[str, tuple[str, int, list[str]]] = {
+    "AttentionPoolEncoder": ("Pool-tiny", 0, ["m_embs", "p_embs"]),
+    "AverageEncoder": (MODEL_NAME, 0, ["m_embs", "p_embs"]),
+    "MaskTokenEncoder": ("ViT-tiny", 0, ["m_embs", "p_embs"]),
     "CLIPConvNeXt": (MODEL_NAME, 5, ["m_embs", "p_embs"]),
     "EVACLIPViT": ("EVA02-tiny", 2, ["m_embs", "p_embs"]),
     "CLIPViT": ("ViT-tiny", 2, ["m_embs"]),
     "CLIPResNet": ("RN-tiny", 1, ["m_embs", "p_embs"]),
     "D2SwinTransformer": ("", 1, ["res5"]),
 }
-TEXT_TOWERS = {"CLIPTextEncoder": MODEL_NAME, "EVACLIPTextEncoder": "EVA02-tiny"}
+TEXT_TOWERS = {
+    "CLIPTextEncoder": MODEL_NAME,
+    "EVACLIPTextEncoder": "EVA02-tiny",
+    "HFTextEncoder": "Hub-tiny",
+}
 # Names that configs may give although there is nothing to run.
 PLACEHOLDERS = {"DummyVisualEncoder"}
 
@@ -82,7 +90,9 @@ def test_visual_encoder(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", names(TEXT_ENCODER_REGISTRY))
-def test_text_tower(name: str) -> None:
+def test_text_tower(name: str, tmp_path: Path) -> None:
+    if name == "HFTextEncoder":
+        add_hub_model(tmp_path)
     options = (".TEXT_ENCODER.NAME", name, ".TEXT_ENCODER.MODEL_NAME", TEXT_TOWERS[name])
     tower = build_text_tower(tiny_config(*options).MODEL.MASKCLIPPP.TEXT_ENCODER).eval()
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """CLIP models of a few thousand parameters, one of every kind that weights are published for.
 
-``EVA01-tiny``, ``EVA02-tiny``, ``ViT-tiny``, ``ViT-tiny-quickgelu``, ``RN-tiny``: importing this
-module makes them known to timm and open_clip.
+``EVA01-tiny``, ``EVA02-tiny``, ``ViT-tiny``, ``ViT-tiny-quickgelu``, ``RN-tiny``, ``Pool-tiny`` (as
+SigLIP): importing this module makes them known to timm and open_clip.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 from timm.models import register_model
 from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 
 SIZE: dict[str, Any] = {
     "img_size": 32,
@@ -39,10 +40,18 @@ def tiny_eva02(pretrained: bool = False, **kwargs: Any) -> Eva:
     )
 
 
+@register_model
+def tiny_pool(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    return VisionTransformer(**SIZE, class_token=False, **_known(kwargs))
+
+
 def _eva(kwargs: dict[str, Any], **architecture: Any) -> Eva:
-    """Leaves out what timm's factory passes to every model about downloads."""
-    kwargs = {k: v for k, v in kwargs.items() if not k.startswith(("pretrained", "cache"))}
-    return Eva(**SIZE, **architecture, **kwargs)
+    return Eva(**SIZE, **architecture, **_known(kwargs))
+
+
+def _known(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Without what timm's factory passes to every model about downloads."""
+    return {k: v for k, v in kwargs.items() if not k.startswith(("pretrained", "cache"))}
 
 
 open_clip.add_model_config(Path(__file__).parent / "clip" / "model_configs")

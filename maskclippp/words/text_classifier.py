@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from safetensors import SafetensorError
 from torch import Tensor
 
-from maskclippp.clip.text_tower import TextTower, text_lengths
+from maskclippp.clip.text_tower import TextTower
 from maskclippp.errors import InputError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.files.cache import cache_folder
@@ -123,7 +123,7 @@ class TextClassifier:
 
     def _report_cut_off(self, names: Sequence[str], tokens: Tensor) -> None:
         """Warn about names that exceed the context length, whose ends the tower does not see."""
-        full = (tokens[:, -1] != 0).view(len(names), -1).any(dim=1)
+        full = (tokens[:, -1] != self.tower.pad_id).view(len(names), -1).any(dim=1)
         for row in full.nonzero().flatten().tolist():
             # What is cut off can be shortened without an effect.
             shorter = self.sentences([re.sub(r"\W+$", "", names[row])[:-1]])
@@ -151,7 +151,7 @@ class TextClassifier:
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
         """Normalized embeddings of token ids [S, L] -> [S, D], in the order given."""
-        lengths = text_lengths(tokens)
+        lengths = self.tower.lengths(tokens)
         order = lengths.argsort(stable=True)
         chunks = []
         for rows in torch.split(order, self.chunk_size):

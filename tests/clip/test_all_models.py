@@ -3,7 +3,6 @@
 That equality sees wrong norms, positions, rotary layouts, scales and projections.
 """
 
-import re
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +16,8 @@ from maskclippp.clip.visual_encoder import EncodedImages, VisualEncoder
 from maskclippp.errors import InputError
 from maskclippp.masks.batching import InputFormat, PaddedBatch
 from maskclippp.registry import VISUAL_ENCODER_REGISTRY
+from tests.clip.documented_models import refused_models
 from tests.clip.small_towers import ALL_MODELS, embedding_of, native_size, small_tower
-from tests.golden_cases import REPOSITORY
 from tests.tiny_models import soft
 
 # Largest relative error of the embedding of a mask over everything, in float64. The weights of an
@@ -27,15 +26,7 @@ TOLERANCE = {"AverageEncoder": 1e-6}
 EXACT = 1e-12
 
 
-def refused_models() -> set[str]:
-    """The models that docs/encoders.md lists as refused."""
-    text = (REPOSITORY / "docs" / "encoders.md").read_text()
-    section = text.split("### Refused models", 1)[1].split("\n#", 1)[0]
-    rows = re.findall(r"^\| (`.+?`) \| image", section, re.MULTILINE)
-    return {name for row in rows for name in re.findall("`(.+?)`", row)}
-
-
-MODELS = sorted(set(ALL_MODELS) - refused_models())
+MODELS = sorted(set(ALL_MODELS) - refused_models("image"))
 
 
 @lru_cache(maxsize=1)  # for the tests of one model, which follow each other
@@ -90,4 +81,11 @@ def test_masks_on_another_grid(name: str) -> None:
     encoded = encode(encoder, torch.randn(1, 3, *masks.shape[1:]).double(), masks)
     assert encoded.mask_embeddings is not None
     assert encoded.mask_embeddings.isfinite().all()
-    assert torch.cosine_similarity(*encoded.mask_embeddings, dim=0) < 0.999
+    empty, other = encoded.mask_embeddings
+    assert (empty - other).norm() > 1e-3 * other.norm()
+
+
+@pytest.mark.parametrize("name", sorted(refused_models("image")))
+def test_refused_models_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"VISUAL_ENCODER.MODEL_NAME: .* cannot embed masks"):
+        encoder_of_tower(small_tower(name))

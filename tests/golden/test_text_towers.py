@@ -8,7 +8,7 @@ import torch
 from open_clip.model import CLIPTextCfg, _build_text_tower
 from torch.testing import assert_close
 
-from maskclippp.clip.text_tower import CausalTextTower, CLIPTextEncoder, EVACLIPTextEncoder
+from maskclippp.clip.text_tower import CLIPTextEncoder, EVACLIPTextEncoder, OpenClipTextTower
 from tests.golden_cases import GoldenCase, cases
 
 TEXT_CASES = cases("clip_text", "eva_text")
@@ -16,7 +16,7 @@ TEXT_CASES = cases("clip_text", "eva_text")
 _EVA_IMPLEMENTATION = ("xattn", "fusedLN")
 
 
-def build_text_tower(case: GoldenCase) -> CausalTextTower:
+def build_text_tower(case: GoldenCase) -> OpenClipTextTower:
     """The tower that the names of the case's weights tell, with these weights."""
     model, weights = case.info["clip_model_config"], case.tensors("weights")
     text_config = {k: v for k, v in model["text_cfg"].items() if k not in _EVA_IMPLEMENTATION}
