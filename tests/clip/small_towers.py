@@ -42,6 +42,7 @@ _SMALL: dict[str, dict[str, Any]] = {
 
 def small_tower(name: str) -> nn.Module:
     """The image tower of a model, with few and narrow blocks and random weights."""
+    torch.manual_seed(0)
     config = get_model_config(name)
     vision = dict(config["vision_cfg"])
     create = timm.create_model
