@@ -270,7 +270,7 @@ def _open(dataset: Dataset, record: Record) -> _Image:
         for segment in segments:
             found.pixels[segment["category_id"]] += pixels.get(segment["id"], 0)
             found.absent += segment["id"] not in pixels
-        if not Path(record.get("sem_seg_file_name", file)).is_file():
+        if not Path(record.get("sem_seg_file_name") or file).is_file():
             found.missing_map = record["sem_seg_file_name"]
     if "sem_seg_file_name" in record and not found.missing_map:
         ignored: int = getattr(dataset, "ignore", 255)

@@ -7,10 +7,10 @@ folder, and run-length codes that fill their image.
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from msgspec import Meta
-from typing_extensions import get_type_hints
+from typing_extensions import NotRequired, TypedDict, get_type_hints
 
 from maskclippp.errors import InputError
 from maskclippp.files.json_files import read_json

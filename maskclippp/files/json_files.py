@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
+from typing_extensions import get_type_hints, is_typeddict
 
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
 

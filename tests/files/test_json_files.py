@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated
 
 import pytest
 from msgspec import Meta
+from typing_extensions import NotRequired, TypedDict
 
 from maskclippp.errors import InputError
 from maskclippp.files.json_files import read_json
