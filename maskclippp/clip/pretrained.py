@@ -22,6 +22,7 @@ from torch import Tensor
 from maskclippp.clip.model_names import model_config, nearest, open_clip_name
 from maskclippp.clip.weight_layouts import ClipWeights, split_clip_state
 from maskclippp.errors import InputError, MissingFileError
+from maskclippp.files.json_files import read_json
 from maskclippp.files.shards import weights_in
 from maskclippp.files.weights import read_weights
 
@@ -105,7 +106,7 @@ def find_pretrained(model_name: str, pretrained: str, *, download: bool = True) 
         return PretrainedFile(_SHIPPED_WEIGHTS[pretrained])
     path = _local(Path(pretrained).expanduser())
     if pretrained and path.is_file():
-        return PretrainedFile(path)
+        return PretrainedFile(path, _needs_quick_gelu(path))
     name = open_clip_name(model_name)
     tags = list_tags(name)
     tag = pretrained
@@ -123,6 +124,16 @@ def find_pretrained(model_name: str, pretrained: str, *, download: bool = True) 
         )
     path = _file_of_tag(name, tag, settings, download=download)
     return PretrainedFile(path, settings.get("quick_gelu", False))
+
+
+def _needs_quick_gelu(path: Path) -> bool:
+    """Whether the ``config.json`` of Hugging Face's transformers beside the weights says so."""
+    config = path.parent / "config.json"
+    if not config.is_file():
+        return False
+    content: Any = read_json(config, Any, f"the configuration of {path.name}")
+    towers = [content, *content.values()] if isinstance(content, dict) else []
+    return any(isinstance(t, dict) and t.get("hidden_act") == "quick_gelu" for t in towers)
 
 
 def _local(path: Path) -> Path:

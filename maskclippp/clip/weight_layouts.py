@@ -6,6 +6,7 @@ layout                 image tower                         text tower
 open_clip, OpenAI      ``visual.``                         top level
 open_clip custom text  ``visual.``, timm: ``.trunk.``      ``text.``
 EVA-CLIP               ``visual.``, different names        ``text.``
+Hugging Face           ``vision_model.``                   ``text_model.``
 =====================  ==================================  ==========================
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from maskclippp.clip.eva_keys import to_timm_keys
+from maskclippp.clip.huggingface_keys import to_open_clip_keys
 from maskclippp.clip.position_embedding import resize_position_embedding
 from maskclippp.errors import InputError
 
@@ -69,6 +71,7 @@ def split_clip_state(state: Mapping[str, Tensor], *, source: str) -> ClipWeights
     Raises:
         InputError: two keys mean the same tensor.
     """
+    state = to_open_clip_keys(state)
     kept = {key: value for key, value in state.items() if not _DERIVED.search(key)}
     visual = {
         key.removeprefix("visual."): value

@@ -9,6 +9,8 @@ import yaml
 from maskclippp.errors import InputError
 
 _EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
+_DEEPEST = 100
+_MOST_VALUES = 100_000
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 # The sizes of multi-scale training, such as [int(x * 0.1 * 640) for x in range(3, 20)].
 _PUBLISHED_SIZES = re.compile(
@@ -24,14 +26,16 @@ def read_yaml(path: Path) -> Any:
     is recognized, with any three numbers; every other tag is refused.
 
     Raises:
-        InputError: invalid YAML, a tag, a duplicate key, or a self-referencing alias; names the
-            file and the line.
+        InputError: invalid YAML, a tag, a duplicate key, a self-referencing alias, too many
+            levels or values; names the file and the line.
     """
     try:
         with path.open(encoding="utf-8") as file:
             return yaml.load(file, Loader=_PlainLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{path} cannot be read as a config: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file: {error}") from error
     except ValueError as error:  # a date that does not exist, an integer of thousands of digits
@@ -47,6 +51,7 @@ class _PlainLoader(yaml.SafeLoader):
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
         self._open_anchors: list[str | None] = []
+        self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()
@@ -55,9 +60,24 @@ class _PlainLoader(yaml.SafeLoader):
             message = f"the alias *{anchor} refers to itself"
             raise yaml.composer.ComposerError(None, None, message, event.start_mark)
         self._open_anchors.append(anchor)
+        if len(self._open_anchors) > _DEEPEST:
+            message = f"it is nested too deeply: more than {_DEEPEST} levels"
+            raise yaml.composer.ComposerError(None, None, message, event.start_mark)
         node = super().compose_node(parent, index)
         self._open_anchors.pop()
+        if self._size(node) > _MOST_VALUES:
+            message = f"its aliases stand for more than {_MOST_VALUES:,} values"
+            raise yaml.composer.ComposerError(None, None, message, event.start_mark)
         return node
+
+    def _size(self, node: Any) -> int:
+        """The number of values in a node whose parts are composed, aliases written out."""
+        if id(node) not in self._sizes:
+            parts = [] if node is None or isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in parts for part in pair]
+            self._sizes[id(node)] = 1 + sum(self._size(part) for part in parts)
+        return self._sizes[id(node)]
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)

@@ -109,6 +109,11 @@ def build_config(args: argparse.Namespace) -> CfgNode:
             Path("output") / name,
             newest=bool(args.resume) or (untold and not means_initial_weights(cfg)),
         )
+    if not args.tag or Path(args.tag).is_absolute() or ".." in Path(args.tag).parts:
+        raise InputError(
+            f"--tag names a folder in output/{name}, found {args.tag!r}; to write elsewhere, set "
+            "OUTPUT_DIR"
+        )
     cfg.OUTPUT_DIR = str(Path("output") / name / args.tag)
     merge_options(cfg, args.opts)
     if args.num_gpus == 0:

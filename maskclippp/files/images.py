@@ -1,14 +1,17 @@
 """Readers of images and label maps; every error names the file."""
 
+import struct
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
+from maskclippp.files.signatures import first_bytes, foreign_kind
 
 LabelArray = npt.NDArray[np.int32]
 T = TypeVar("T")
@@ -24,7 +27,16 @@ _PILLOW_ERRORS = (
     SyntaxError,  # how Pillow reports a broken PNG
     ValueError,
     UnidentifiedImageError,
+    # What its decoders raise on damaged files.
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, TypeError),
+    *(RuntimeError, struct.error, zlib.error),
 )
+# No format that is a program for another program: Pillow runs Ghostscript on PostScript.
+_FORMATS = (
+    *("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000"),  # JPEG includes MPO
+    *(("AVIF",) if features.check("avif") else ()),
+)
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageHeader(NamedTuple):
@@ -160,8 +172,11 @@ def _read(path: str | Path, kind: str, decode: Callable[[Image.Image], T]) -> T:
     if not Path(path).is_file():
         raise MissingFileError(f"{kind} {path} does not exist")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             return decode(image)
+    except UnidentifiedImageError as error:
+        kind_found = foreign_kind(first_bytes(Path(path))) or "no picture of a known format"
+        raise UnreadableFileError(f"{kind} {path} cannot be read: it is {kind_found}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableFileError(
             f"{kind} {path} cannot be read: {str(error).partition(',')[0]}; if you trust the "
@@ -172,7 +187,7 @@ def _read(path: str | Path, kind: str, decode: Callable[[Image.Image], T]) -> T:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()
+    _load(image)
     return ImageOps.exif_transpose(image)
 
 
@@ -182,5 +197,24 @@ def _exact_pixels(image: Image.Image) -> npt.NDArray[Any]:
         raise ValueError(
             f"it is a {image.format} file, whose compression changes values; save it as PNG"
         )
-    image.load()
+    _load(image)
     return np.asarray(image)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode, with a PNG's checksums of pixels, which Pillow does not compare."""
+    if image.format == "PNG":
+        _check_png(Path(image.filename).read_bytes())
+    image.load()
+
+
+def _check_png(content: bytes) -> None:
+    """Raise a ValueError if a chunk of a PNG has been altered or cut off."""
+    view, start = memoryview(content), len(_PNG_SIGNATURE)
+    name = b""
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", content, start)
+        end = start + 8 + length
+        if zlib.crc32(view[start + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            raise ValueError(f"the checksum of its chunk {name!r} is wrong: it is damaged")
+        start = end + 4

@@ -43,6 +43,11 @@ class OfflineSegmentor(MaskGenerator):
     def __init__(self, *, folder: str | Path, suffix: str) -> None:
         super().__init__()
         self.folder = Path(folder).expanduser()
+        if Path(suffix).name != suffix:
+            raise InputError(
+                "SEGMENTOR.OFFLINE_ANN_SUFFIX: expected the end of a file's name, found the path "
+                f"{suffix!r}; OFFLINE_ANN_DIR names the folder"
+            )
         self.suffix = suffix
         self.collection = MaskCollection(self.folder) if self.folder.is_file() else None
         if self.collection is not None:

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
 from maskclippp.files.json_files import read_json
-from maskclippp.masks.mask_files import NUMPY_ERRORS, masks_of_array, masks_of_codes
+from maskclippp.masks.array_files import read_array
+from maskclippp.masks.mask_files import masks_of_array, masks_of_codes
 from maskclippp.records import Record, output_size
 
 _FORMATS = (".json", ".npz")
@@ -69,12 +69,9 @@ class MaskCollection:
         where = f"mask file {self.path}, image {key}"
         if self.path.suffix == ".json":
             return masks_of_codes(self._found[key], output_size(record), where)
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                array = arrays[self._found[key]]
-        except NUMPY_ERRORS as error:
-            raise UnreadableFileError(f"{where} cannot be read: {error}") from error
-        return masks_of_array(array, output_size(record), where)
+        size = output_size(record)
+        array = read_array(self.path, size, where, self._found[key])
+        return masks_of_array(array, size, where)
 
 
 def _keys(record: Record) -> Iterator[str]:
@@ -94,7 +91,7 @@ def _plain(name: Any) -> str:
 def _array_names(path: Path) -> dict[str, str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [PurePath(name).with_suffix("").as_posix() for name in archive.namelist()]
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile) as error:
         raise UnreadableFileError(f"mask file {path} cannot be read: {error}") from error
     return {_plain(name): name for name in names}

@@ -14,8 +14,6 @@ to no mask.
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,17 +24,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.files.images import read_label_map
 from maskclippp.files.json_files import read_json
+from maskclippp.masks.array_files import check_shape, check_size, read_array
 from maskclippp.masks.run_length import decode_checked, encode_mask
 
 _PICTURES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 FORMATS = (".json", ".npy", ".npz", *_PICTURES)
 
 BoolArray = NDArray[np.bool_]
-NUMPY_ERRORS = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def check_format(name: str, what: str) -> str:
@@ -64,8 +62,9 @@ def read_masks(path: Path, size: tuple[int, int]) -> Tensor:
         raise MissingFileError(f"mask file {path} does not exist")
     if ending == ".json":
         return _read_json(path, size)
-    array = read_label_map(path) if ending in _PICTURES else _read_numpy(path)
-    return masks_of_array(array, size, f"mask file {path}")
+    where = f"mask file {path}"
+    array = read_label_map(path) if ending in _PICTURES else read_array(path, size, where)
+    return masks_of_array(array, size, where)
 
 
 def masks_of_array(array: NDArray[Any], size: tuple[int, int], where: str) -> Tensor:
@@ -76,11 +75,7 @@ def masks_of_array(array: NDArray[Any], size: tuple[int, int], where: str) -> Te
         size: original height and width of the image.
         where: the file, and the place in it.
     """
-    if array.ndim not in (2, 3):
-        raise InputError(
-            f"{where}: expected [Q, H, W] masks or [H, W] ids, found shape {array.shape}"
-        )
-    _check_size(array.shape[-2:], size, where)
+    check_shape(array.shape, size, where)
     masks = _masks_of_ids(array, where) if array.ndim == 2 else _masks_of_stack(array, where)
     return torch.from_numpy(masks)
 
@@ -93,6 +88,7 @@ def masks_of_codes(entries: Sequence[Any], size: tuple[int, int], where: str) ->
         size: original height and width of the image.
         where: the file, and the place in it.
     """
+    check_shape((len(entries), *size), size, where)
     masks = np.zeros((len(entries), *size), dtype=np.bool_)
     for index, entry in enumerate(entries):
         masks[index] = _decode(entry, size, f"{where}: mask {index}")
@@ -125,23 +121,6 @@ def _write(file: BinaryIO, ending: str, array: NDArray[Any]) -> None:
         file.write(json.dumps([encode_mask(mask) for mask in array]).encode())
 
 
-def _read_numpy(path: Path) -> NDArray[Any]:
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            arrays: dict[str, NDArray[Any]] = {
-                key: content[key] for key in content if key == "masks"
-            }
-            names = content.files
-    except NUMPY_ERRORS as error:
-        raise UnreadableFileError(f"mask file {path} cannot be read: {error}") from error
-    if "masks" not in arrays:
-        raise InputError(f"mask file {path}: expected an array 'masks', found only {names}")
-    return arrays["masks"]
-
-
 def _masks_of_stack(stack: NDArray[Any], where: str) -> NDArray[Any]:
     """Numbers [Q, H, W] -> bool, or float32 in [0, 1]."""
     if stack.dtype.kind in "bui":
@@ -164,6 +143,7 @@ def _masks_of_ids(ids: NDArray[Any], where: str) -> BoolArray:
             f"{where}: expected whole numbers in an [H, W] map of ids, found {ids.dtype}"
         )
     present = np.unique(ids[ids > 0])
+    check_shape((len(present), *ids.shape), ids.shape, where)
     masks: BoolArray = ids[None] == present[:, None, None]
     return masks
 
@@ -201,16 +181,8 @@ def _decode(entry: Any, size: tuple[int, int], where: str) -> BoolArray:
             f"{where}: expected a COCO run-length encoding with 'size' and 'counts'; polygons "
             "must be converted with pycocotools first"
         )
-    _check_size(code["size"], size, where)
+    check_size(code["size"], size, where)
     try:
         return decode_checked(code)
     except InputError as error:
         raise InputError(f"{where} is not a valid run-length encoding: {error}") from error
-
-
-def _check_size(found: Any, expected: tuple[int, int], where: str) -> None:
-    if tuple(found) != expected:
-        raise InputError(
-            f"{where} is {' x '.join(map(str, found))}, but its image is {expected[0]} x "
-            f"{expected[1]} (height x width): masks must have the image's original size"
-        )

@@ -10,20 +10,16 @@ import hashlib
 import logging
 import re
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 
-import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from detectron2.utils import comm
-from safetensors import SafetensorError
 from torch import Tensor
 
 from maskclippp.clip.text_tower import TextTower
 from maskclippp.errors import InputError
-from maskclippp.files.atomic import atomic_write
-from maskclippp.files.cache import cache_folder
+from maskclippp.files.cache import cache_folder, read_cached_tensor, write_cached_tensor
 from maskclippp.words.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -103,12 +99,12 @@ class TextClassifier:
         path = None
         if self.cache and self.tower.frozen:
             path = cache_folder() / "text" / f"{self._fingerprint(tokens)}.safetensors"
-        embeddings = _read_cache(path)
+        embeddings = None if path is None else read_cached_tensor(path, len(tokens))
         # Processes may see different disks.
         if not all(comm.all_gather(embeddings is not None)):
             embeddings = self._embed_shared(tokens)
             if path is not None and comm.is_main_process():
-                _write_cache(path, embeddings)
+                write_cached_tensor(path, embeddings)
         assert embeddings is not None
         return embeddings
 
@@ -171,24 +167,3 @@ class TextClassifier:
         digest.update(f"{tokens.dtype} {tuple(tokens.shape)}".encode())
         digest.update(tokens.numpy().tobytes())
         return digest.hexdigest()
-
-
-def _read_cache(path: Path | None) -> Tensor | None:
-    if path is None or not path.is_file():
-        return None
-    try:
-        return safetensors.torch.load_file(path)["embeddings"]
-    except (SafetensorError, KeyError, OSError) as error:
-        logger.warning("Text embeddings in %s are unreadable (%s): recomputing them", path, error)
-        return None
-
-
-def _write_cache(path: Path, embeddings: Tensor) -> None:
-    """Write completely or not at all; if it fails, only log a warning."""
-    content = safetensors.torch.save({"embeddings": embeddings.cpu().contiguous()})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(content)
-    except OSError as error:
-        logger.warning("Text embeddings could not be kept in %s: %s", path, error)

@@ -1,5 +1,6 @@
 """Every published layout of CLIP weights fills both towers, each key exactly once."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.clip.weight_files import (
     LOGIT_SCALE,
     check_towers,
     eva_clip_state,
+    hugging_face_state,
     node,
     open_clip_state,
 )
@@ -45,6 +47,16 @@ def test_half_precision_safetensors(model_name: str, tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in load_visual_tower(made).parameters()} == {
         torch.float32
     }
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_folders_of_hugging_face(activation: str, tmp_path: Path) -> None:
+    state = open_clip_state("ViT-tiny")
+    save_file(hugging_face_state(state), tmp_path / "model.safetensors")
+    config = {"model_type": "clip", "vision_config": {"hidden_act": activation}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    check_towers(node(tmp_path, "ViT-tiny"), state)
+    assert ("QuickGELU" in activations("ViT-tiny", tmp_path)) == (activation == "quick_gelu")
 
 
 @pytest.mark.parametrize(

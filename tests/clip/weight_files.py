@@ -67,3 +67,40 @@ def check_towers(made: CfgNode, expected: dict[str, Tensor]) -> None:
     found["logit_scale"] = logit_scale
     assert set(found) == set(expected)
     assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def hugging_face_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a ViT as transformers writes it, from one in open_clip's layout."""
+    names = {
+        "visual.class_embedding": "vision_model.embeddings.class_embedding",
+        "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+        "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+        "positional_embedding": "text_model.embeddings.position_embedding.weight",
+        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    }
+    beginnings = {
+        "visual.ln_pre.": "vision_model.pre_layrnorm.",
+        "visual.ln_post.": "vision_model.post_layernorm.",
+        "ln_final.": "text_model.final_layer_norm.",
+        "visual.transformer.resblocks.": "vision_model.encoder.layers.",
+        "transformer.resblocks.": "text_model.encoder.layers.",
+    }
+    parts = {".ln_1.": ".layer_norm1.", ".ln_2.": ".layer_norm2.", ".attn.": ".self_attn."}
+    parts |= {".c_fc.": ".fc1.", ".c_proj.": ".fc2."}
+    written = {"text_model.embeddings.position_ids": torch.arange(4)[None]}
+    for key, value in state.items():
+        new = names.get(key, key)
+        for old, replacement in beginnings.items():
+            if new.startswith(old):
+                new = replacement + new.removeprefix(old)
+        for old, replacement in parts.items():
+            new = new.replace(old, replacement)
+        if key in ("visual.proj", "text_projection"):
+            new = "visual_projection.weight" if key == "visual.proj" else "text_projection.weight"
+            written[new] = value.T.contiguous()
+        elif "in_proj_" in new:
+            for letter, part in zip("qkv", value.chunk(3), strict=True):
+                written[new.replace("in_proj_", f"{letter}_proj.")] = part.clone()
+        else:
+            written[new] = value
+    return written

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from maskclippp.config.yaml_files import read_yaml
+from maskclippp.errors import InputError
 
 TAG = "!!python/object/apply:eval"
 
@@ -109,3 +110,25 @@ def test_keys_may_stand_in_several_mappings_and_override_merged_ones(tmp_path: P
 def test_an_alias_within_its_own_anchor_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"(?s)config\.yaml.*\*b refers to itself.*line 2"):
         read_yaml(write(tmp_path, text))
+
+
+def test_aliases_that_stand_for_too_many_values_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"(?s)a\.yaml.*aliases stand for more than 100,000"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_merged_aliases_count_too(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {k: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 60)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"(?s)a\.yaml.*aliases stand for"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "- " * 5000, "? " * 5000])
+def test_deep_nesting_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"(?s)a\.yaml.*nested too deeply"):
+        read_yaml(tmp_path / "a.yaml")

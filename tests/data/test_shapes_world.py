@@ -198,6 +198,22 @@ def test_processes_that_ask_at_once_share_one_drawing(tmp_path: Path) -> None:
     assert len(annotations_of(tmp_path, "val")["annotations"]) == 3
 
 
+@pytest.mark.parametrize(
+    "name", ["images/000001.jpg", "panoptic/000000.png", "panoptic.json", "checksums.json"]
+)
+def test_damaged_drawing_is_drawn_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(SPLIT_SIZES, "val", 2)
+    file = make_split("val", tmp_path) / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    make_split("val", tmp_path)
+    assert file.read_bytes() == whole
+    assert "val is damaged: drawn again" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["val", "val.lock"]
+
+
 def test_interrupted_drawing_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

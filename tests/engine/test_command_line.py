@@ -166,6 +166,12 @@ def test_output_goes_to_a_folder_named_after_config_and_tag(tmp_path: Path) -> N
     assert cfg.SOLVER.MAX_ITER == 3
 
 
+@pytest.mark.parametrize("tag", ["../../elsewhere", "a/../../b", "/tmp/run", ""])
+def test_tag_cannot_leave_the_folder_of_the_config(tag: str) -> None:
+    with pytest.raises(ValueError, match=r"--tag names a folder in output/.*OUTPUT_DIR"):
+        build_config(parse("--tag", tag, *VALID))
+
+
 def test_tag_defaults_to_date_and_time_for_all_processes() -> None:
     args = parse(*VALID)
     cfg = build_config(args)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from maskclippp.errors import InputError
 from maskclippp.generators import OfflineSegmentor, build_generator
 from maskclippp.masks.mask_files import write_masks
 from maskclippp.masks.run_length import encode_masks
@@ -128,3 +129,9 @@ def test_one_file_may_hold_the_masks_of_all_images(tmp_path: Path) -> None:
     generator = build_generator(tiny_config(*offline_config(tmp_path / "results.json", "")))
     (found,) = generator([{**record("a.jpg"), "image_id": 1}])
     assert torch.equal(found.masks.values, halves())
+
+
+@pytest.mark.parametrize("suffix", ["/../../secret.npz", "/a.npz", "../a.npy"])
+def test_suffix_cannot_leave_the_folder(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"OFFLINE_ANN_SUFFIX.*found the path"):
+        OfflineSegmentor(folder=tmp_path, suffix=suffix)

@@ -226,14 +226,16 @@ class TestCache:
         other.embed_frozen(NAMES)
         assert calls == []
 
-    @pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
+    @pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "flipped"])
     def test_a_damaged_file_is_reported_and_replaced(
         self, damage: str, folder: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = classifier().embed_frozen(NAMES)
         (file,) = folder.rglob("*.safetensors")
         whole = file.read_bytes()
-        file.write_bytes({"truncated": whole[:-10], "empty": b"", "foreign": b"hello" * 9}[damage])
+        flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+        damages = {"truncated": whole[:-10], "empty": b"", "foreign": b"hello" * 9}
+        file.write_bytes({**damages, "flipped": flipped}[damage])
         with caplog.at_level(logging.WARNING):
             assert torch.equal(classifier().embed_frozen(NAMES), first)
         assert str(file) in caplog.text

@@ -6,8 +6,10 @@ classes only and leaves the others void, as a training set has no labels for wha
 
 import colorsys
 import json
+import logging
 import shutil
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,12 @@ from maskclippp.files.cache import cache_folder
 from maskclippp.masks.run_length import encode_mask
 from maskclippp.words import Vocabulary
 
+logger = logging.getLogger(__name__)
+
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
 SPLIT_SIZES = {"train": 1200, "val": 130}
 VOID = 255
+_CHECKSUMS = "checksums.json"
 _SPLIT_SEEDS = {"train": 1, "val": 2}
 
 
@@ -95,20 +100,51 @@ def make_split(split: str, root: Path) -> Path:
     The folder appears whole or not at all, and only one of several processes draws it.
     """
     folder = root / split
-    if folder.is_dir():
+    if _is_whole(folder):
         return folder
     root.mkdir(parents=True, exist_ok=True)
     with file_lock(str(folder)):
-        if folder.is_dir():
+        if _is_whole(folder):
             return folder
+        for leftover in root.glob(f"{split}.partial.*"):  # of a killed process
+            shutil.rmtree(leftover, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{split}.partial.", dir=root))
         try:
             write_split(split, SPLIT_SIZES[split], partial)
+            _write_json(partial / _CHECKSUMS, _checksums(partial))
             partial.chmod(0o755)  # mkdtemp's folder is private, a cache may be shared
+            if folder.is_dir():
+                logger.warning("%s is damaged: drawn again", folder)
+                folder.rename(Path(tempfile.mkdtemp(prefix=f"{split}.partial.", dir=root)) / split)
             partial.rename(folder)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            for leftover in root.glob(f"{split}.partial.*"):
+                shutil.rmtree(leftover, ignore_errors=True)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a split is drawn, and every file is as it was written."""
+    if not folder.is_dir():
+        return False
+    listed = folder / _CHECKSUMS
+    if not listed.is_file():  # drawn by an earlier version
+        return True
+    try:
+        return bool(json.loads(listed.read_bytes()) == _checksums(folder))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """The CRC-32 of every file of a split; of PNGs, which have checksums, only the size."""
+    return {
+        str(file.relative_to(folder)): (
+            file.stat().st_size if file.suffix == ".png" else zlib.crc32(file.read_bytes())
+        )
+        for file in sorted(folder.rglob("*.*"))
+        if file.name != _CHECKSUMS
+    }
 
 
 def write_split(split: str, scenes: int, folder: Path) -> None:
