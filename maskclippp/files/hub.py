@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 # Configurations, tokenizers, weights. Python files and pickles are never fetched.
 _FILES = ["*.json", "*.txt", "*.safetensors"]
 _SUBFOLDERS = ["*/*"]
+_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_SECONDS = 10
 
@@ -48,6 +49,11 @@ def model_folder(name: str, revision: str, key: str) -> Path:
             "holds its config.json, preprocessor_config.json and model.safetensors"
         )
     path = Path(name).expanduser()
+    if not path.is_dir() and not _NAME.fullmatch(name):
+        raise MissingFileError(
+            f"{key}: {name!r} is not a folder (looked in {Path.cwd()}), nor a name on the Hugging "
+            "Face Hub, which has the form owner/model"
+        )
     folder = path if path.is_dir() else _snapshot(name, revision, key)
     if not (folder / "config.json").is_file():
         raise InputError(
@@ -81,12 +87,7 @@ def _snapshot(name: str, revision: str, key: str) -> Path:
             f"SEGMENTOR.REVISION: {name} has no revision {revision!r}; "
             f"{settings.ENDPOINT}/{name}/commits/main lists its commits"
         ) from error
-    except HFValidationError as error:
-        raise MissingFileError(
-            f"{key}: {name!r} is not a folder (looked in {Path.cwd()}), nor a name on the Hugging "
-            "Face Hub, which has the form owner/model"
-        ) from error
-    except (HTTPError, OSError) as error:
+    except (HTTPError, HFValidationError, OSError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise MissingFileError(
             f"{key}: {name} is not on this machine, and {settings.ENDPOINT} could not be reached "

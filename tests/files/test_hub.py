@@ -120,6 +120,7 @@ def test_data_is_fetched_and_found_again_without_network(
         ("owner/public", "v9", "InputError SEGMENTOR.REVISION: owner/public has no revision 'v9'"),
         ("owner/gated", "main", "InputError SEGMENTOR.PRETRAINED: owner/gated is gated: accept"),
         ("a/b/c", "main", "MissingFileError SEGMENTOR.PRETRAINED: 'a/b/c' is not a folder"),
+        ("random", "main", "MissingFileError SEGMENTOR.PRETRAINED: 'random' is not a folder"),
         ("", "main", "MissingFileError SEGMENTOR.PRETRAINED: no model is named"),
     ],
 )
