@@ -1,12 +1,12 @@
 """What the pages of docs/ show runs: code, configs, and the commands of the first steps."""
 
-import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import train_maskclippp
+from maskclippp import Predictor
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
 from maskclippp.data.shapes.dataset import write_split
@@ -52,13 +52,14 @@ def test_the_first_steps_lead_to_results(folder: Path, monkeypatch: pytest.Monke
         write_split(split, 2, folder / "cache" / "shapes_v1" / split)
     small = ("SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "1", "DATALOADER.NUM_WORKERS", "0")
     for command in commands(DOCS / "first_steps.md"):
-        python, *words = command.words
-        if "shapes.segment" in words:
-            monkeypatch.setattr("sys.argv", words[1:])
-            runpy.run_module("shapes.segment", run_name="__main__")
-        elif python == "python":
-            monkeypatch.setattr("sys.argv", [*words, *small])
+        program, *words = command.words
+        if program == "python":
+            options = [*small, "MODEL.MASKCLIPPP.TEMPLATES", "t1"]
+            monkeypatch.setattr("sys.argv", [*words, *options])
             train_maskclippp.command_line()
-    assert Path("segments.png").is_file()
     for run in ("mine", "mine_again"):
         assert Path(f"output/linear_psm/{run}/inference/shapes_val/results.json").is_file()
+    run_folder = "output/linear_psm/mine"
+    predictor = Predictor.from_pretrained(run_folder, generator="superpixels", device="cpu")
+    predictor.set_classes(["blue ring", "gray brick wall"])
+    assert predictor("docs/images/picture.webp").segments
