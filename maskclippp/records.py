@@ -122,9 +122,9 @@ def _image_problem(image: Any) -> str:
         found = f"shape {list(shape)}"
         if image.ndim == 3 and shape[-1] in (3, 4):
             return f"{found}: image.permute(2, 0, 1)[:3] puts the colors first"
-        if image.ndim == 2 or shape[0] == 1:
+        if image.ndim == 2 or (image.ndim == 3 and shape[0] == 1):
             return f"{found}: image.expand(3, -1, -1) makes a gray image RGB"
-        return f"{found}: image[:3] drops opacity" if shape[0] == 4 and image.ndim == 3 else found
+        return f"{found}: image[:3] drops opacity" if image.ndim == 3 and shape[0] == 4 else found
     if image.dtype == torch.uint8:
         return ""
     if not image.is_floating_point():

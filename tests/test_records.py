@@ -36,6 +36,7 @@ def test_images_of_0_to_255_are_accepted(image: torch.Tensor) -> None:
         (IMAGE[[0, 1, 2, 0]], r"\[4, 4, 5\]: image\[:3\] drops opacity"),
         (IMAGE[None], r"\[1, 3, 4, 5\]: give each image"),
         (IMAGE[:, :0], r"\[3, 0, 5\]"),
+        (IMAGE[0, 0, 0], r"shape \[\]"),
         (IMAGE[:2], r"\[2, 4, 5\]"),
         (IMAGE.numpy(), r"numpy.ndarray of shape \[3, 4, 5\]: torch.from_numpy"),
         ("a.jpg", r"the path 'a.jpg': read the file"),

@@ -40,7 +40,7 @@ from maskclippp.config.keys import get_cfg  # noqa: E402
 from maskclippp.config.merging import merge_config_file, merge_options  # noqa: E402
 from maskclippp.data.custom import register_custom_datasets  # noqa: E402
 from maskclippp.data.mappers.evaluation import EvaluationMapper  # noqa: E402
-from maskclippp.errors import InputError, exit_on_bad_input  # noqa: E402
+from maskclippp.errors import InputError, UnreadableFileError, exit_on_bad_input  # noqa: E402
 from maskclippp.files.atomic import atomic_write  # noqa: E402
 from maskclippp.files.images import allow_pixels  # noqa: E402
 from maskclippp.generators import build_generator, check_generator  # noqa: E402
@@ -134,7 +134,12 @@ def keep_settings(cfg: CfgNode, output: Path, *, has_masks: bool) -> None:
     settings = CfgNode(nodes).dump()
     path = output / SETTINGS_FILE
     if not has_masks or not path.is_file():
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnreadableFileError(
+                f"--output {output} cannot be created ({error.strerror}): name a folder"
+            ) from error
         with atomic_write(path) as file:
             file.write(settings.encode())
         return

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from torch import Tensor
 
+from maskclippp.config.keys import get_cfg
 from maskclippp.data.builtin import coco_panoptic
 from maskclippp.data.mappers.images import image_to_tensor
 from maskclippp.engine import Trainer
@@ -206,3 +207,9 @@ def test_one_test_set_must_be_named(
     with pytest.raises(SystemExit):
         run(config, tmp_path / "masks", "DATASETS.TEST", "()")
     assert "name one set at the end of the command" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "masks").touch()
+    with pytest.raises(InputError, match=r"--output .*masks cannot be created .*name a folder"):
+        save_masks.keep_settings(get_cfg(), tmp_path / "masks", has_masks=False)
