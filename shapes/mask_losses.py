@@ -12,8 +12,6 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-_IGNORED = -100
-
 
 @dataclass(frozen=True)
 class Segments:
@@ -22,13 +20,10 @@ class Segments:
     Attributes:
         masks: float [N, h, w], which share of a cell is the segment's.
         labels: int64 [N], classes.
-        unlabeled: float [h, w], which share of a cell is nobody's. What is there is unknown, not
-            background: a query that finds something there is not told that it is wrong.
     """
 
     masks: Tensor
     labels: Tensor
-    unlabeled: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,6 @@ def set_loss(
     for image, target in enumerate(targets):
         masks, target_masks = mask_logits[image].flatten(1), target.masks.flatten(1)
         queries, segments = _match(class_logits[image], masks, target_masks, target.labels, weights)
-        classes[image, _lies_on(masks, target.unlabeled.flatten())] = _IGNORED
         classes[image, queries] = target.labels[segments]
         predicted.append(masks[queries])
         targeted.append(target_masks[segments])
@@ -121,19 +115,8 @@ def _match(
     return torch.from_numpy(queries), torch.from_numpy(segments)
 
 
-@torch.no_grad()
-def _lies_on(masks: Tensor, region: Tensor) -> Tensor:
-    """bool [Q]: more than half of a mask (logits [Q, P]) lies in a region [P]."""
-    p = masks.sigmoid()
-    return p @ region > 0.5 * p.sum(1)
-
-
 def _classification_loss(logits: Tensor, classes: Tensor, no_object: float) -> Tensor:
-    """Cross entropy over the queries that are not ignored; those for void weigh less."""
+    """Cross entropy over queries; those for void weigh less."""
     weights = logits.new_ones(logits.shape[-1])
     weights[-1] = no_object
-    total = weights[classes[classes != _IGNORED]].sum().clamp(min=no_object)
-    losses = F.cross_entropy(
-        logits.flatten(0, 1), classes.flatten(), weights, ignore_index=_IGNORED, reduction="sum"
-    )
-    return losses / total
+    return F.cross_entropy(logits.flatten(0, 1), classes.flatten(), weights)

@@ -1,8 +1,9 @@
 """Train the small mask generator of the built-in `shapes` world.
 
-Scenes are drawn anew for every step and annotated as in `shapes_train`: only seen classes have
-labels, so that what the generator does for unseen ones was never shown to it. The CLIP below it is
-the shipped one, frozen. The shipped weights were made on a CPU by
+Scenes are drawn anew for every step and show seen classes only, so that what the generator does for
+unseen ones was never shown to it. (If they are shown without labels, it learns to leave them out,
+the better the longer it is trained.) The CLIP below it is the shipped one, frozen. The shipped
+weights were made on a CPU by
 
     python -m shapes.train_generator \\
         --output maskclippp/data/shapes/weights/shapes_fcclip.safetensors
@@ -51,7 +52,8 @@ logger = logging.getLogger("train_shapes_generator")
 
 CONFIG = REPOSITORY / "configs" / "shapes" / "linear_psm_fcclip.yaml"
 # Small scenes teach what an object is at a third of the cost; the rest is trained at full size.
-SMALL = SceneStyle(height=128, width=128, objects=(1, 4))
+SMALL = SceneStyle(height=128, width=128, objects=(1, 4), seen_only=True)
+FULL = SceneStyle(seen_only=True)
 SMALL_SHARE = 0.8  # of the steps
 # Keeps these scenes apart from those of the splits, whose first number is the world's version.
 SCENE_STREAM = 1_000_003
@@ -62,7 +64,7 @@ ClassLogits = Callable[[MaskPredictions], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Images uint8 [3, H, W] of equal size with the segments of seen classes."""
+    """Images uint8 [3, H, W] of equal size with their segments."""
 
     images: list[Tensor]
     segments: list[Segments]
@@ -83,7 +85,7 @@ class LabeledScenes(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         cv2.setNumThreads(0)  # worker processes are the parallelizm
         generator = np.random.default_rng([SCENE_STREAM, self.seed, step])
-        style = SMALL if step < SMALL_SHARE * self.steps else SceneStyle()
+        style = SMALL if step < SMALL_SHARE * self.steps else FULL
         scenes = [draw_scene(generator, style) for _ in range(self.batch_size)]
         return Batch(
             [image_of(scene) for scene in scenes],
@@ -97,13 +99,12 @@ def image_of(scene: Scene) -> Tensor:
 
 
 def segments_of(scene: Scene, stride: int) -> Segments:
-    """What `shapes_train` would annotate in a scene, on a grid of the given stride."""
+    """The annotation of a scene of seen classes, on a grid of the given stride."""
     label_of = {category: label for label, category in enumerate(classes_of("train"))}
-    seen = [segment for segment in scene.segments if segment.category in label_of]
-    masks = masks_of(scene, [segment.id for segment in seen])
+    masks = masks_of(scene, [segment.id for segment in scene.segments])
     shares = F.avg_pool2d(masks[:, None].float(), stride)[:, 0]
-    labels = torch.tensor([label_of[segment.category] for segment in seen], dtype=torch.int64)
-    return Segments(shares, labels, 1 - shares.sum(dim=0))
+    labels = [label_of[segment.category] for segment in scene.segments]
+    return Segments(shares, torch.tensor(labels))
 
 
 def masks_of(scene: Scene, ids: Sequence[int]) -> Tensor:

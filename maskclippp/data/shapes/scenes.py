@@ -6,6 +6,7 @@ The annotation is exact: a pixel belongs to the object or ground whose paint is 
 
 import colorsys
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
@@ -37,7 +38,8 @@ class SceneStyle:
     """Size of a scene and radius of its objects in pixels, numbers of objects and specks.
 
     The centers of objects keep `margin` (a share of the sides) from the border; `colors` are the
-    color words of objects. `one_ground` fills the scene with a single ground.
+    color words of objects. `one_ground` fills the scene with a single ground, `seen_only` shows
+    no class that is unseen in fine-tuning.
     """
 
     height: int = 192
@@ -48,6 +50,7 @@ class SceneStyle:
     margin: float = 0.06
     colors: tuple[str, ...] = tuple(COLORS)
     one_ground: bool = False
+    seen_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ class _Canvas:
         self.full_areas: list[int] = []  # of objects without what covers them; 0 for grounds
         self.visible_areas: list[int] = []
 
+    def may_show(self, words: tuple[str, str]) -> bool:
+        """Whether the style allows the class with these two words."""
+        return not self.style.seen_only or CLASS_BY_PARTS[words].is_seen
+
     def draw_grounds(self) -> None:
         """Fill the scene with one ground, or with two or three above each other."""
         generator, (height, width) = self.generator, self.owner.shape
@@ -113,7 +120,7 @@ class _Canvas:
         for edge in edges:
             layer += depth > edge
 
-        pairs = [(tint, ground) for tint in TINTS for ground in GROUNDS]
+        pairs = [pair for pair in product(TINTS, GROUNDS) if self.may_show(pair)]
         for choice in generator.choice(len(pairs), len(edges) + 1, replace=False):
             tint, ground = pairs[choice]
             mask = layer == len(self.parts)
@@ -134,9 +141,12 @@ class _Canvas:
     def draw_object(self) -> None:
         """Draw one object where it hides no other too much; nothing if there is no such place."""
         style, generator = self.style, self.generator
-        color, shape = (
-            list(words)[generator.integers(len(words))] for words in (style.colors, SHAPES)
-        )
+        while True:
+            color, shape = (
+                list(words)[generator.integers(len(words))] for words in (style.colors, SHAPES)
+            )
+            if self.may_show((color, shape)):
+                break
         for _ in range(PLACING_ATTEMPTS):
             center = (
                 generator.uniform(style.margin, 1 - style.margin) * style.width,
