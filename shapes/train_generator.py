@@ -8,9 +8,9 @@ weights were made on a CPU by
     python -m shapes.train_generator \\
         --output maskclippp/data/shapes/weights/shapes_fcclip.safetensors
 
-(the defaults; about ten minutes on an idle core), and those of the smaller Mask2Former by
+(the defaults; about 20 minutes on an idle core), and those of the smaller Mask2Former by
 
-    python -m shapes.train_generator --steps 400 \\
+    python -m shapes.train_generator --steps 500 \\
         --config configs/shapes/linear_psm_mask2former.yaml \\
         --output maskclippp/data/shapes/weights/shapes_mask2former.safetensors
 
@@ -242,7 +242,7 @@ def save(head: nn.Module, arguments: argparse.Namespace) -> None:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line; the defaults are those of the shipped weights."""
     parser = training_parser(
-        __doc__.partition("\n")[0], steps=600, batch_size=8, learning_rate=1.5e-3, log_period=20
+        __doc__.partition("\n")[0], steps=2200, batch_size=8, learning_rate=1.5e-3, log_period=20
     )
     parser.add_argument("--config", type=Path, default=CONFIG, help="names the generator")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
