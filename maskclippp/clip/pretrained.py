@@ -8,12 +8,15 @@ package, or ``random``.
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import huggingface_hub
 import huggingface_hub.constants
 from detectron2.config import CfgNode
+from huggingface_hub.errors import HTTPError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from open_clip.pretrained import list_pretrained_tags_by_model as list_tags
@@ -28,6 +31,7 @@ from maskclippp.files.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
+_TIMEOUT_SECONDS = 10
 _TABLE, _TOKENS = "token_embedding.weight", "token_embedding.tokens"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -153,8 +157,8 @@ def _file_of_tag(name: str, tag: str, settings: dict[str, Any], *, download: boo
     if by_hand.is_file():
         return by_hand
     try:
-        return Path(download_pretrained(settings)) if download else _cached(settings)
-    except (OSError, RuntimeError) as error:
+        return _fetched(settings) if download else _cached(settings)
+    except (OSError, RuntimeError, HTTPError) as error:
         original = (
             f" (or {_EVA_FILES[name]} of EVA-CLIP, put into {_EVA_FOLDER})"
             if name in _EVA_FILES
@@ -165,6 +169,17 @@ def _file_of_tag(name: str, tag: str, settings: dict[str, Any], *, download: boo
             f"be downloaded ({error}). Download {origin} elsewhere and put the file at {by_hand} "
             f"in the working directory{original}"
         ) from error
+
+
+def _fetched(settings: dict[str, Any]) -> Path:
+    """The file of a tag, downloaded into open_clip's cache unless it is there."""
+    with suppress(OSError, RuntimeError):
+        return _cached(settings)
+    if settings.get("hf_hub"):
+        # Without network this fails at once, where the download would try for 46 seconds.
+        repository = settings["hf_hub"].rpartition("/")[0]
+        huggingface_hub.HfApi().model_info(repository, timeout=_TIMEOUT_SECONDS)
+    return Path(download_pretrained(settings))
 
 
 def _cached(settings: dict[str, Any]) -> Path:
