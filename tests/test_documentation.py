@@ -129,6 +129,14 @@ def test_the_doctor_finds_what_a_page_says(
     assert all(f"files of {word}" in printed for word in command.words if word.endswith(".yaml"))
 
 
+@pytest.mark.parametrize("command", [c for w, c in PROGRAM.items() if w[1] == "predict"], ids=str)
+def test_the_program_segments_the_picture_of_a_page(command: Command, folder: Path) -> None:
+    (folder / "docs").symlink_to(REPOSITORY / "docs")
+    program.main(command.words[1:])
+    output = command.words[command.words.index("--output") + 1]
+    assert list((folder / output).glob("*.png"))
+
+
 def test_the_readme_segments_from_python(folder: Path) -> None:
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     found: dict[str, Any] = {}

@@ -15,6 +15,9 @@ from maskclippp.errors import exit_on_bad_input
 COMMANDS = {
     "train": "fine-tune the model that a config describes",
     "eval": "evaluate a checkpoint",
+    "predict": "segment images, folders, videos or a camera into words",
+    "models": "list the published models, and what is here of them",
+    "config": "print a resolved config, or explain a key",
     "datasets": "list the registered datasets, and which of them are complete",
     "download": "fetch class lists and pretrained weights ahead of time",
     "doctor": "show versions, devices, caches, datasets and weights: what a bug report needs",

@@ -11,6 +11,11 @@ import yaml
 
 from maskclippp.errors import InputError
 
+KINDS = {
+    "model": "fine-tuned models",
+    "generator": "mask generators",
+    "clip": "pretrained CLIPs",
+}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 

@@ -1,0 +1,202 @@
+"""``maskclippp predict``."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskclippp.errors import InputError, exit_on_bad_input
+
+if TYPE_CHECKING:
+    from maskclippp.predictor import Predictor
+    from maskclippp.predictor.inputs import Video
+
+TASKS = ("semantic", "panoptic", "instance")
+KINDS = ("overlay", "index", "panoptic", "coco", "npz")
+SETTINGS_FILE = "predict.json"
+_EXAMPLES = """examples:
+  maskclippp predict photo.jpg --classes "cat, kitten; grass" --model coco-pan_clip-convnext-base
+  maskclippp predict photos 'more/*.png' --vocabulary ade20k_150 --save-as index coco --output found
+  maskclippp predict docs/images/scene.webp --classes "purple gridded cross, pink brick wall"
+  maskclippp predict video.mp4 --classes "person; dog" --task panoptic
+
+Semicolons separate classes, commas their synonyms; without a semicolon, commas separate classes.
+Finished images are left out when the same command is given again."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Segment images, folders, videos or a camera into words."""
+    args = _parser().parse_args(arguments)
+    with exit_on_bad_input():
+        _run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="maskclippp predict",
+        description="Segment images, folders, patterns, videos or a camera into any words.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="image, folder, pattern, video or 'camera'")
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument("--classes", metavar="TEXT", help="the words, as in 'cat, kitten; grass'")
+    words.add_argument("--vocabulary", metavar="NAME|FILE", help="a dataset, class list or file")
+    add("--task", choices=TASKS, default="semantic", help="what is found (default: %(default)s)")
+    add(
+        "--model",
+        default="shapes",
+        help="a model's name, a config, a run folder or a repository "
+        "on the Hub (default: %(default)s, the built-in world of drawn shapes)",
+    )
+    add(
+        "--weights", metavar="FILE", help="a checkpoint; 'initial': none (default: the model's own)"
+    )
+    add("--generator", help="'superpixels', a generator's name, a class, a config or a Hub name")
+    add("--output", type=Path, default=Path("segments"), help="folder (default: %(default)s)")
+    add(
+        "--save-as",
+        nargs="+",
+        choices=KINDS,
+        default=["overlay"],
+        metavar="KIND",
+        help=f"what is written: {', '.join(KINDS)} (default: overlay)",
+    )
+    add("--threshold", type=float, default=0.5, help="least score of an instance (%(default)s)")
+    add("--batch-size", type=int, default=4, help="images encoded together (%(default)s)")
+    add("--frames", type=int, metavar="N", help="stop after N frames of a video or camera")
+    add("--device", help="such as cuda or cpu (default: cuda if it is available)")
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add("--revision", help="commit or tag of a repository on the Hub")
+    add("--overwrite", action="store_true", help="segment again what is finished")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    from maskclippp.predictor import Predictor
+    from maskclippp.predictor.inputs import Video, expand, output_stems
+
+    for name, value in (("--batch-size", args.batch_size), ("--frames", args.frames)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}: expected a positive number, found {value}")
+    images, names = expand(args.inputs)
+    videos = [Video(name) for name in names]
+    stems = output_stems(images, args.output)
+    _check_settings(args)
+    todo = [image for image in images if args.overwrite or not _finished(stems[image], args)]
+    if len(todo) < len(images):
+        sys.stdout.write(f"{len(images) - len(todo)} of {len(images)} images are finished\n")
+    if not todo and not videos:
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    predictor = Predictor.from_pretrained(
+        args.model,
+        args.weights,
+        args.generator,
+        device=args.device,
+        dtype=args.dtype,
+        revision=args.revision,
+    )
+    words = args.classes if args.vocabulary is None else args.vocabulary
+    if args.vocabulary is None and not {",", ";"} & set(words):
+        words = [words]
+    predictor.set_classes(words)
+    failed = _segment_images(predictor, todo, stems, args) if todo else []
+    for video in videos:
+        _segment_video(predictor, video, args)
+    sys.stdout.write(f"results are in {args.output}\n")
+    if failed:
+        listed = "; ".join(map(str, failed[:10]))
+        raise InputError(f"{len(failed)} of {len(todo)} images were left out: {listed}")
+
+
+def _segment_images(
+    predictor: "Predictor", images: list[Path], stems: dict[Path, Path], args: argparse.Namespace
+) -> list[InputError]:
+    """Segment and save the images; the errors of those that cannot be read."""
+    from tqdm import tqdm
+
+    failed: list[InputError] = []
+    # Without a terminal there is no bar.
+    with tqdm(total=len(images), unit="image", disable=None) as bar:
+
+        def leave_out(_: Any, error: InputError) -> None:
+            failed.append(error)
+            bar.update()
+
+        for result in predictor.stream(
+            images,
+            task=args.task,
+            batch_size=args.batch_size,
+            threshold=args.threshold,
+            on_error=leave_out,
+        ):
+            assert result.path is not None
+            for path in _files(stems[result.path], args):
+                result.save(path)
+            bar.update()
+    return failed
+
+
+def _segment_video(predictor: "Predictor", video: "Video", args: argparse.Namespace) -> None:
+    """Write the overlays as one video, and everything else per frame."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from maskclippp.predictor.inputs import VideoFile
+    from maskclippp.segmentation.saving import ENDINGS
+
+    frames = islice(iter(video), args.frames)
+    results = predictor.stream(
+        frames, task=args.task, batch_size=args.batch_size, threshold=args.threshold
+    )
+    total = min(filter(None, (video.count, args.frames)), default=None)
+    with VideoFile(args.output / f"{video.stem}.mp4", video.rate) as overlays:
+        for number, result in enumerate(tqdm(results, total=total, unit="frame", disable=None)):
+            for kind in args.save_as:
+                if kind == "overlay":
+                    overlays.write(np.asarray(result.plot(legend=False)))
+                else:
+                    result.save(args.output / f"{video.stem}_{number:06d}{ENDINGS[kind]}")
+
+
+def _files(stem: Path, args: argparse.Namespace) -> list[Path]:
+    from maskclippp.segmentation.saving import ENDINGS
+
+    return [stem.with_name(stem.name + ENDINGS[kind]) for kind in args.save_as]
+
+
+def _finished(stem: Path, args: argparse.Namespace) -> bool:
+    return all(path.is_file() for path in _files(stem, args))
+
+
+def _check_settings(args: argparse.Namespace) -> None:
+    """Keep what results depend on; an InputError if the folder has results of other settings."""
+    from maskclippp.files.atomic import write_json
+
+    keys = ("classes", "vocabulary", "task", "model", "weights", "generator", "threshold")
+    settings = {key: getattr(args, key) for key in keys}
+    path = args.output / SETTINGS_FILE
+    if path.is_file() and not args.overwrite:
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        changed = [key for key in keys if before.get(key) != settings[key]]
+        if changed:
+            raise InputError(
+                f"{args.output} has results of another {', '.join(changed)} (see {path}): choose "
+                "another --output, or give --overwrite"
+            )
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    except OSError as error:
+        raise InputError(
+            f"--output {args.output} cannot be written ({error.strerror}): choose another folder"
+        ) from error
