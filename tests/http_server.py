@@ -1,4 +1,9 @@
-"""A real HTTP server for a folder, which also plays the proxy of an address that is not there."""
+"""A real HTTP server for a folder, which also plays a proxy and Drive, and continues transfers.
+
+``/file/d/ID/view`` on Drive is behind ``/uc?export=download&id=ID``, which shows a page that asks
+for confirmation; or, for an ID in ``over_quota``, that it has been fetched too often.
+``/moved/NAME`` redirects to ``/NAME``.
+"""
 
 import threading
 import urllib.parse
@@ -9,12 +14,22 @@ from typing import Any
 
 
 class Server:
-    """Serves ``root`` within a ``with`` block; ``requests`` are the targets asked for."""
+    """Serves ``root`` within a ``with`` block.
+
+    Attributes:
+        requests: the targets asked for.
+        ranges: the first byte of every answer.
+        cut: the number of bytes after which transfers break off; None: they do not.
+        over_quota: files that Drive does not hand out.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.requests: list[str] = []
-        handler = partial(_Handler, requests=self.requests, directory=str(root))
+        self.ranges: list[int] = []
+        self.cut: int | None = None
+        self.over_quota: set[str] = set()
+        handler = partial(_Handler, owner=self, directory=str(root))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -27,15 +42,55 @@ class Server:
         self._server.server_close()
 
 
+_CONFIRM = """<html><title>Drive - Virus scan warning</title>
+<form id="download-form" action="/download" method="get">
+<input type="hidden" name="id" value="{0}"><input type="hidden" name="confirm" value="t">
+<input type="submit" value="Download"></form></html>"""
+_QUOTA = "<!DOCTYPE html><body>Too many users have viewed or downloaded this file.</body>"
+
+
 class _Handler(SimpleHTTPRequestHandler):
-    def __init__(self, *arguments: Any, requests: list[str], **options: Any) -> None:
-        self._requests = requests
+    def __init__(self, *arguments: Any, owner: Server, **options: Any) -> None:
+        self._owner = owner
         super().__init__(*arguments, **options)
 
     def do_GET(self) -> None:
-        self._requests.append(self.path)
-        self.path = urllib.parse.urlsplit(self.path).path  # a proxy is asked for whole addresses
-        super().do_GET()
+        self._owner.requests.append(self.path)
+        parts = urllib.parse.urlsplit(self.path)  # a proxy is asked for whole addresses
+        query = dict(urllib.parse.parse_qsl(parts.query))
+        if parts.path.startswith("/moved/"):
+            self.send_response(302)
+            self.send_header("Location", parts.path.removeprefix("/moved"))
+            self.end_headers()
+        elif parts.path == "/uc":
+            page = _QUOTA if query["id"] in self._owner.over_quota else _CONFIRM
+            self._send(page.format(query["id"]).encode(), "text/html; charset=utf-8")
+        elif parts.path == "/download" and query.get("confirm") == "t":
+            self._send_file(query["id"])
+        else:
+            self._send_file(parts.path.lstrip("/"))
+
+    def _send_file(self, name: str) -> None:
+        path = self._owner.root / name
+        if path.is_file():
+            self._send(path.read_bytes(), "application/octet-stream")
+        else:
+            self.send_error(404)
+
+    def _send(self, content: bytes, kind: str) -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if start and start >= len(content):
+            self.send_error(416)
+            return
+        self._owner.ranges.append(start)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+        cut = self._owner.cut
+        self.wfile.write(content[start : None if cut is None else start + cut])
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Stay silent."""

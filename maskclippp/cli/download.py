@@ -2,28 +2,35 @@
 
 import argparse
 import logging
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from maskclippp.clip.pretrained import find_pretrained
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
 from maskclippp.errors import InputError, MissingFileError, exit_on_bad_input
-from maskclippp.files.downloads import download_all
+from maskclippp.files.downloads import RemoteFile, check_recorded, download_all
+from maskclippp.files.published import Published, find_published, of_config, of_file, published
 from maskclippp.generators import check_generator
 from maskclippp.words.openseg import ORIGIN, openseg_folder, remote_files
 
 logger = logging.getLogger("maskclippp.download")
 
+_SHIPPED = ("", "random", "shapes")
 _TOWERS = ("VISUAL_ENCODER", "TEXT_ENCODER", "VISUAL_ENCODER_F", "TEXT_ENCODER_F")
 _EXAMPLES = """examples:
+  maskclippp download coco-pan_clip-convnext-base fcclip-convnext-base
+  maskclippp download --for configs/shapes/linear_psm.yaml
   maskclippp download vocabularies
-  maskclippp download weights configs/shapes/linear_psm.yaml
 
-Existing files are kept, so that the same command continues an interrupted download. HTTPS_PROXY is
-respected; without a network, the error lists which file belongs where."""
+'maskclippp models' lists the names. Existing files are kept and checked, and the same command
+continues an interrupted download. HTTPS_PROXY is respected; without a network, the error lists
+which file belongs where."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,25 +38,34 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         prog="maskclippp download",
-        description="Download class lists and pretrained weights ahead of time.",
+        description="Download models, weights and class lists ahead of time.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    vocabularies = kinds.add_parser(
-        "vocabularies", help="the OpenSeg class lists of the published numbers"
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="entries of 'maskclippp models', 'vocabularies' (the OpenSeg class lists of the "
+        "published numbers), or 'weights CONFIG', the same as --for",
     )
-    vocabularies.add_argument("--origin", default=ORIGIN, help="a mirror (default: %(default)s)")
-    weights = kinds.add_parser(
-        "weights", help="the CLIP weights of a config; also checks its mask generator's checkpoint"
+    parser.add_argument(
+        "--for", dest="config", metavar="CONFIG", help="fetch everything that a config needs"
     )
-    weights.add_argument("config", help="a YAML file such as those in configs/")
+    parser.add_argument("--origin", metavar="URL", help="a mirror with the same paths")
     args = parser.parse_args(arguments)
     with exit_on_bad_input():
-        if args.kind == "vocabularies":
-            download_vocabularies(args.origin)
-        else:
-            download_weights(args.config)
+        names = list(args.names)
+        if names[:1] == ["weights"] and len(names) == 2:
+            names, args.config = [], names[1]
+        if not names and not args.config:
+            parser.error("name something to download, or give --for CONFIG")
+        if "vocabularies" in names:
+            names.remove("vocabularies")
+            download_vocabularies(args.origin or ORIGIN)
+        download_entries([find_published(name) for name in names], args.origin)
+        if args.config:
+            download_weights(args.config, args.origin)
 
 
 def download_vocabularies(origin: str) -> None:
@@ -59,9 +75,50 @@ def download_vocabularies(origin: str) -> None:
     logger.info("%d class lists in %s, %d of them new", len(files), openseg_folder(), fetched)
 
 
-def download_weights(config: str) -> None:
-    """Fetch the CLIP weights of a config; the InputError says what must be done by hand."""
+def download_entries(entries: Sequence[Published], origin: str | None = None) -> None:
+    """Fetch published files, and check those that were fetched before.
+
+    Raises:
+        DownloadError, InputError: see :func:`download_all`; a file that is damaged, or that only a
+            person can fetch.
+    """
+    files = []
+    for entry in entries:
+        if entry.tag:
+            path = find_pretrained(entry.model_name, entry.tag).path
+            logger.info("%s: %s", entry.name, path)
+            continue
+        assert entry.local is not None
+        if entry.local.is_file():
+            problem = check_recorded(entry.local)
+            if problem:
+                raise InputError(
+                    f"{entry.local} is damaged: {problem}; delete it and give the command again"
+                )
+            logger.info("%s: %s is here", entry.name, entry.local)
+        elif not entry.url:
+            raise MissingFileError(f"{entry.name} has no address: {entry.how_to_get()}")
+        else:
+            files.append(RemoteFile(_at(entry.url, origin), entry.local))
+    with tqdm(unit="B", unit_scale=True, disable=None if files else True) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        download_all(files, show)
+    for file in files:
+        logger.info("%s", file.path)
+
+
+def download_weights(config: str, origin: str | None = None) -> None:
+    """Fetch everything that a config needs; the InputError says what must be done by hand."""
     problems = []
+    for entry in entries_of_config(config):
+        try:
+            download_entries([entry], origin)
+        except InputError as error:
+            problems.append(str(error))
     for key, file in files_of_config(config, download=True):
         if isinstance(file, InputError):
             problems.append(str(file))
@@ -69,6 +126,25 @@ def download_weights(config: str) -> None:
             logger.info("%s: %s", key.removesuffix(".PRETRAINED"), file)
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
+
+
+def entries_of_config(config: str) -> list[Published]:
+    """The published files that a config names, and its fine-tuned model."""
+    cfg = get_cfg()
+    merge_config_file(cfg, config)
+    node = cfg.MODEL.MASKCLIPPP
+    found = [of_config(config), of_file(node.SEGMENTOR.PRETRAINED), of_file(cfg.MODEL.WEIGHTS)]
+    models = {node[tower].MODEL_NAME for tower in _TOWERS if node[tower].PRETRAINED not in _SHIPPED}
+    clips = [e for e in published().values() if e.path and e.model_name in models]
+    return list({entry.name: entry for entry in [*clips, *found] if entry is not None}.values())
+
+
+def _at(url: str, origin: str | None) -> str:
+    """The address at a mirror."""
+    if origin is None:
+        return url
+    parts = urllib.parse.urlsplit(url)
+    return origin.rstrip("/") + urllib.parse.urlunsplit(("", "", parts.path, parts.query, ""))
 
 
 def files_of_config(

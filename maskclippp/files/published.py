@@ -49,8 +49,8 @@ class Published:
         """What to do if the file is missing, as the end of a sentence."""
         if not self.url:
             return f"download it by the link on {self.page} and put it at {self.path}"
-        by_hand = f" (or by hand from {self.url} to {self.path})" if self.path else ""
-        return f"run: maskclippp download {self.name}{by_hand}"
+        place = f", which puts it at {self.path}" if self.path else ""
+        return f"run: maskclippp download {self.name}{place} (or download {self.url} by hand)"
 
 
 @functools.cache
@@ -76,7 +76,9 @@ def find_published(name: str) -> Published:
 def of_file(path: str | Path) -> Published | None:
     """The entry whose file has this name."""
     name = Path(path).name
-    return next((e for e in published().values() if e.path and Path(e.path).name == name), None)
+    return next(
+        (e for e in published().values() if name and e.path and Path(e.path).name == name), None
+    )
 
 
 def of_config(path: str | Path) -> Published | None:

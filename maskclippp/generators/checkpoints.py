@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from maskclippp.errors import InputError, MissingFileError
+from maskclippp.files.published import of_file
 from maskclippp.files.state_dicts import compare, load_exactly
 from maskclippp.files.weights import read_weights
 
@@ -24,25 +25,6 @@ _SHAPES = Path(__file__).resolve().parents[1] / "data" / "shapes" / "weights"
 _SHIPPED = {
     "shapes": _SHAPES / "shapes_fcclip.safetensors",
     "shapes_mask2former": _SHAPES / "shapes_mask2former.safetensors",
-}
-
-_MASK2FORMER = "https://dl.fbaipublicfiles.com/maskformer/mask2former/coco/panoptic"
-_FCCLIP_PAGE = "https://github.com/bytedance/fc-clip"
-_MAFTP_PAGE = "https://github.com/jiaosiyu1999/MAFT-Plus"
-# Where the files named in published configs come from: the URL of the file, or of the page that
-# links to it.
-_ORIGINS = {
-    "maskformer2_swin_tiny_bs16_50ep_final_9fd0ae.pkl": (
-        f"{_MASK2FORMER}/maskformer2_swin_tiny_bs16_50ep/model_final_9fd0ae.pkl"
-    ),
-    "maskformer2_swin_large_IN21k_384_bs16_100ep_final_f07440.pkl": (
-        f"{_MASK2FORMER}/maskformer2_swin_large_IN21k_384_bs16_100ep/model_final_f07440.pkl"
-    ),
-    "fcclip_coco-pan_clip-convnext-base.pth": _FCCLIP_PAGE,
-    "fcclip_coco-pan_clip-convnext-large.pth": _FCCLIP_PAGE,
-    "maftp_b.pth": _MAFTP_PAGE,
-    "maftp_l.pth": _MAFTP_PAGE,
-    "maftp_l_pano.pth": _MAFTP_PAGE,
 }
 
 
@@ -62,13 +44,10 @@ def check_present(file: str, key: str) -> Path:
             f"{key}: no checkpoint of the generator is named; give its path, or 'random' for "
             "untrained weights"
         )
-    origin = _ORIGINS.get(path.name)
-    if origin is None:
-        advice = "check the path (relative to the working directory, or absolute)"
-    elif origin.endswith(path.suffix):
-        advice = f"download it: mkdir -p {path.parent} && curl -L -o {path} {origin}"
-    else:
-        advice = f"download it by the link on {origin} and put it there"
+    entry = of_file(path)
+    advice = "check the path (relative to the working directory, or absolute)"
+    if entry is not None:
+        advice = entry.how_to_get()
     raise MissingFileError(f"{key}: {path} is not there (looked in {Path.cwd()}); {advice}")
 
 

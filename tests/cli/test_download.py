@@ -2,10 +2,15 @@
 
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import pytest
 
+from maskclippp.cli.download import entries_of_config
+from maskclippp.cli.main import main
+from maskclippp.files.downloads import direct_address
+from maskclippp.files.published import published
 from maskclippp.words.openseg import openseg_lists
 from tests.golden_cases import REPOSITORY
 from tests.http_server import Server
@@ -70,3 +75,56 @@ def test_all_missing_files_of_a_config_are_named(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "MODEL.WEIGHTS: a.pth does not exist" in result.stderr
     assert "VISUAL_ENCODER.LOAD_FROM: b does not exist" in result.stderr
+
+
+def test_published_models_arrive_where_configs_expect_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a server that is Drive, the Hub and a plain one."""
+    remote = tmp_path / "remote"
+    names = ["coco-pan_clip-convnext-base", "eva-clip-vit-b-16", "mask2former-swin-tiny"]
+    for name in names:
+        address = urllib.parse.urlsplit(direct_address(published()[name].url))
+        file = dict(urllib.parse.parse_qsl(address.query)).get("id", address.path.lstrip("/"))
+        (remote / file).parent.mkdir(parents=True, exist_ok=True)
+        (remote / file).write_bytes(b"weights of " + name.encode())
+    monkeypatch.chdir(tmp_path)
+    with Server(remote) as server:
+        main(["download", *names, "--origin", server.url])
+        asked = len(server.requests)
+        main(["download", *names, "--origin", server.url])
+        assert len(server.requests) == asked
+    for name in names:
+        assert Path(published()[name].path).read_bytes() == b"weights of " + name.encode()
+
+
+def test_all_that_a_config_needs_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    config = REPOSITORY / published()["coco-pan_eva-clip-vit-b-16"].config_file
+    names = {entry.name for entry in entries_of_config(str(config))}
+    assert names == {
+        "coco-pan_eva-clip-vit-b-16",
+        "eva-clip-vit-b-16",
+        "fcclip-convnext-base",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["coco-pan_clip-convnext-bas"], "did you mean coco-pan_clip-convnext-base"),
+        (["maftp-l-pano"], "has no address: download it by the link on https://github.com"),
+        ([], "name something to download"),
+    ],
+)
+def test_wrong_names_are_one_sentence(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["download", *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

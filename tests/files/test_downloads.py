@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maskclippp.files.downloads import DownloadError, RemoteFile, download_all
+from maskclippp.files.downloads import DownloadError, RemoteFile, check_recorded, download_all
 from tests.http_server import Server
 
 CONTENT = {"a.txt": b"first", "sub/b.bin": b"second" * 100_000}
@@ -56,6 +56,81 @@ def test_another_content_is_refused_and_leaves_no_file(server: Server, tmp_path:
     assert not files[0].path.exists()
     # The others are there, so that the next call has less to do.
     assert [path.name for path in (tmp_path / "here").rglob("*.*")] == ["b.bin"]
+
+
+def test_a_broken_transfer_is_continued(server: Server, tmp_path: Path) -> None:
+    file = RemoteFile(f"{server.url}/sub/b.bin", tmp_path / "b.bin")
+    server.cut = 250_000
+    for _ in range(2):
+        with pytest.raises(DownloadError, match=r"broke off at \d+ of 600000 bytes; the same"):
+            download_all([file])
+        assert not file.path.exists()
+    server.cut = None
+    download_all([file])
+    assert file.path.read_bytes() == CONTENT["sub/b.bin"]
+    assert server.ranges == [0, 250_000, 500_000]
+    assert [path.name for path in tmp_path.glob("b.bin*")] == ["b.bin"]
+
+
+def test_a_part_that_is_no_part_of_the_file_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "a.txt.part").write_bytes(b"more than there is")
+    file = remote_files(server, tmp_path)[0]
+    download_all([file])
+    assert file.path.read_bytes() == CONTENT["a.txt"]
+
+
+@pytest.mark.parametrize("page", ["file/d/b_bin/view?usp=sharing", "moved/b.bin", "blob/b.bin"])
+def test_pages_of_drive_and_the_hub_and_redirects_lead_to_the_file(
+    page: str, server: Server, tmp_path: Path
+) -> None:
+    (server.root / "resolve").mkdir()
+    for place in ("b.bin", "b_bin", "resolve/b.bin"):
+        (server.root / place).write_bytes(CONTENT["sub/b.bin"])
+    file = RemoteFile(f"{server.url}/{page}", tmp_path / "b.bin")
+    download_all([file])
+    assert file.path.read_bytes() == CONTENT["sub/b.bin"]
+
+
+def test_a_transfer_from_drive_is_continued(server: Server, tmp_path: Path) -> None:
+    (server.root / "b_bin").write_bytes(CONTENT["sub/b.bin"])
+    file = RemoteFile(f"{server.url}/file/d/b_bin/view", tmp_path / "b.bin")
+    server.cut = 350_000
+    with pytest.raises(DownloadError, match="broke off at 350000 of 600000"):
+        download_all([file])
+    server.cut = None
+    download_all([file])
+    assert file.path.read_bytes() == CONTENT["sub/b.bin"]
+
+
+def test_what_drive_says_instead_of_the_file_is_shown(server: Server, tmp_path: Path) -> None:
+    server.over_quota.add("b_bin")
+    file = RemoteFile(f"{server.url}/file/d/b_bin/view", tmp_path / "b.bin")
+    with pytest.raises(DownloadError, match="its page says: 'Too many users have viewed"):
+        download_all([file])
+    assert list(tmp_path.glob("b.bin*")) == []
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>", b"version https://git-lfs", b""])
+def test_a_web_page_is_not_kept_as_weights(content: bytes, server: Server, tmp_path: Path) -> None:
+    (server.root / "w.pth").write_bytes(content)
+    file = RemoteFile(f"{server.url}/w.pth", tmp_path / "w.pth")
+    with pytest.raises(DownloadError, match="what arrived is not kept"):
+        download_all([file])
+    assert list(tmp_path.glob("w.pth*")) == []
+
+
+def test_size_and_hash_are_recorded_and_checked_afterwards(server: Server, tmp_path: Path) -> None:
+    file = RemoteFile(f"{server.url}/sub/b.bin", tmp_path / "b.bin")
+    download_all([file])
+    assert check_recorded(file.path) == ""
+    file.path.write_bytes(CONTENT["sub/b.bin"].replace(b"s", b"S", 1))
+    assert "not as downloaded" in check_recorded(file.path)
+    file.path.write_bytes(b"short")
+    assert "it has 5 bytes, but 600000 were downloaded" in check_recorded(file.path)
+    file.path.unlink()
+    (server.root / "sub/b.bin").write_bytes(b"something else")
+    with pytest.raises(DownloadError, match=r"an earlier download had .* remove its entry"):
+        download_all([file])
 
 
 def test_an_absent_file_is_named_with_its_place(server: Server, tmp_path: Path) -> None:

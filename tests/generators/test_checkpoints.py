@@ -100,17 +100,20 @@ def test_entries_without_use_are_logged(tmp_path: Path, caplog: pytest.LogCaptur
     assert f"{file}: 1 entries are not used, for example ['extra.weight']" in caplog.text
 
 
-def test_a_missing_file_with_a_known_origin_is_told_with_the_command_to_get_it() -> None:
-    name = "maskformer2_swin_tiny_bs16_50ep_final_9fd0ae.pkl"
-    command = rf"mkdir -p some/folder && curl -L -o some/folder/{name} https://\S+\.pkl$"
-    with pytest.raises(FileNotFoundError, match=command):
-        check_present(f"some/folder/{name}", KEY)
-
-
-@pytest.mark.parametrize("name", ["fcclip_coco-pan_clip-convnext-large.pth", "maftp_l_pano.pth"])
-def test_a_missing_file_that_a_page_links_to_is_told_with_the_page(name: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"by the link on https://github\.com/\S+ and put"):
-        check_present(f"some/folder/{name}", KEY)
+@pytest.mark.parametrize(
+    ("file", "advice"),
+    [
+        (
+            "maskformer2_swin_tiny_bs16_50ep_final_9fd0ae.pkl",
+            r"run: maskclippp download mask2former-swin-tiny, .*https://dl\.\S+\.pkl by hand",
+        ),
+        ("fcclip_coco-pan_clip-convnext-large.pth", "run: maskclippp download fcclip-convnext-l"),
+        ("maftp_l_pano.pth", r"by the link on https://github\.com/\S+ and put it at output/ckpts"),
+    ],
+)
+def test_a_missing_published_file_is_told_with_how_to_get_it(file: str, advice: str) -> None:
+    with pytest.raises(FileNotFoundError, match=advice):
+        check_present(f"some/folder/{file}", KEY)
 
 
 def test_a_missing_file_of_ones_own_is_told_with_where_it_was_looked_for() -> None:
