@@ -18,6 +18,8 @@ from maskclippp.config.yaml_files import read_yaml
 from maskclippp.errors import InputError, MissingFileError
 
 BASE_KEY = "_BASE_"
+# What a list may hold, by the type of its default entries.
+_ACCEPTED: dict[type, Any] = {int: int, float: (int, float), str: str}
 # MemoryError: Python's parser refuses a value of thousands of signs or brackets.
 _YACS_ERRORS = (AssertionError, AttributeError, KeyError, MemoryError, TypeError, ValueError)
 
@@ -195,10 +197,10 @@ def check_value(cfg: CfgNode, full_key: str, value: Any, place: str) -> None:
     if not isinstance(present, list | tuple) or not isinstance(value, list | tuple):
         return
     kinds = {type(entry) for entry in present}
-    kind = kinds.pop() if len(kinds) == 1 else None
-    accepted = {int: int, float: (int, float), str: str}.get(kind or object)
-    wrong = [v for v in value if isinstance(v, bool) or not isinstance(v, accepted or object)]
-    if accepted is not None and wrong:
+    kind = kinds.pop() if len(kinds) == 1 else object
+    accepted = _ACCEPTED.get(kind, object)
+    wrong = [v for v in value if isinstance(v, bool) or not isinstance(v, accepted)]
+    if kind in _ACCEPTED and wrong:
         raise InputError(
             f"{full_key} {place}: expected {kind.__name__} values such as {present!r}, found "
             f"{wrong[0]!r} in {value!r}"
