@@ -93,9 +93,9 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
 
-def _construct_number(loader: yaml.SafeLoader, node: yaml.Node) -> int | float:
+def _construct_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
     """A decimal number; YAML 1.1 also reads 1:30 as 90 and 010 as 8."""
-    text = loader.construct_scalar(node)
+    text: str = node.value
     if ":" in text or re.fullmatch(r"[-+]?0[0-7_]+", text):
         message = f"{text} would be read as a number to base {60 if ':' in text else 8}"
         remedy = "write a decimal number, or quote it if it is a text"

@@ -63,7 +63,7 @@ def token_key(synonym: str) -> bytes:
     CLIP's tokenizer ignores case and blanks, equates full-width and composed letters, and cuts off
     what exceeds the context length.
     """
-    return open_clip.tokenize(synonym).numpy().tobytes()
+    return bytes(open_clip.tokenize(synonym).numpy().tobytes())
 
 
 def _check_characters(synonym: str, place: str) -> None:
