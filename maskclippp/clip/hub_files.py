@@ -9,7 +9,7 @@ from maskclippp.errors import MissingFileError
 
 _FOLDER = Path("pretrained")
 # What tokenizers and configurations consist of. Weights come from PRETRAINED, code from nowhere.
-_PATTERNS = ("*.json", "*.txt", "*.model")
+_PATTERNS = ["*.json", "*.txt", "*.model"]
 
 
 def hub_folder(repository: str, what: str) -> Path:
