@@ -33,7 +33,9 @@ def main(arguments: Sequence[str]) -> None:
                 if entry.kind == each:
                     sys.stdout.write(f"  {entry.name:<34}{_state(entry):<10}{_about(entry)}\n")
         if kind in (None, "model"):
-            sys.stdout.write("Also here: shapes, the built-in world. Numbers are percent.\n")
+            sys.stdout.write(
+                "Also: default (for photographs) and shapes (built in). Numbers are percent.\n"
+            )
 
 
 def _state(entry: Published) -> str:

@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+import huggingface_hub.constants
 import torch
 from detectron2.config import CfgNode
 
@@ -20,6 +22,11 @@ from maskclippp.registry import SEGMENTOR_REGISTRY
 logger = logging.getLogger(__name__)
 
 SHAPES = "shapes"
+DEFAULT = "default"
+# The fine-tuned checkpoint that is laid over the default model if it is here, and what is
+# downloaded without it: image and text tower, and the mask generator, in float32.
+_DEFAULT_WEIGHTS = "coco-pan_clip-convnext-base"
+_DEFAULT_GIBIBYTES = 0.9
 # What a generator reads, besides the sections of MASKCLIPPP below.
 _GENERATOR_NODES = ("SEGMENTOR", "VISUAL_ENCODER_F", "TEXT_ENCODER_F", "TEMPLATES_F")
 _SHORT_GENERATORS = {"superpixels": "SuperpixelSegmentor"}
@@ -37,7 +44,8 @@ def build_model(
     """Build a model for inference.
 
     Args:
-        model: ``shapes`` (the built-in world, no download), the name of a fine-tuned model in the
+        model: ``shapes`` (the built-in world, no download), ``default`` (for photographs; fetches a
+            CLIP and a mask generator when it is first used),  the name of a fine-tuned model in the
             published list, the path of a config, a run folder, or the name of a repository on the
             Hub that has ``config.yaml`` and weights.
         weights: a checkpoint; by default that of the model, the folder or the config
@@ -83,6 +91,8 @@ def _merge_model(cfg: CfgNode, model: str, revision: str | None) -> str:
     if model == SHAPES:
         merge_config_file(cfg, CONFIGS / "shapes" / "plain_clip_fcclip.yaml")
         return ""
+    if model == DEFAULT:
+        return _merge_default(cfg)
     path = Path(model).expanduser()
     entry = published().get(model)
     if entry is not None and entry.kind != "model":
@@ -105,6 +115,23 @@ def _merge_model(cfg: CfgNode, model: str, revision: str | None) -> str:
     raise AssertionError
 
 
+def _merge_default(cfg: CfgNode) -> str:
+    """The fine-tuned model if its checkpoint is here, else plain CLIP; says which, and its size."""
+    entry = published()[_DEFAULT_WEIGHTS]
+    is_tuned = entry.local is not None and entry.local.is_file()
+    name = "finetuned" if is_tuned else "plain"
+    merge_config_file(cfg, CONFIGS / "default" / f"{name}.yaml")
+    node = cfg.MODEL.MASKCLIPPP
+    logger.warning(
+        "The default model is %s with masks of %s; what is not here of them, at most %.1f GiB, is "
+        "downloaded into %s%s",
+        *(node.VISUAL_ENCODER.MODEL_NAME, node.SEGMENTOR.PRETRAINED, _DEFAULT_GIBIBYTES),
+        huggingface_hub.constants.HF_HUB_CACHE,
+        "" if is_tuned else f". It is plain CLIP: for the fine-tuned weights {entry.how_to_get()}",
+    )
+    return entry.path if is_tuned else ""
+
+
 def _merge_folder(cfg: CfgNode, folder: Path) -> str:
     """A run folder, or one from the Hub: ``config.yaml`` and a checkpoint."""
     merge_config_file(cfg, folder / "config.yaml")
@@ -118,7 +145,6 @@ def _merge_folder(cfg: CfgNode, folder: Path) -> str:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = ["config.yaml", "*.safetensors", "*.pth"]

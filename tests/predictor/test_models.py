@@ -67,3 +67,15 @@ def test_wrong_names_are_one_sentence(options: dict[str, str], message: str) -> 
     with pytest.raises(ValueError, match=message) as caught:
         build_model(**{"device": "cpu", **options})
     assert "\n" not in str(caught.value)
+
+
+def test_the_default_model_says_what_it_fetches_and_what_to_do_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"facebook/mask2former-swin-tiny-coco-panoptic|weights"):
+        build_model("default", device="cpu")
+    assert "at most 0.9 GiB" in caplog.text
+    assert "maskclippp download coco-pan_clip-convnext-base" in caplog.text
