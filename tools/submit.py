@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ class Training:
 
         if self._process is not None:
             self._process.terminate()
-            self._process.wait()
+            # Not its wait(): a signal has interrupted that, while it held its lock.
+            with suppress(ChildProcessError):
+                os.waitpid(self._process.pid, 0)
         return submitit.helpers.DelayedSubmission(Training(self.arguments))
 
 

@@ -1,5 +1,7 @@
 """Jobs of submitit: a preempted training is queued again and continues."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 
 from maskclippp.data.shapes import dataset as shapes
 from maskclippp.errors import InputError
+from maskclippp.files.lock import LOCK_NAME
 from tests.engine.processes import run_in_processes  # noqa: F401  (marks the module)
 from tests.engine.test_train_shapes import CONFIG
 from tools.submit import main, submit
@@ -33,9 +36,11 @@ def test_a_preempted_job_continues_to_the_same_weights(
     while not (runs[1] / "last_checkpoint").exists():
         assert preempted.state == "RUNNING", preempted.stderr()
         time.sleep(0.01)
-    preempted._interrupt()
+    trainer = (runs[1] / LOCK_NAME).read_text().split()[1]
+    job = Path("/proc", trainer, "stat").read_text().split()[3]  # its parent
+    os.kill(int(job), signal.SIGUSR1)  # as SLURM does; the local executor passes on SIGTERM only
     assert [job.result() for job in (whole, preempted)] == [0, 0]
-    assert "Requeued job" in preempted.stderr()
+    assert "Requeued job" in preempted.stdout()
     first, second = (torch.load(run / "model_final.pth")["model"] for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
