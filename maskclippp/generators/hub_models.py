@@ -82,10 +82,11 @@ def load_image_processor(folder: Path, **options: Any) -> Any:
     Raises:
         UnreadableFileError: preprocessor_config.json is missing or damaged.
     """
-    from transformers import AutoImageProcessor
+    import transformers
 
+    auto_class: Any = transformers.AutoImageProcessor
     try:
-        return AutoImageProcessor.from_pretrained(
+        return auto_class.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **options
         )
     except (OSError, ValueError) as error:
