@@ -19,9 +19,9 @@ TASKS = ("semantic", "panoptic", "instance")
 KINDS = ("overlay", "index", "panoptic", "coco", "npz")
 SETTINGS_FILE = "predict.json"
 _EXAMPLES = """examples:
-  maskclippp predict photo.jpg --classes "cat, kitten; grass" --model coco-pan_clip-convnext-base
-  maskclippp predict photos 'more/*.png' --vocabulary ade20k_150 --save-as index coco --output found
-  maskclippp predict docs/images/scene.webp --classes "purple gridded cross, pink brick wall"
+  maskclippp predict photo.jpg --classes "cat, kitten; grass"
+  maskclippp predict photos 'more/*.png' --vocabulary ade20k_150 --save-as index coco --output out
+  maskclippp predict docs/images/scene.webp --model shapes --classes "gridded cross; brick"
   maskclippp predict video.mp4 --classes "person; dog" --task panoptic
 
 Semicolons separate classes, commas their synonyms; without a semicolon, commas separate classes.
@@ -50,9 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--task", choices=TASKS, default="semantic", help="what is found (default: %(default)s)")
     add(
         "--model",
-        default="shapes",
+        default="default",
         help="a model's name, a config, a run folder or a repository "
-        "on the Hub (default: %(default)s, the built-in world of drawn shapes)",
+        "on the Hub (default: %(default)s, for photographs; shapes needs no download)",
     )
     add(
         "--weights", metavar="FILE", help="a checkpoint; 'initial': none (default: the model's own)"

@@ -78,7 +78,7 @@ class Predictor:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path = "shapes",
+        model: str | Path = "default",
         weights: str | Path | None = None,
         generator: str | None = None,
         device: str | None = None,

@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def predict(*arguments: str) -> None:
-    main(["predict", "--device", "cpu", "--output", "out", *arguments])
+    main(["predict", "--model", "shapes", "--device", "cpu", "--output", "out", *arguments])
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
