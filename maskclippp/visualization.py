@@ -221,8 +221,9 @@ class Room:
     def __init__(self, region: BoolArray) -> None:
         self._step = -(-max(region.shape) // _SEARCHED_SIDE)
         height, width = (side // self._step for side in region.shape)
-        cells = region[: height * self._step, : width * self._step]
-        cells = cells.reshape(height, self._step, width, self._step).all(axis=(1, 3))
+        whole = region[: height * self._step, : width * self._step]
+        blocks = whole.reshape(height, self._step, width, self._step)
+        cells: BoolArray = np.asarray(blocks.all(axis=(1, 3)))
         # Sums over the rectangles from the upper left corner give the sum over any box.
         sums = cells.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
         self._sums = np.pad(sums, ((1, 0), (1, 0)))

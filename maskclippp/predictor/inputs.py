@@ -88,8 +88,8 @@ class Video:
         number = name.partition(":")[2] or "0"
         source: Any = int(number) if _is_camera(name) else name
         self._capture = cv2.VideoCapture(source)
-        is_read, self._first = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not is_read:
+        self._first: Any = self._capture.read()[1] if self._capture.isOpened() else None
+        if self._first is None:
             what = (
                 "no camera of that number" if _is_camera(name) else "it has no frame, or is damaged"
             )

@@ -381,9 +381,8 @@ class Segmentation:
 
     def _panoptic_regions(self) -> _Regions:
         """One region per segment, with its most probable mask."""
-        ids, segments, id_of_mask = (
-            value.cpu() if isinstance(value, Tensor) else value for value in self._panoptic
-        )
+        ids, segments, id_of_mask = self._panoptic
+        ids, id_of_mask = ids.cpu(), id_of_mask.cpu()
         if not segments:
             return _no_regions(self.orig_shape)
         numbers = torch.tensor([segment["id"] for segment in segments])

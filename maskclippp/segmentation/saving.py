@@ -154,7 +154,7 @@ def _panoptic_json(result: Segmentation, file_name: str) -> bytes:
 
 def _arrays(result: Segmentation) -> bytes:
     buffer = io.BytesIO()
-    arrays = {
+    arrays: dict[str, Any] = {
         "labels": result.labels,
         "masks": result.masks,
         "scores": result.scores,
