@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -106,10 +106,14 @@ class Predictor:
         return self
 
     @overload
-    def __call__(self, image: ImageLike, **options: Any) -> Segmentation: ...
+    def __call__(
+        self, image: ImageLike, *, task: Task = ..., threshold: float = ...
+    ) -> Segmentation: ...
 
     @overload
-    def __call__(self, image: Sequence[ImageLike], **options: Any) -> list[Segmentation]: ...
+    def __call__(
+        self, image: Sequence[ImageLike], *, task: Task = ..., threshold: float = ...
+    ) -> list[Segmentation]: ...
 
     def __call__(
         self,
@@ -133,7 +137,7 @@ class Predictor:
         if isinstance(image, list | tuple):
             pictures = [self._read(one) for one in image]
             return self._segment(pictures, words, task, threshold)
-        return self._segment([self._read(image)], words, task, threshold)[0]
+        return self._segment([self._read(cast(ImageLike, image))], words, task, threshold)[0]
 
     def stream(
         self,
