@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, cast, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -112,12 +112,12 @@ class Predictor:
 
     @overload
     def __call__(
-        self, image: Sequence[ImageLike], *, task: Task = ..., threshold: float = ...
+        self, image: list[Any] | tuple[Any, ...], *, task: Task = ..., threshold: float = ...
     ) -> list[Segmentation]: ...
 
     def __call__(
         self,
-        image: ImageLike | Sequence[ImageLike],
+        image: ImageLike | list[Any] | tuple[Any, ...],
         *,
         task: Task = "semantic",
         threshold: float = INSTANCE_THRESHOLD,
@@ -137,7 +137,7 @@ class Predictor:
         if isinstance(image, list | tuple):
             pictures = [self._read(one) for one in image]
             return self._segment(pictures, words, task, threshold)
-        return self._segment([self._read(cast(ImageLike, image))], words, task, threshold)[0]
+        return self._segment([self._read(image)], words, task, threshold)[0]
 
     def stream(
         self,
