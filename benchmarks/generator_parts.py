@@ -69,7 +69,7 @@ def decoder(bench: Bench, generator: MaskTransformerSegmentor, shapes: Shapes) -
     def ours() -> tuple[Tensor, Tensor]:
         with bench.autocast():
             predictions = predictor(*inputs)
-            logits = generator.class_logits(predictions)
+            logits = generator.class_logits(predictions.classes)
         assert logits is not None
         return predictions.masks, logits
 
