@@ -181,6 +181,8 @@ def test_the_command_evaluates_again_in_a_folder_of_its_own(
 ) -> None:
     expected = "['sem_seg_TTA', 'mIoU', 0.0, 100.0]"
     options = (*OPTIONS, "TEST.EXPECTED_RESULTS", f"[{expected}]")
+    if arguments:
+        options += ("MODEL.WEIGHTS", "")  # the initial weights, knowingly
     output = tmp_path / "output" / "tiny" / "run"
     assert run_main(cache, tmp_path, *arguments, options=options) == [0], (
         tmp_path / "output.txt"

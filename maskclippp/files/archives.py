@@ -32,6 +32,8 @@ STORAGE_TYPES = {
     "torch.ComplexDoubleStorage": torch.complex128,
 }
 _LENGTHS_OFFSET = 26  # in a member's header: the lengths of its name and of extra data
+# An expanded tensor repeats few numbers; what works on it takes memory for all elements.
+_LARGEST_EXPANDED = 2**28
 _LARGEST_TEXT = 2**26  # bytes of all compressed members: the code of TorchScript archives
 
 # What a damaged or malicious archive can raise; RuntimeError is for unsupported zip features.
@@ -93,7 +95,7 @@ class Archive:
         member = self._members[name]
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise InputError(f"the tensor storage {name} is compressed, which torch never does")
-        content = torch.empty(member.file_size, dtype=torch.uint8)
+        content = torch.empty(member.file_size, dtype=torch.uint8, device="cpu")
         self._zip.open(member).close()  # checks the header
         self._file.seek(member.header_offset + _LENGTHS_OFFSET)
         self._file.seek(sum(struct.unpack("<HH", self._file.read(4))), os.SEEK_CUR)
@@ -137,8 +139,8 @@ def rebuild_tensor(
         tensor = storage.as_strided(size, stride, offset)
     except RuntimeError as error:
         raise InputError(f"a tensor reaches beyond its storage: {error}") from error
-    if tensor.numel() > storage.numel():
-        raise InputError("a tensor is larger than its storage")
+    if tensor.numel() > max(storage.numel(), _LARGEST_EXPANDED):
+        raise InputError("a tensor repeats its storage too often")
     return tensor
 
 

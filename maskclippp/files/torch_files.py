@@ -66,7 +66,7 @@ class _LegacyStorages:
             self._left -= size
             if size < 0 or self._left < 0:
                 raise InputError("its storages are larger than the file")
-            self._storages[key] = torch.empty(size, dtype=torch.uint8)
+            self._storages[key] = torch.empty(size, dtype=torch.uint8, device="cpu")
         return self._storages[key]
 
     def fill(self, stream: mmap.mmap, keys: list[str]) -> None:

@@ -148,7 +148,7 @@ def test_run_directory_is_complete(whole_run: Path) -> None:
     names = {path.name.partition(".tfevents")[0] for path in whole_run.iterdir()}
     assert names == {
         *("config.yaml", "log.txt", "metrics.json", "events.out", "last_checkpoint", "inference"),
-        *("model_0000003.pth", "model_0000007.pth", "model_final.pth"),
+        *("model_0000003.pth", "model_0000007.pth", "model_final.pth", "run_id"),
     }
     suffixes = {path.suffix for path in (whole_run / "inference" / "shapes_val").iterdir()}
     assert {".json", ".csv"} <= suffixes
