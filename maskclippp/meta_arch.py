@@ -168,6 +168,11 @@ class MaskCLIPpp(nn.Module):
         return self.visual_encoder.device
 
     @property
+    def mask_generator(self) -> MaskGenerator:
+        """Built when it is first needed; its weights are not among those of the model."""
+        return self._get_generator()
+
+    @property
     def requested_words(self) -> RequestedWords:
         """What the model is asked to find; an InputError if nothing was requested."""
         if self._requested_words is None:

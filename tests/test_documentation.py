@@ -137,6 +137,14 @@ def test_the_program_segments_the_picture_of_a_page(command: Command, folder: Pa
     assert list((folder / output).glob("*.png"))
 
 
+@pytest.mark.parametrize("command", [c for w, c in PROGRAM.items() if w[1] == "label"], ids=str)
+def test_the_program_labels_the_images_of_a_page(command: Command, folder: Path) -> None:
+    (folder / "photos").mkdir()
+    (folder / "photos" / "picture.webp").symlink_to(REPOSITORY / "docs/images/picture.webp")
+    program.main([word.replace("docs/images", "photos") for word in command.words[1:]])
+    assert (folder / "labels" / "labels" / "000000.jsonl").is_file()
+
+
 def test_the_readme_segments_from_python(folder: Path) -> None:
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     found: dict[str, Any] = {}

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "fine-tune the model that a config describes",
     "eval": "evaluate a checkpoint",
     "predict": "segment images, folders, videos or a camera into words",
+    "label": "label any number of images, by any number of processes",
     "models": "list the published models, and what is here of them",
     "config": "print a resolved config, or explain a key",
     "datasets": "list the registered datasets, and which of them are complete",

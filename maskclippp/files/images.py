@@ -1,5 +1,6 @@
 """Readers of images and label maps; every error names the file."""
 
+import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
+from PIL.PngImagePlugin import PngImageFile
 
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
 from maskclippp.files.signatures import first_bytes, foreign_kind
@@ -56,6 +58,12 @@ def read_image(path: str | Path, *, reduce_depth: bool = False) -> Image.Image:
     """
     image = _read(path, "image", _upright)
     return upright_rgb(image, f"image {path}", reduce_depth=reduce_depth)
+
+
+def decode_image(content: bytes, name: str, *, reduce_depth: bool = False) -> Image.Image:
+    """Like :func:`read_image`, of the content of a file; ``name`` is for messages."""
+    image = _read(name, "image", _upright, content)
+    return upright_rgb(image, f"image {name}", reduce_depth=reduce_depth)
 
 
 def upright_rgb(image: Image.Image, what: str, *, reduce_depth: bool = False) -> Image.Image:
@@ -168,14 +176,20 @@ def allow_pixels(number: int) -> None:
     Image.MAX_IMAGE_PIXELS = number // 2
 
 
-def _read(path: str | Path, kind: str, decode: Callable[[Image.Image], T]) -> T:
-    if not Path(path).is_file():
+def _read(
+    path: str | Path, kind: str, decode: Callable[[Image.Image], T], content: bytes | None = None
+) -> T:
+    """Decode a file, or its content if that is given."""
+    if content is None and not Path(path).is_file():
         raise MissingFileError(f"{kind} {path} does not exist")
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(
+            path if content is None else io.BytesIO(content), formats=_FORMATS
+        ) as image:
             return decode(image)
     except UnidentifiedImageError as error:
-        kind_found = foreign_kind(first_bytes(Path(path))) or "no picture of a known format"
+        head = first_bytes(Path(path)) if content is None else content
+        kind_found = foreign_kind(head) or "no picture of a known format"
         raise UnreadableFileError(f"{kind} {path} cannot be read: it is {kind_found}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableFileError(
@@ -203,8 +217,11 @@ def _exact_pixels(image: Image.Image) -> npt.NDArray[Any]:
 
 def _load(image: Image.Image) -> None:
     """Decode, with a PNG's checksums of pixels, which Pillow does not compare."""
-    if image.format == "PNG":
-        _check_png(Path(image.filename).read_bytes())
+    if isinstance(image, PngImageFile) and image.fp is not None:
+        position = image.fp.tell()
+        image.fp.seek(0)
+        _check_png(image.fp.read())
+        image.fp.seek(position)
     image.load()
 
 

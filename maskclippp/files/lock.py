@@ -1,4 +1,8 @@
-"""A lock on a folder that only one process at a time may write."""
+"""Files that say which process works on what: the lock of a folder, claims on parts of a job.
+
+Such a file names its owner, which touches it again and again; without a sign of life, others take
+it over.
+"""
 
 import logging
 import os
@@ -31,8 +35,54 @@ def folder_lock(folder: Path) -> Iterator[None]:
         InputError: another process owns the lock.
         OSError: the folder cannot be written.
     """
-    path, released = folder / LOCK_NAME, threading.Event()
+    path = folder / LOCK_NAME
     _acquire(path)
+    with _held(path):
+        yield
+
+
+class Claims:
+    """Claims on the parts of a job that several processes share: each part is a file in a folder.
+
+    Nobody waits. A claim is taken over under the conditions of :func:`folder_lock`; how long a
+    claim shows no sign of life is measured by the clock of this process. A process that only slept
+    may go on with a part that was taken over, so that what parts write must be atomic.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[Path, tuple[tuple[str, int], float]] = {}
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """Claim a part for this block, if no living process has it: whether it is ours."""
+        path = self._folder / name
+        if not self._take(path):
+            yield False
+            return
+        with _held(path):
+            yield True
+
+    def _take(self, path: Path) -> bool:
+        if _create(path):
+            return True
+        with suppress(FileNotFoundError):  # it may be released at any time
+            found, now = _read(path), time.monotonic()
+            last, since = self._seen.get(path, (found, now))
+            self._seen[path] = found, since if found == last else now
+            owner, wait = _owner(found)
+            if not (_is_gone(*owner) or (found == last and now > since + wait)):
+                return False
+            logger.warning("%s: taking over from process %s on host %s", path, *owner[::-1])
+            del self._seen[path]
+            _remove(path, found)
+        return _create(path)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Touch a lock that is ours during the block, then release it."""
+    released = threading.Event()
     threading.Thread(target=_touch, args=(path, released), daemon=True).start()
     try:
         yield
@@ -41,17 +91,24 @@ def folder_lock(folder: Path) -> Iterator[None]:
         _release(path)
 
 
+def _owner(found: tuple[str, int]) -> tuple[tuple[str, str], float]:
+    """Host and process that a lock names, and for how many seconds it may show no sign of life."""
+    named = re.fullmatch(r"([\w.-]+) (\d+)", found[0].strip(), re.ASCII)
+    if named is None:
+        return ("(unknown)", "(unknown)"), 2 * BEAT_SECONDS
+    return (named[1], named[2]), STALE_SECONDS
+
+
 def _acquire(path: Path) -> None:
     """Create the lock file; InputError if there is one and its owner touches it."""
     first, start = None, time.monotonic()
     while not _create(path):
         with suppress(FileNotFoundError):  # it may be released at any time
             found = _read(path)
-            named = re.fullmatch(r"([\w.-]+) (\d+)", found[0].strip(), re.ASCII)
-            host, process = named.groups() if named else ("(unknown)", "(unknown)")
+            (host, process), seconds = _owner(found)
             owner = f"process {process} on host {host}"
             if first is None:
-                first, wait = found, STALE_SECONDS if named else 2 * BEAT_SECONDS
+                first, wait = found, seconds
                 if not _is_gone(host, process):
                     logger.warning("%s: waiting for a sign of life of %s", path, owner)
             if found != first:

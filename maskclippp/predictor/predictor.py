@@ -94,6 +94,11 @@ class Predictor:
         """The classes that are looked for, synonyms separated by commas; () before set_classes."""
         return () if self._words is None else self._words.vocabulary.names
 
+    @property
+    def words(self) -> RequestedWords:
+        """The classes that are looked for; an InputError before set_classes."""
+        return self._current_words()
+
     def set_classes(self, words: Words, things: Iterable[str] | None = None) -> "Predictor":
         """Look for these classes from now on; the same words as before cost nothing.
 

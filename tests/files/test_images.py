@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskclippp.errors import UnreadableFileError
 from maskclippp.files.images import (
+    decode_image,
     read_image,
     read_image_size,
     read_label_map,
@@ -109,3 +111,17 @@ def test_image_that_is_too_large_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     for read in (read_image, read_image_size):
         with pytest.raises(OSError, match=r"large\.png .*exceeds limit .* INPUT.MAX_IMAGE_PIXELS"):
             read(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("damage", [slice(0, -30), slice(100, None)])
+def test_the_content_of_a_file_is_read_like_the_file(tmp_path: Path, damage: slice) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(np.arange(90, dtype=np.uint8).reshape(5, 6, 3)).save(file)
+    content = file.read_bytes()
+    assert np.array_equal(decode_image(content, "a.png"), read_image(file))
+    file.write_bytes(content[damage])
+    with pytest.raises(UnreadableFileError) as of_file:
+        read_image(file)
+    with pytest.raises(UnreadableFileError) as of_content:
+        decode_image(content[damage], str(file))
+    assert str(of_content.value) == str(of_file.value)

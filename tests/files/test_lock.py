@@ -13,7 +13,7 @@ import pytest
 
 from maskclippp.errors import InputError
 from maskclippp.files import lock
-from maskclippp.files.lock import LOCK_NAME, folder_lock
+from maskclippp.files.lock import LOCK_NAME, Claims, folder_lock
 
 HOST = socket.gethostname()
 
@@ -131,3 +131,38 @@ def test_the_lock_of_a_dead_process_is_taken_over(
     with folder_lock(tmp_path):
         assert (tmp_path / LOCK_NAME).read_text() == f"{HOST} {os.getpid()}\n"
     assert f"taking over the lock of process {dead.pid}" in caplog.text
+
+
+def test_a_part_is_claimed_once_and_released(tmp_path: Path) -> None:
+    with Claims(tmp_path).claim("part") as is_first:
+        (tmp_path / "part").write_text(f"{HOST} {os.getppid()}\n")  # as of another process
+        with Claims(tmp_path).claim("part") as is_second, Claims(tmp_path).claim("other") as other:
+            assert (is_first, is_second, other) == (True, False, True)
+        (tmp_path / "part").write_text(f"{HOST} {os.getpid()}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_claim_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) -> None:
+    (tmp_path / "part").write_text(f"{HOST} 999999999\n")
+    with Claims(tmp_path).claim("part") as is_ours:
+        assert is_ours
+        assert (tmp_path / "part").read_text() == f"{HOST} {os.getpid()}\n"
+
+
+def test_a_claim_elsewhere_is_taken_over_without_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.3)
+    claims = Claims(tmp_path)
+    (tmp_path / "part").write_text("elsewhere 1\n")
+    with touched(tmp_path / "part"):
+        for _ in range(8):
+            threading.Event().wait(0.1)
+            with claims.claim("part") as is_ours:
+                assert not is_ours
+    threading.Event().wait(0.5)
+    with claims.claim("part"):  # notices the last sign of life
+        pass
+    threading.Event().wait(0.5)
+    with claims.claim("part") as is_ours:
+        assert is_ours

@@ -1,0 +1,119 @@
+"""``maskclippp label``."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskclippp.errors import exit_on_bad_input
+
+if TYPE_CHECKING:
+    from maskclippp.engine.layout import Layout
+
+_EXAMPLES = """examples:
+  maskclippp label photos --classes "cat, kitten; grass" --output labels
+  maskclippp label 'shards/*.tar' --vocabulary ade20k_150 --task panoptic --output labels
+  torchrun --nproc-per-node 8 -m maskclippp label photos --vocabulary lvis --output labels
+
+Any number of processes may work on one output folder, however and whenever they are started. The
+same command continues a stopped job. Semicolons separate classes, commas their synonyms; without a
+semicolon, commas separate classes."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Label any number of images."""
+    args = _parser().parse_args(arguments)
+    with exit_on_bad_input():
+        _run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="maskclippp label",
+        description="Label any number of images, by any number of processes, resumable.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("input", help="folder, pattern, text file with a path per line, or tar file")
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument("--classes", metavar="TEXT", help="the words, as in 'cat, kitten; grass'")
+    words.add_argument("--vocabulary", metavar="NAME|FILE", help="a dataset, class list or file")
+    add("--output", type=Path, required=True, help="folder of the labels")
+    add("--shard-size", type=int, default=1000, help="images per file (default: %(default)s)")
+    add(
+        "--format", choices=("jsonl", "parquet"), default="jsonl", help="of the files (%(default)s)"
+    )
+    add("--index-png", action="store_true", help="also write the class of every pixel")
+    add(
+        "--task",
+        choices=("semantic", "panoptic", "instance"),
+        default="semantic",
+        help="what the segments are (default: %(default)s)",
+    )
+    add(
+        "--model",
+        default="shapes",
+        help="a model's name, a config, a run folder or a repository on the Hub (default: "
+        "%(default)s, the built-in world of drawn shapes)",
+    )
+    add("--weights", metavar="FILE", help="a checkpoint; 'initial': none (default: the model's)")
+    add("--generator", help="'superpixels', a generator's name, a class, a config or a Hub name")
+    add("--threshold", type=float, default=0.5, help="least score of an instance (%(default)s)")
+    add("--batch-size", type=int, default=8, help="images encoded together (%(default)s)")
+    add("--device", help="such as cuda:1 or cpu (default: the GPU of the process, if there is one)")
+    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    add("--revision", help="commit or tag of a repository on the Hub")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    from maskclippp.engine.interruption import interruptible
+    from maskclippp.engine.layout import external_layout
+    from maskclippp.labeling import Job, Labeler
+
+    # The processes never meet: no address is needed.
+    layout = external_layout({"MASTER_ADDR": "localhost", **os.environ})
+    prefix = "" if layout is None else f"[{layout.rank}] "
+
+    def write(line: str) -> None:
+        sys.stdout.write(f"{prefix}{line}\n")
+        sys.stdout.flush()
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    words = args.classes if args.vocabulary is None else args.vocabulary
+    if args.vocabulary is None and not {",", ";"} & set(words):
+        words = [words]
+    with interruptible(at_once=True):
+        job = Job(
+            args.input,
+            args.output,
+            shard_size=args.shard_size,
+            file_format=args.format,
+            index_png=args.index_png,
+            write=write,
+        )
+        labeler = Labeler(
+            words,
+            model=args.model,
+            weights=args.weights,
+            generator=args.generator,
+            device=args.device or _device(layout),
+            dtype=args.dtype,
+            revision=args.revision,
+            task=args.task,
+            threshold=args.threshold,
+            batch_size=args.batch_size,
+        )
+        job.run(labeler, start=0.0 if layout is None else layout.rank / layout.world_size)
+
+
+def _device(layout: "Layout | None") -> str | None:
+    """The GPU of this process, where the launcher shows it several."""
+    import torch
+
+    visible = torch.cuda.device_count()
+    return f"cuda:{layout.local_rank % visible}" if layout is not None and visible > 1 else None

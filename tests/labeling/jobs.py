@@ -1,0 +1,32 @@
+"""A labeler with the built-in model, and small jobs for it."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from maskclippp.labeling import Labeler
+from tests.shapes_predictor import WORDS, picture
+
+
+@functools.cache
+def labeler() -> Labeler:
+    """Shared by all tests; encodes two images together."""
+    return Labeler(WORDS, device="cpu", batch_size=2)
+
+
+def save_photos(folder: Path, count: int) -> None:
+    """Images of 96 x 128 pixels, of which the second one is broken."""
+    folder.mkdir()
+    for index in range(count):
+        image = Image.fromarray(picture(index % 5)).resize((128, 96))
+        image.save(folder / f"{index:03d}.png")
+    (folder / "001.png").write_bytes(b"broken")
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    """All rows, shard by shard."""
+    files = sorted((output / "labels").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
