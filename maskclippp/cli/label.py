@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskclippp.cli.model_arguments import add_model_arguments, model_options, words_of
 from maskclippp.errors import exit_on_bad_input
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   maskclippp label photos --classes "cat, kitten; grass" --output labels
   maskclippp label 'shards/*.tar' --vocabulary ade20k_150 --task panoptic --output labels
-  torchrun --nproc-per-node 8 -m maskclippp label photos --vocabulary lvis --output labels
+  torchrun --nproc-per-node 8 -m maskclippp label photos --classes "car; road" --output labels
 
 Any number of processes may work on one output folder, however and whenever they are started. The
 same command continues a stopped job. Semicolons separate classes, commas their synonyms; without a
@@ -39,34 +40,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("input", help="folder, pattern, text file with a path per line, or tar file")
-    words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument("--classes", metavar="TEXT", help="the words, as in 'cat, kitten; grass'")
-    words.add_argument("--vocabulary", metavar="NAME|FILE", help="a dataset, class list or file")
+    add_model_arguments(parser, batch_size=8)
     add("--output", type=Path, required=True, help="folder of the labels")
     add("--shard-size", type=int, default=1000, help="images per file (default: %(default)s)")
     add(
         "--format", choices=("jsonl", "parquet"), default="jsonl", help="of the files (%(default)s)"
     )
     add("--index-png", action="store_true", help="also write the class of every pixel")
-    add(
-        "--task",
-        choices=("semantic", "panoptic", "instance"),
-        default="semantic",
-        help="what the segments are (default: %(default)s)",
-    )
-    add(
-        "--model",
-        default="shapes",
-        help="a model's name, a config, a run folder or a repository on the Hub (default: "
-        "%(default)s, the built-in world of drawn shapes)",
-    )
-    add("--weights", metavar="FILE", help="a checkpoint; 'initial': none (default: the model's)")
-    add("--generator", help="'superpixels', a generator's name, a class, a config or a Hub name")
-    add("--threshold", type=float, default=0.5, help="least score of an instance (%(default)s)")
-    add("--batch-size", type=int, default=8, help="images encoded together (%(default)s)")
-    add("--device", help="such as cuda:1 or cpu (default: the GPU of the process, if there is one)")
-    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    add("--revision", help="commit or tag of a repository on the Hub")
     return parser
 
 
@@ -84,9 +64,6 @@ def _run(args: argparse.Namespace) -> None:
         sys.stdout.flush()
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    words = args.classes if args.vocabulary is None else args.vocabulary
-    if args.vocabulary is None and not {",", ";"} & set(words):
-        words = [words]
     with interruptible(at_once=True):
         job = Job(
             args.input,
@@ -96,17 +73,14 @@ def _run(args: argparse.Namespace) -> None:
             index_png=args.index_png,
             write=write,
         )
+        options = model_options(args)
+        options["device"] = args.device or _device(layout)
         labeler = Labeler(
-            words,
-            model=args.model,
-            weights=args.weights,
-            generator=args.generator,
-            device=args.device or _device(layout),
-            dtype=args.dtype,
-            revision=args.revision,
+            words_of(args),
             task=args.task,
             threshold=args.threshold,
             batch_size=args.batch_size,
+            **options,
         )
         job.run(labeler, start=0.0 if layout is None else layout.rank / layout.world_size)
 

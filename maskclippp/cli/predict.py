@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskclippp.cli.model_arguments import add_model_arguments, model_options, words_of
 from maskclippp.errors import InputError, exit_on_bad_input
 
 if TYPE_CHECKING:
     from maskclippp.predictor import Predictor
     from maskclippp.predictor.inputs import Video
 
-TASKS = ("semantic", "panoptic", "instance")
 KINDS = ("overlay", "index", "panoptic", "coco", "npz")
 SETTINGS_FILE = "predict.json"
 _EXAMPLES = """examples:
@@ -44,20 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="image, folder, pattern, video or 'camera'")
-    words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument("--classes", metavar="TEXT", help="the words, as in 'cat, kitten; grass'")
-    words.add_argument("--vocabulary", metavar="NAME|FILE", help="a dataset, class list or file")
-    add("--task", choices=TASKS, default="semantic", help="what is found (default: %(default)s)")
-    add(
-        "--model",
-        default="default",
-        help="a model's name, a config, a run folder or a repository "
-        "on the Hub (default: %(default)s, for photographs; shapes needs no download)",
-    )
-    add(
-        "--weights", metavar="FILE", help="a checkpoint; 'initial': none (default: the model's own)"
-    )
-    add("--generator", help="'superpixels', a generator's name, a class, a config or a Hub name")
+    add_model_arguments(parser, batch_size=4)
     add("--output", type=Path, default=Path("segments"), help="folder (default: %(default)s)")
     add(
         "--save-as",
@@ -67,12 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KIND",
         help=f"what is written: {', '.join(KINDS)} (default: overlay)",
     )
-    add("--threshold", type=float, default=0.5, help="least score of an instance (%(default)s)")
-    add("--batch-size", type=int, default=4, help="images encoded together (%(default)s)")
     add("--frames", type=int, metavar="N", help="stop after N frames of a video or camera")
-    add("--device", help="such as cuda or cpu (default: cuda if it is available)")
-    add("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    add("--revision", help="commit or tag of a repository on the Hub")
     add("--overwrite", action="store_true", help="segment again what is finished")
     return parser
 
@@ -94,18 +76,8 @@ def _run(args: argparse.Namespace) -> None:
     if not todo and not videos:
         return
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    predictor = Predictor.from_pretrained(
-        args.model,
-        args.weights,
-        args.generator,
-        device=args.device,
-        dtype=args.dtype,
-        revision=args.revision,
-    )
-    words = args.classes if args.vocabulary is None else args.vocabulary
-    if args.vocabulary is None and not {",", ";"} & set(words):
-        words = [words]
-    predictor.set_classes(words)
+    predictor = Predictor.from_pretrained(**model_options(args))
+    predictor.set_classes(words_of(args))
     failed = _segment_images(predictor, todo, stems, args) if todo else []
     for video in videos:
         _segment_video(predictor, video, args)

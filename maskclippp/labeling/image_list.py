@@ -198,7 +198,7 @@ def _members(name: str, root: Path) -> Iterator[Entry]:
             while (member := tar.next()) is not None:
                 if member.isreg() and not member.issparse() and _is_image(member.name):
                     yield Entry(name, member.name, member.offset_data, member.size)
-                tar.members.clear()  # else it keeps them all
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} does not exist") from error
     except (tarfile.TarError, OSError) as error:

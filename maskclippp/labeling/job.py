@@ -136,7 +136,7 @@ class Job:
             "index_png": self._index_png,
             "task": labeler.task,
             "threshold": float(labeler.threshold),
-            **labeler.fingerprint(),
+            **labeler.fingerprint(),  # type: ignore[typeddict-item]  # of texts
             "classes": list(words.vocabulary.names),
             "things": sorted(words.thing_classes),
         }
@@ -200,8 +200,9 @@ class Job:
             row["index_png"] = None
             if not isinstance(found, InputError):
                 stem = re.sub(r"[^\w.-]", "_", Path(entry.name).stem)[:80]
-                row["index_png"] = f"{INDEX}/{place}_{stem}.index.png"
-                found.save(self._output / row["index_png"])
+                name = f"{INDEX}/{place}_{stem}.index.png"
+                found.save(self._output / name)
+                row["index_png"] = name
         return row
 
     def _read_ahead(

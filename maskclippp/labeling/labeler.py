@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import torch
 from detectron2.config import CfgNode
@@ -27,8 +27,7 @@ _IRRELEVANT = (
     *("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.MASKCLIPPP.TEST.DTYPE"),
     *("MODEL.MASKCLIPPP.TEXT_CACHE", "MODEL.MASKCLIPPP.TEXT_CHUNK_SIZE"),
 )
-_Label = Literal["height", "width", "segments", "error"]
-_LABELS: tuple[_Label, ...] = ("height", "width", "segments", "error")
+_LABELS = ("height", "width", "segments", "error")
 
 
 class Row(TypedDict, total=False):
@@ -68,7 +67,7 @@ class Labeler:
         classes: Words,
         things: Iterable[str] | None = None,
         *,
-        model: str | Path = "shapes",
+        model: str | Path = "default",
         weights: str | Path | None = None,
         generator: str | None = None,
         device: str | None = None,
@@ -114,7 +113,9 @@ class Labeler:
         are_paths = all(isinstance(image, str | Path) for image in images)
         names = map(str, images) if are_paths else batch.get("path", [""] * len(images))
         found = self.segment(map(read_picture, images))
-        rows = [row_of(one, str(name)) for one, name in zip(found, names, strict=True)]
+        rows: list[dict[str, Any]] = [
+            {**row_of(one, str(name))} for one, name in zip(found, names, strict=True)
+        ]
         kept = {key: values for key, values in batch.items() if are_paths or key != self.column}
         labels = {key: [row[key] for row in rows] for key in _LABELS}
         return {**kept, **labels}
@@ -195,5 +196,5 @@ def _sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

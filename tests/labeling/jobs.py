@@ -14,7 +14,7 @@ from tests.shapes_predictor import WORDS, picture
 @functools.cache
 def labeler() -> Labeler:
     """Shared by all tests; encodes two images together."""
-    return Labeler(WORDS, device="cpu", batch_size=2)
+    return Labeler(WORDS, model="shapes", device="cpu", batch_size=2)
 
 
 def save_photos(folder: Path, count: int) -> None:
