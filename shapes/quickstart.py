@@ -43,11 +43,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 CONFIGS = REPOSITORY / "configs" / "shapes"
 BEFORE, AFTER = CONFIGS / "plain_clip.yaml", CONFIGS / "linear_psm.yaml"
+WITH_GENERATOR = CONFIGS / "linear_psm_fcclip.yaml"
 STUDY = Path(__file__).with_name("study.json")
 OWN_PICTURE = """
 Segment a picture of your own into your own words:
 
-    python -m shapes.segment PICTURE "red dotted circle" "gray brick wall" --weights {weights}
+    python -m maskclippp predict PICTURE --classes "red dotted circle; gray brick wall" \\
+        --model {config} --weights {weights}
 """
 _TUNING_NOTE = (
     "Percent on validation scenes. Mask accuracy: share of ground-truth masks that get the right "
@@ -110,7 +112,13 @@ def main() -> None:
     for table in (tuning, masks):
         say("\n" + tabulate(table.rows, headers=table.headers, floatfmt=".1f", numalign="right"))
     say(f"\nPercent on the validation scenes of the built-in world. Pictures: {page}")
-    say(OWN_PICTURE.format(weights=shlex.quote(str(weights))))
+    say(own_picture(weights))
+
+
+def own_picture(weights: Path) -> str:
+    """How to segment a picture with the fine-tuned model."""
+    files = {"config": WITH_GENERATOR, "weights": weights}
+    return OWN_PICTURE.format(**{key: shlex.quote(str(path)) for key, path in files.items()})
 
 
 @contextmanager

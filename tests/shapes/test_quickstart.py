@@ -2,12 +2,18 @@
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 from tqdm import tqdm
 
+from maskclippp.cli import main as program
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
+from maskclippp.engine import Trainer
+from maskclippp.engine.checkpoint import Checkpointer
 from shapes import protocol, quickstart, report
 from shapes.report import View
 
@@ -131,3 +137,18 @@ def test_bad_input_to_a_run_is_one_sentence(
         protocol.run(arguments, tmp_path / "terminal.txt", lambda line: None)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: Config file 'absent.yaml' does not exist")
+
+
+def test_the_last_words_are_a_command_that_segments_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = get_cfg()
+    merge_config_file(cfg, quickstart.AFTER)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.MODEL.DEVICE = (), (), "cpu"
+    Checkpointer(Trainer.build_model(cfg), str(tmp_path)).save("fine tuned")
+    _, command = quickstart.own_picture(tmp_path / "fine tuned.pth").split("python -m maskclippp ")
+    picture = quickstart.REPOSITORY / "docs" / "images" / "picture.webp"
+    words = shlex.split(command.replace("PICTURE", str(picture)).replace("\\\n", " "))
+    program.main([*words, "--device", "cpu"])
+    assert list((tmp_path / "segments").glob("*.png"))
