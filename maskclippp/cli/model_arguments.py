@@ -20,7 +20,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, batch_size: int) -> 
         "on the Hub (default: %(default)s, for photographs; shapes needs no download)",
     )
     add(
-        "--weights", metavar="FILE", help="a checkpoint; 'initial': none (default: the model's own)"
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint; 'initial': plain CLIP (default: the model's own)",
     )
     add("--generator", help="'superpixels', a generator's name, a class, a config or a Hub name")
     add("--threshold", type=float, default=0.5, help="least score of an instance (%(default)s)")

@@ -67,8 +67,14 @@ def _run(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise InputError(f"{name}: expected a positive number, found {value}")
     images, names = expand(args.inputs)
+    if args.output.resolve() in {image.resolve().parent for image in images}:
+        raise InputError(
+            f"--output {args.output} holds images that are to be segmented, which results could "
+            "overwrite: choose another folder"
+        )
     videos = [Video(name) for name in names]
     stems = output_stems(images, args.output)
+    video_stems = output_stems([video.path for video in videos], args.output)
     _check_settings(args)
     todo = [image for image in images if args.overwrite or not _finished(stems[image], args)]
     if len(todo) < len(images):
@@ -78,9 +84,10 @@ def _run(args: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     predictor = Predictor.from_pretrained(**model_options(args))
     predictor.set_classes(words_of(args))
+    _keep_settings(args)
     failed = _segment_images(predictor, todo, stems, args) if todo else []
     for video in videos:
-        _segment_video(predictor, video, args)
+        _segment_video(predictor, video, video_stems[video.path], args)
     sys.stdout.write(f"results are in {args.output}\n")
     if failed:
         listed = "; ".join(map(str, failed[:10]))
@@ -115,7 +122,9 @@ def _segment_images(
     return failed
 
 
-def _segment_video(predictor: "Predictor", video: "Video", args: argparse.Namespace) -> None:
+def _segment_video(
+    predictor: "Predictor", video: "Video", stem: Path, args: argparse.Namespace
+) -> None:
     """Write the overlays as one video, and everything else per frame."""
     import numpy as np
     from tqdm import tqdm
@@ -128,13 +137,13 @@ def _segment_video(predictor: "Predictor", video: "Video", args: argparse.Namesp
         frames, task=args.task, batch_size=args.batch_size, threshold=args.threshold
     )
     total = min(filter(None, (video.count, args.frames)), default=None)
-    with VideoFile(args.output / f"{video.stem}.mp4", video.rate) as overlays:
+    with VideoFile(stem.with_name(f"{stem.name}.mp4"), video.rate) as overlays:
         for number, result in enumerate(tqdm(results, total=total, unit="frame", disable=None)):
             for kind in args.save_as:
                 if kind == "overlay":
                     overlays.write(np.asarray(result.plot(legend=False)))
                 else:
-                    result.save(args.output / f"{video.stem}_{number:06d}{ENDINGS[kind]}")
+                    result.save(stem.with_name(f"{stem.name}_{number:06d}{ENDINGS[kind]}"))
 
 
 def _files(stem: Path, args: argparse.Namespace) -> list[Path]:
@@ -147,27 +156,35 @@ def _finished(stem: Path, args: argparse.Namespace) -> bool:
     return all(path.is_file() for path in _files(stem, args))
 
 
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What results depend on."""
+    keys = ("classes", "vocabulary", "task", "model", "weights", "generator", "threshold")
+    return {key: getattr(args, key) for key in keys}
+
+
 def _check_settings(args: argparse.Namespace) -> None:
-    """Keep what results depend on; an InputError if the folder has results of other settings."""
+    """Raise an InputError if the folder has results of other settings."""
+    path = args.output / SETTINGS_FILE
+    if args.overwrite or not path.is_file():
+        return
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        before = {}
+    changed = [key for key, value in _settings(args).items() if before.get(key) != value]
+    if changed:
+        raise InputError(
+            f"{args.output} has results of another {', '.join(changed)} (see {path}): choose "
+            "another --output, or give --overwrite"
+        )
+
+
+def _keep_settings(args: argparse.Namespace) -> None:
     from maskclippp.files.atomic import write_json
 
-    keys = ("classes", "vocabulary", "task", "model", "weights", "generator", "threshold")
-    settings = {key: getattr(args, key) for key in keys}
-    path = args.output / SETTINGS_FILE
-    if path.is_file() and not args.overwrite:
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
-        changed = [key for key in keys if before.get(key) != settings[key]]
-        if changed:
-            raise InputError(
-                f"{args.output} has results of another {', '.join(changed)} (see {path}): choose "
-                "another --output, or give --overwrite"
-            )
     try:
         args.output.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
+        write_json(args.output / SETTINGS_FILE, _settings(args))
     except OSError as error:
         raise InputError(
             f"--output {args.output} cannot be written ({error.strerror}): choose another folder"

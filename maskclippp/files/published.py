@@ -60,15 +60,14 @@ def published() -> Mapping[str, Published]:
     return {name: Published(name, **entry) for name, entry in yaml.safe_load(text).items()}
 
 
-def find_published(name: str) -> Published:
-    """The entry of a name; an InputError lists near ones."""
+def find_published(name: str, *others: str) -> Published:
+    """The entry of a name; an InputError lists near ones, ``others`` among them."""
     entry = published().get(name)
     if entry is None:
-        near = difflib.get_close_matches(name, published(), n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, [*published(), *others], n=3, cutoff=0.4)
         raise InputError(
-            f"{name!r} is not in the list of published models"
+            f"{name!r} is not in the list of published models, which 'maskclippp models' shows"
             + (f"; did you mean {' or '.join(near)}?" if near else "")
-            + " 'maskclippp models' shows the list"
         )
     return entry
 

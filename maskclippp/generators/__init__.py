@@ -8,6 +8,7 @@ from maskclippp.generators.base import (
 )
 from maskclippp.generators.fcclip import FCCLIPSegmentor
 from maskclippp.generators.ground_truth import GTSegmentor, PanGTSegmentor
+from maskclippp.generators.hub_models import segmentor_of_hub_model
 from maskclippp.generators.mask2former.segmentor import Mask2FormerSegmentor
 from maskclippp.generators.offline import OfflineSegmentor
 from maskclippp.generators.sam import SamSegmentor
@@ -29,4 +30,5 @@ __all__ = [
     "TransformersSegmentor",
     "build_generator",
     "check_generator",
+    "segmentor_of_hub_model",
 ]

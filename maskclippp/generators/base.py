@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from detectron2.config import CfgNode
 from torch import Tensor
@@ -44,10 +45,12 @@ class MaskGenerator(Part):
     ``needs_ground_truth`` makes the test loader read the annotations of the images.
     ``reads_mask_files`` says that the masks belong to the image as it is in its file, not to the
     resized, cropped and flipped image of a training step.
+    ``hub_model_types`` are the architectures of the transformers library that it can use.
     """
 
     needs_ground_truth = False
     reads_mask_files = False
+    hub_model_types: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from maskclippp.errors import InputError, MissingPackageError, UnreadableFileError
 from maskclippp.files.hub import model_folder
+from maskclippp.registry import SEGMENTOR_REGISTRY
 
 _KEY = "MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED"
 
@@ -31,19 +32,29 @@ def check_hub_model(node: CfgNode, model_types: Collection[str]) -> Path:
         MissingPackageError: transformers is not installed.
         MissingFileError, InputError: see :func:`model_folder`; or a model of another task.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingPackageError(
-            f"SEGMENTOR.NAME: {node.NAME} needs the package transformers: pip install "
-            "'maskclippp[transformers]'"
-        )
-    folder = model_folder(node.PRETRAINED, node.REVISION, _KEY)
-    found = _read_config(folder).get("model_type")
+    folder, found = _folder_and_type(node)
     if found not in model_types:
         raise InputError(
             f"{_KEY}: {node.PRETRAINED} is a model of the type {found!r}, but {node.NAME} can use "
             f"{sorted(model_types)}; choose such a model, or another SEGMENTOR.NAME"
         )
     return folder
+
+
+def segmentor_of_hub_model(node: CfgNode) -> str:
+    """The registered name of the generator that can use the model of a config node SEGMENTOR.
+
+    Raises:
+        MissingPackageError, MissingFileError, InputError: see :func:`check_hub_model`.
+    """
+    folder, found = _folder_and_type(node)
+    types = {kind: name for name, part in SEGMENTOR_REGISTRY for kind in part.hub_model_types}
+    if found not in types:
+        raise InputError(
+            f"{folder} has a model of the type {found!r}, but mask generators can use "
+            f"{sorted(types)}"
+        )
+    return types[found]
 
 
 def load_model(auto_class: Any, folder: Path) -> Any:
@@ -91,6 +102,17 @@ def load_image_processor(folder: Path, **options: Any) -> Any:
         )
     except (OSError, ValueError) as error:
         raise _unreadable(folder, error) from error
+
+
+def _folder_and_type(node: CfgNode) -> tuple[Path, str | None]:
+    """The folder of the model that SEGMENTOR names, and its ``model_type``."""
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingPackageError(
+            f"SEGMENTOR.NAME: {node.NAME} needs the package transformers: pip install "
+            "'maskclippp[transformers]'"
+        )
+    folder = model_folder(node.PRETRAINED, node.REVISION, _KEY)
+    return folder, _read_config(folder).get("model_type")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from maskclippp.masks.suppression import suppress
 from maskclippp.records import Record
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
-_MODEL_TYPES = ("sam", "sam_hq", "sam2", "sam2_video")
-
 
 @dataclass(frozen=True)
 class GridOptions:
@@ -61,6 +59,8 @@ class SamSegmentor(MaskGenerator):
         options: see :class:`GridOptions`.
     """
 
+    hub_model_types = ("sam", "sam_hq", "sam2", "sam2_video")
+
     @configurable
     def __init__(
         self, *, model: nn.Module, processor: Any, options: GridOptions | None = None
@@ -73,7 +73,7 @@ class SamSegmentor(MaskGenerator):
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
         """See :class:`MaskGenerator`: the model is here, or is downloaded now."""
-        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, _MODEL_TYPES)
+        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, cls.hub_model_types)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class SamSegmentor(MaskGenerator):
         from transformers import AutoModelForMaskGeneration
 
         node = cfg.MODEL.MASKCLIPPP.SEGMENTOR
-        folder = check_hub_model(node, _MODEL_TYPES)
+        folder = check_hub_model(node, cls.hub_model_types)
         return {
             "options": GridOptions(**{key.lower(): value for key, value in node.SAM.items()}),
             "model": load_model(AutoModelForMaskGeneration, folder),

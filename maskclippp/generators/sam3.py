@@ -17,9 +17,6 @@ from maskclippp.records import Record
 from maskclippp.registry import SEGMENTOR_REGISTRY
 from maskclippp.words.vocabulary import Vocabulary
 
-# Checkpoints hold a tracker for videos too, which is not used.
-_MODEL_TYPES = ("sam3", "sam3_video")
-
 
 @SEGMENTOR_REGISTRY.register()
 class Sam3Segmentor(MaskGenerator):
@@ -36,6 +33,9 @@ class Sam3Segmentor(MaskGenerator):
         max_overlap: largest IoU of two masks; see :func:`suppress`.
         words_per_batch: words whose masks are predicted at once.
     """
+
+    # Checkpoints hold a tracker for videos too, which is not used.
+    hub_model_types = ("sam3", "sam3_video")
 
     @configurable
     def __init__(
@@ -62,7 +62,7 @@ class Sam3Segmentor(MaskGenerator):
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
         """See :class:`MaskGenerator`: the model is here, or is downloaded now."""
-        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, _MODEL_TYPES)
+        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, cls.hub_model_types)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Sam3Segmentor(MaskGenerator):
         from transformers import Sam3Model
 
         node = cfg.MODEL.MASKCLIPPP.SEGMENTOR
-        folder = check_hub_model(node, _MODEL_TYPES)
+        folder = check_hub_model(node, cls.hub_model_types)
         return {
             **{key.lower(): value for key, value in node.SAM3.items()},
             "model": load_model(Sam3Model, folder),

@@ -37,6 +37,8 @@ class TransformersSegmentor(MaskGenerator):
         ensemble: whether its classification will be used, for a warning if it cannot be.
     """
 
+    hub_model_types = MODEL_TYPES
+
     @configurable
     def __init__(self, *, model: nn.Module, processor: Any, ensemble: bool = False) -> None:
         super().__init__()
@@ -51,14 +53,14 @@ class TransformersSegmentor(MaskGenerator):
     @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
         """See :class:`MaskGenerator`: the model is here, or is downloaded now."""
-        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, MODEL_TYPES)
+        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, cls.hub_model_types)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments from the complete config; loads the weights."""
         from transformers import AutoModelForUniversalSegmentation
 
-        folder = check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, MODEL_TYPES)
+        folder = check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, cls.hub_model_types)
         return {
             "model": load_model(AutoModelForUniversalSegmentation, folder),
             # A file of class names that OneFormer's processor would download; for training only.

@@ -99,9 +99,9 @@ class Video:
         self.count = count if count > 0 else None
 
     @property
-    def stem(self) -> str:
-        """The name of its results."""
-        return CAMERA if _is_camera(self.name) else Path(self.name).stem
+    def path(self) -> Path:
+        """What its results are named after."""
+        return Path(self.name.replace(":", "_") if _is_camera(self.name) else self.name)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         frame = self._first

@@ -9,13 +9,14 @@ import huggingface_hub.constants
 import torch
 from detectron2.config import CfgNode
 
+from maskclippp.alignment import build_psm
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
 from maskclippp.engine.checkpoint import Checkpointer
 from maskclippp.engine.trainer import Trainer
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.published import CONFIGS, Published, find_published, of_config, published
-from maskclippp.generators import check_generator
+from maskclippp.generators import check_generator, segmentor_of_hub_model
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SHAPES = "shapes"
 DEFAULT = "default"
+_INITIAL = "initial"
 # The fine-tuned checkpoint that is laid over the default model if it is here, and what is
 # downloaded without it: image and text tower, and the mask generator, in float32.
 _DEFAULT_WEIGHTS = "coco-pan_clip-convnext-base"
@@ -45,11 +47,11 @@ def build_model(
 
     Args:
         model: ``shapes`` (the built-in world, no download), ``default`` (for photographs; fetches a
-            CLIP and a mask generator when it is first used),  the name of a fine-tuned model in the
+            CLIP and a mask generator when it is first used), the name of a fine-tuned model in the
             published list, the path of a config, a run folder, or the name of a repository on the
             Hub that has ``config.yaml`` and weights.
         weights: a checkpoint; by default that of the model, the folder or the config
-            (MODEL.WEIGHTS). "initial": none, the weights before fine-tuning.
+            (MODEL.WEIGHTS). "initial": plain CLIP, before any fine-tuning.
         generator: ``superpixels``, the name of a generator in the published list, a registered
             class, a config whose generator is taken, or a model on the Hub; default: of the config.
         device: such as "cuda" or "cpu"; default: CUDA if it is available.
@@ -61,7 +63,8 @@ def build_model(
         The config and the model, on its device and in evaluation mode.
 
     Raises:
-        InputError: an unknown name, device or type, or unusable files.
+        InputError: an unknown name, device or type, unusable files, or a model that is to be
+            fine-tuned without its weights.
         MissingFileError: a file that is not here; says how to get it.
     """
     cfg = get_cfg()
@@ -72,11 +75,21 @@ def build_model(
     cfg.MODEL.MASKCLIPPP.TRAIN_MASKS = "ground_truth"
     cfg.MODEL.DEVICE = _device(device)
     cfg.MODEL.MASKCLIPPP.TEST.DTYPE = _dtype(dtype, cfg)
-    file = "" if str(weights) == "initial" else str(weights or default_weights)
+    file = str(weights or default_weights)
+    if file == _INITIAL:
+        file = ""
+        cfg.MODEL.MASKCLIPPP.PSM.NAME = "DummyPSM"
+        cfg.MODEL.MASKCLIPPP.USE_LOGIT_SCALE = True
     if file and not Path(file).expanduser().is_file():
         entry = of_config(model) or published().get(str(model))
         remedy = f": {entry.how_to_get()}" if entry and weights is None else ""
         raise MissingFileError(f"the weights {file} of {model} are not there{remedy}")
+    if not file and any(True for _ in build_psm(cfg).parameters()):
+        raise InputError(
+            f"{model} says neither by MODEL.WEIGHTS nor otherwise which fine-tuned weights it has, "
+            f"and its {cfg.MODEL.MASKCLIPPP.PSM.NAME} would be random: give a checkpoint as "
+            f"weights, or {_INITIAL!r} for plain CLIP"
+        )
     check_generator(cfg)
     built = Trainer.build_model(cfg).eval()
     if not isinstance(built, MaskCLIPpp):
@@ -111,16 +124,14 @@ def _merge_model(cfg: CfgNode, model: str, revision: str | None) -> str:
         return str(cfg.MODEL.WEIGHTS or (entry.path if entry else ""))
     if model.count("/") == 1:
         return _merge_folder(cfg, _from_hub(model, revision))
-    find_published(model)  # raises
-    raise AssertionError
+    return find_published(model, SHAPES, DEFAULT).path  # raises an InputError
 
 
 def _merge_default(cfg: CfgNode) -> str:
     """The fine-tuned model if its checkpoint is here, else plain CLIP; says which, and its size."""
     entry = published()[_DEFAULT_WEIGHTS]
     is_tuned = entry.local is not None and entry.local.is_file()
-    name = "finetuned" if is_tuned else "plain"
-    merge_config_file(cfg, CONFIGS / "default" / f"{name}.yaml")
+    merge_config_file(cfg, CONFIGS / "default" / "finetuned.yaml")
     node = cfg.MODEL.MASKCLIPPP
     logger.warning(
         "The default model is %s with masks of %s; what is not here of them, at most %.1f GiB, is "
@@ -129,11 +140,13 @@ def _merge_default(cfg: CfgNode) -> str:
         huggingface_hub.constants.HF_HUB_CACHE,
         "" if is_tuned else f". It is plain CLIP: for the fine-tuned weights {entry.how_to_get()}",
     )
-    return entry.path if is_tuned else ""
+    return entry.path if is_tuned else _INITIAL
 
 
 def _merge_folder(cfg: CfgNode, folder: Path) -> str:
     """A run folder, or one from the Hub: ``config.yaml`` and a checkpoint."""
+    if not (folder / "config.yaml").is_file():
+        raise MissingFileError(f"{folder} has no config.yaml: expected the folder of a run")
     merge_config_file(cfg, folder / "config.yaml")
     newest = Checkpointer(torch.nn.Module(), str(folder)).get_checkpoint_file()
     others = sorted(file for end in ("safetensors", "pth") for file in folder.glob(f"*.{end}"))
@@ -172,8 +185,9 @@ def _merge_generator(cfg: CfgNode, name: str) -> None:
         _take_generator(cfg, CONFIGS / "shapes" / "plain_clip_fcclip.yaml")
     elif Path(name).suffix in (".yaml", ".yml"):
         _take_generator(cfg, Path(name))
-    elif "/" in name and "TransformersSegmentor" in SEGMENTOR_REGISTRY:
-        node.SEGMENTOR.NAME, node.SEGMENTOR.PRETRAINED = "TransformersSegmentor", name
+    elif "/" in name or Path(name).is_dir():
+        node.SEGMENTOR.PRETRAINED = name
+        node.SEGMENTOR.NAME = segmentor_of_hub_model(node.SEGMENTOR)
     else:
         names = [e.name for e in published().values() if e.kind == "generator"]
         raise InputError(

@@ -68,6 +68,23 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(folder: Path) -> None:
     assert found == {"0.png.index.png", "0.jpg.index.png", "1.index.png", "town/0.index.png"}
 
 
+def test_results_never_replace_their_pictures(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (folder / "in" / "0.png").read_bytes()
+    message = error_of(capsys, "in", "--classes", CLASSES, "--output", "in/../in", "--overwrite")
+    assert "--output in/../in holds images that are to be segmented" in message
+    assert (folder / "in" / "0.png").read_bytes() == before
+
+
+def test_a_refused_command_leaves_no_settings_behind(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error_of(capsys, "in", "--classes", CLASSES, "--model", "shaped")
+    predict("in/0.png", "--classes", CLASSES)
+    assert (folder / "out" / "0.png").is_file()
+
+
 def test_a_damaged_picture_is_left_out_and_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,11 +94,26 @@ def test_a_damaged_picture_is_left_out_and_named(
     assert {"0.png", "1.png"} <= {file.name for file in (folder / "out").iterdir()}
 
 
-def test_a_video_gives_a_video_and_files_per_frame(folder: Path) -> None:
-    writer = cv2.VideoWriter("v.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 5, (256, 192))
+def write_video(path: str) -> None:
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), 5, (256, 192))
     for index in range(3):
         writer.write(np.ascontiguousarray(picture(index)[..., ::-1]))
     writer.release()
+
+
+def test_videos_of_one_name_do_not_overwrite_each_other(folder: Path) -> None:
+    (folder / "town").mkdir()
+    for name in ("v.mp4", "town/v.mp4"):
+        write_video(name)
+    predict("v.mp4", "town/v.mp4", "--classes", CLASSES, "--frames", "1")
+    assert {str(file.relative_to("out")) for file in Path("out").rglob("*.mp4")} == {
+        "v.mp4",
+        "town/v.mp4",
+    }
+
+
+def test_a_video_gives_a_video_and_files_per_frame(folder: Path) -> None:
+    write_video("v.mp4")
     predict("v.mp4", "--classes", CLASSES, "--save-as", "overlay", "coco", "--frames", "2")
     capture = cv2.VideoCapture("out/v.mp4")
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2

@@ -8,7 +8,10 @@ import torch
 
 import maskclippp
 from maskclippp import Predictor
+from maskclippp.config.keys import get_cfg
+from maskclippp.config.merging import merge_config_file
 from maskclippp.engine.checkpoint import Checkpointer
+from maskclippp.engine.trainer import Trainer
 from maskclippp.predictor.models import build_model
 from tests.golden_cases import REPOSITORY
 from tests.shapes_predictor import WORDS, picture, shapes_predictor
@@ -17,7 +20,10 @@ SHAPES = REPOSITORY / "configs" / "shapes"
 
 
 def test_a_run_folder_has_its_config_and_newest_checkpoint(tmp_path: Path) -> None:
-    cfg, model = build_model(SHAPES / "linear_psm_fcclip.yaml", device="cpu")
+    cfg = get_cfg()
+    merge_config_file(cfg, SHAPES / "linear_psm_fcclip.yaml")
+    cfg.MODEL.DEVICE = "cpu"
+    model = Trainer.build_model(cfg)
     with torch.no_grad():
         for parameter in model.psm.parameters():
             parameter.fill_(0.1)
@@ -28,6 +34,15 @@ def test_a_run_folder_has_its_config_and_newest_checkpoint(tmp_path: Path) -> No
     assert all((value == 0.1).all() for value in found.values())
     result = predictor.set_classes(WORDS)(picture())
     assert result.labels.shape == (192, 256)
+
+
+def test_a_model_without_its_fine_tuned_weights_is_plain_clip_only_if_asked_for() -> None:
+    config = SHAPES / "linear_psm_fcclip.yaml"
+    with pytest.raises(ValueError, match=r"LinearPSM would be random: give a checkpoint"):
+        build_model(config, device="cpu")
+    plain = Predictor.from_pretrained(config, weights="initial", device="cpu").set_classes(WORDS)
+    expected = shapes_predictor().set_classes(WORDS)(picture())
+    assert np.array_equal(plain(picture()).labels, expected.labels)
 
 
 def test_a_generator_is_taken_from_another_config() -> None:
@@ -50,7 +65,8 @@ def test_the_published_list_is_complete() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "shape"}, r"'shape' is not in the list of published models"),
+        ({"model": "shape"}, r"'shape' is not in the list of .*; did you mean shapes\?"),
+        ({"model": str(SHAPES)}, r"configs/shapes has no config\.yaml"),
         ({"model": "maftp-b"}, r"'maftp-b' is a generator, not a model; pass it as generator"),
         ({"model": "absent.yaml"}, r"Config file 'absent\.yaml' does not exist"),
         (
