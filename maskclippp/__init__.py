@@ -9,7 +9,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from maskclippp.detectron2_engine import call_after_import, ensure_detectron2
+from maskclippp.detectron2_engine import call_after_import, ensure_detectron2, import_without
 
 if TYPE_CHECKING:
     from maskclippp.predictor import Predictor as Predictor
@@ -28,6 +28,9 @@ if os.name == "posix" and os.path.expanduser("~") == "~":  # noqa: PTH111  Path 
 # Importing the package takes no time: registering needs torch, and is due when names are looked up.
 for _engine, _ours in (("detectron2.data", "data"), ("detectron2.modeling", "meta_arch")):
     call_after_import(_engine, partial(importlib.import_module, f"{__name__}.{_ours}"))
+
+# timm can log to wandb, whose import takes seconds; we import it where WANDB.ENABLED asks for it.
+import_without("timm.utils.summary", "wandb")
 
 _LAZY = {
     "Predictor": "predictor",

@@ -6,7 +6,8 @@ of the names that we use) is appended to ``sys.path``. An installed detectron2 t
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -28,18 +29,40 @@ def ensure_detectron2() -> None:
 
 def call_after_import(module: str, function: Callable[[], Any]) -> None:
     """Call a function as soon as a module has been imported: now, if it has been already."""
+
+    @contextmanager
+    def calling() -> Iterator[None]:
+        yield
+        function()
+
     if module in sys.modules:
         function()
     else:
-        sys.meta_path.insert(0, _Watch(module, function))
+        sys.meta_path.insert(0, _Watch(module, calling))
+
+
+def import_without(module: str, package: str) -> None:
+    """Let a module be imported as if an optional package that it tries to import were missing."""
+
+    @contextmanager
+    def hiding() -> Iterator[None]:
+        hidden = sys.modules.setdefault(package, None) is None  # type: ignore[arg-type]
+        try:
+            yield
+        finally:
+            if hidden:
+                del sys.modules[package]
+
+    if module not in sys.modules:
+        sys.meta_path.insert(0, _Watch(module, hiding))
 
 
 class _Watch(MetaPathFinder):
-    """Finds one module, once, as the other finders do, with a loader that then calls a function."""
+    """Finds one module, once, as the other finders do, and has it executed in a context."""
 
-    def __init__(self, module: str, function: Callable[[], Any]) -> None:
+    def __init__(self, module: str, context: Callable[[], AbstractContextManager[None]]) -> None:
         self._module = module
-        self._function = function
+        self._context = context
 
     @override
     def find_spec(
@@ -50,16 +73,16 @@ class _Watch(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _CallingLoader(spec.loader, self._function)
+            spec.loader = _LoaderInContext(spec.loader, self._context())
         return spec
 
 
-class _CallingLoader(Loader):
-    """A loader that calls a function after executing its module."""
+class _LoaderInContext(Loader):
+    """A loader that executes its module in a context."""
 
-    def __init__(self, loader: Loader, function: Callable[[], Any]) -> None:
+    def __init__(self, loader: Loader, context: AbstractContextManager[None]) -> None:
         self._loader = loader
-        self._function = function
+        self._context = context
 
     @override
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -67,12 +90,12 @@ class _CallingLoader(Loader):
 
     @override
     def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        # What inspects the module later finds the loader that knows its files.
+        # What inspects the module finds the loader that knows its files.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        self._function()
+        with self._context:
+            self._loader.exec_module(module)
 
 
 def is_embedded() -> bool:

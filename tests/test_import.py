@@ -49,3 +49,12 @@ def test_a_loaded_detectron2_learns_the_names_at_once() -> None:
         "engine.call_after_import('detectron2.data', lambda: done.append(1))\n"
         "assert done"
     )
+
+
+def test_wandb_is_imported_by_those_who_use_it() -> None:
+    run(
+        "import sys, maskclippp.engine\n"
+        "assert not [name for name in sys.modules if name.partition('.')[0] == 'wandb']\n"
+        "import wandb\n"
+        "wandb.init"
+    )

@@ -250,6 +250,7 @@ PLAIN_GLOBALS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
     "collections.Counter": _counter,
     "__builtin__.set": _set,
+    "builtins.set": _set,  # as protocol 3 spells it
     # How protocol 2 writes bytes; empty ones have their own spelling.
     "_codecs.encode": _encode,
     "__builtin__.bytes": _empty_bytes,

@@ -89,11 +89,17 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
+def _device_name(name: str, *_: Any) -> str:
+    return name
+
+
 # All that a file of torch can ask for.
 TORCH_GLOBALS: dict[str, Callable[..., Any] | torch.dtype] = {
     **NUMPY_GLOBALS,
     **STORAGE_TYPES,
     "torch.Size": _size,
+    "torch.device": _device_name,
+    **{str(dtype): dtype for dtype in STORAGE_TYPES.values()},
     "torch._utils._rebuild_tensor_v2": rebuild_tensor,
     "torch._utils._rebuild_parameter": _parameter,
 }

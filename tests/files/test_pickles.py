@@ -46,6 +46,10 @@ STORAGES = (
     *("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool"),
     *("ComplexFloat", "ComplexDouble"),
 )
+DTYPES = (
+    *("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8"),
+    *("bool", "complex64", "complex128"),
+)
 
 
 def write(path: Path, content: Any, protocol: int = 2) -> Path:
@@ -176,14 +180,15 @@ def test_the_admitted_names_are_exactly_these() -> None:
     """A function that parses, builds or evaluates anything must never join them."""
     arrays = {f"numpy.{core}.multiarray.{n}" for core in ("core", "_core") for n in ARRAY_FUNCTIONS}
     arrays |= {f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")}
-    plain = {"collections.OrderedDict", "collections.Counter", "__builtin__.set"}
+    plain = {"collections.OrderedDict", "collections.Counter", "__builtin__.set", "builtins.set"}
     plain |= {"__builtin__.bytes", "_codecs.encode"}
     storages = {f"torch.{kind}Storage" for kind in STORAGES}
     tensors = {f"torch._utils.{name}" for name in ("_rebuild_tensor_v2", "_rebuild_parameter")}
+    types = {f"torch.{name}" for name in DTYPES}
     lists = {f"torch.jit._pickle.build_{kind}list" for kind in ("int", "double", "bool", "tensor")}
     numpy = plain | arrays | {"numpy.ndarray", "numpy.dtype"}
     assert set(NUMPY_GLOBALS) == numpy
-    assert set(TORCH_GLOBALS) == numpy | storages | tensors | {"torch.Size"}
+    assert set(TORCH_GLOBALS) == numpy | storages | tensors | types | {"torch.Size", "torch.device"}
     assert set(SCRIPT_GLOBALS) == {
         *("collections.OrderedDict", "torch._utils._rebuild_tensor_v2"),
         *(storages | lists),

@@ -48,6 +48,13 @@ def test_pytorch_files_and_their_wrappers(
     check(tmp_path / f"weights.{suffix}", state)
 
 
+@pytest.mark.parametrize("setting", [torch.float16, torch.device("cuda", 0), {1, 2}])
+def test_settings_beside_the_weights_are_no_obstacle(setting: Any, tmp_path: Path) -> None:
+    content = {"model": {"a": torch.ones(2)}, "setting": setting}
+    torch.save(content, tmp_path / "a.pth", pickle_protocol=3)
+    assert read_weights(tmp_path / "a.pth")["a"].tolist() == [1, 1]
+
+
 def test_prefix_of_data_parallel_training_is_removed(tmp_path: Path) -> None:
     state = make_state()
     torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "weights.pt")
