@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +51,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from maskclippp.engine.interruption import interruptible
+    from maskclippp.engine.interruption import Interrupted, interruptible
     from maskclippp.engine.layout import external_layout
-    from maskclippp.labeling import Job, Labeler
 
     # The processes never meet: no address is needed.
     layout = external_layout({"MASTER_ADDR": "localhost", **os.environ})
@@ -64,25 +63,35 @@ def _run(args: argparse.Namespace) -> None:
         sys.stdout.flush()
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with interruptible(at_once=True):
-        job = Job(
-            args.input,
-            args.output,
-            shard_size=args.shard_size,
-            file_format=args.format,
-            index_png=args.index_png,
-            write=write,
-        )
-        options = model_options(args)
-        options["device"] = args.device or _device(layout)
-        labeler = Labeler(
-            words_of(args),
-            task=args.task,
-            threshold=args.threshold,
-            batch_size=args.batch_size,
-            **options,
-        )
-        job.run(labeler, start=0.0 if layout is None else layout.rank / layout.world_size)
+    try:
+        with interruptible(at_once=True):
+            _label(args, layout, write)
+    except Interrupted:
+        write("stopped: the same command continues")
+        raise
+
+
+def _label(args: argparse.Namespace, layout: "Layout | None", write: Callable[[str], None]) -> None:
+    from maskclippp.labeling import Job, Labeler
+
+    job = Job(
+        args.input,
+        args.output,
+        shard_size=args.shard_size,
+        file_format=args.format,
+        index_png=args.index_png,
+        write=write,
+    )
+    options = model_options(args)
+    options["device"] = args.device or _device(layout)
+    labeler = Labeler(
+        words_of(args),
+        task=args.task,
+        threshold=args.threshold,
+        batch_size=args.batch_size,
+        **options,
+    )
+    job.run(labeler, start=0.0 if layout is None else layout.rank / layout.world_size)
 
 
 def _device(layout: "Layout | None") -> str | None:

@@ -36,9 +36,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be written.
     """
     path = folder / LOCK_NAME
-    _acquire(path)
-    with _held(path):
-        yield
+    with _released(path):
+        _acquire(path)
+        with _touched(path):
+            yield
 
 
 class Claims:
@@ -57,11 +58,12 @@ class Claims:
     def claim(self, name: str) -> Iterator[bool]:
         """Claim a part for this block, if no living process has it: whether it is ours."""
         path = self._folder / name
-        if not self._take(path):
-            yield False
-            return
-        with _held(path):
-            yield True
+        with _released(path):
+            if self._take(path):
+                with _touched(path):
+                    yield True
+            else:
+                yield False
 
     def _take(self, path: Path) -> bool:
         if _create(path):
@@ -80,15 +82,23 @@ class Claims:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Touch a lock that is ours during the block, then release it."""
-    released = threading.Event()
-    threading.Thread(target=_touch, args=(path, released), daemon=True).start()
+def _released(path: Path) -> Iterator[None]:
+    """Release a lock at the end of the block, also if a signal arrives as soon as it is there."""
     try:
         yield
     finally:
-        released.set()
         _release(path)
+
+
+@contextmanager
+def _touched(path: Path) -> Iterator[None]:
+    """Touch a lock that is ours during the block."""
+    ended = threading.Event()
+    threading.Thread(target=_touch, args=(path, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _owner(found: tuple[str, int]) -> tuple[tuple[str, str], float]:
@@ -152,8 +162,8 @@ def _remove(path: Path, stale: tuple[str, int]) -> None:
             taken.rename(path)
 
 
-def _touch(path: Path, released: threading.Event) -> None:
-    while not released.wait(BEAT_SECONDS):
+def _touch(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_SECONDS):
         with suppress(OSError):
             if _read(path)[0] == _ourselves():
                 os.utime(path)

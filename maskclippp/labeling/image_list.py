@@ -65,6 +65,11 @@ class ImageList:
     """
 
     def __init__(self, path: Path, shard_size: int) -> None:
+        if not path.is_file():
+            raise MissingFileError(
+                f"{path} does not exist, without which the labels beside it cannot be continued: "
+                "choose another --output"
+            )
         self._path, self._shard_size = path, shard_size
         self._starts = array("Q")
         self.count = position = 0
@@ -140,7 +145,7 @@ def _files(source: str, without: Path) -> Iterable[str]:
     """Images and tar files, relative to the root."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return _files_in(path, without.absolute())
+        return _files_in(path, without)
     if _is_list(path):
         return _listed(path)
     matches = [str(path)] if path.is_file() else sorted(_matches(path))
@@ -152,18 +157,25 @@ def _matches(pattern: Path) -> Iterator[str]:
 
 
 def _files_in(folder: Path, without: Path) -> Iterator[str]:
-    visited = set()
+    # Results in the folder itself are not there yet.
+    visited = {_identity(path) for path in (without,) if path.exists()} - {_identity(folder)}
     # os.walk, because Path.rglob does not follow linked folders before Python 3.13.
     for parent, folders, names in os.walk(folder, followlinks=True):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in visited or Path(parent).absolute() == without:
+        identity = _identity(Path(parent))
+        if identity in visited:
             folders.clear()
             continue
-        visited.add((status.st_dev, status.st_ino))
+        visited.add(identity)
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != _SHADOWS)
         prefix = os.path.relpath(parent, folder)
         for name in sorted(filter(_is_wanted, names)):
             yield os.path.normpath(os.path.join(prefix, name))  # noqa: PTH118  many files
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The same by whichever link a folder is reached."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_wanted(path: str) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -105,7 +106,13 @@ class Job:
             InputError: the source has no images, or the folder is that of a job with other
                 settings, which are named.
         """
-        self._plan(self._manifest(labeler))
+        manifest = self._manifest(labeler)
+        with _explained(self._output):
+            self._plan(manifest)
+            self._label_all(labeler, start)
+            remove_leftovers(self._output / LABELS, older_than=_HOUR)
+
+    def _label_all(self, labeler: Labeler, start: float) -> None:
         images = ImageList(self._output / IMAGES, self._shard_size)
         progress = Progress(images.count, self._count_done(), self._write)
         first = int(start * images.shards) % images.shards
@@ -121,11 +128,10 @@ class Job:
                     remaining.append(shard)
             if len(remaining) == before:
                 if not is_waiting:
-                    self._write(f"waiting for other processes to finish {before} shards")
+                    self._write(f"waiting for other processes (unfinished shards: {before})")
                 is_waiting = True
                 time.sleep(_POLL_SECONDS)
         progress.conclude()
-        remove_leftovers(self._output / LABELS, older_than=_HOUR)
 
     def _manifest(self, labeler: Labeler) -> Manifest:
         words = labeler.predictor.words
@@ -144,23 +150,15 @@ class Job:
     def _plan(self, manifest: Manifest) -> None:
         """Write image list and manifest, unless another process has; compare the manifest."""
         path = self._output / MANIFEST
-        try:
-            for folder in (CLAIMS, LABELS):
-                (self._output / folder).mkdir(parents=True, exist_ok=True)
-            while not path.is_file():
-                with self._claims.claim("plan") as is_ours:
-                    if not is_ours:
-                        time.sleep(_POLL_SECONDS)
-                    elif not path.is_file():
-                        self._find_images()
-                        write_json(path, manifest)
-        except InputError:
-            raise
-        except OSError as error:
-            raise UnreadableFileError(
-                f"{error.filename or self._output} cannot be written ({error.strerror}): choose "
-                "another --output, or check its permissions and the free space"
-            ) from error
+        for folder in (CLAIMS, LABELS):
+            (self._output / folder).mkdir(parents=True, exist_ok=True)
+        while not path.is_file():
+            with self._claims.claim("plan") as is_ours:
+                if not is_ours:
+                    time.sleep(_POLL_SECONDS)
+                elif not path.is_file():
+                    self._find_images()
+                    write_json(path, manifest)
         _compare(path, read_json(path, Manifest, "the settings of the labels"), manifest)
 
     def _find_images(self) -> None:
@@ -199,7 +197,7 @@ class Job:
         if self._index_png:
             row["index_png"] = None
             if not isinstance(found, InputError):
-                stem = re.sub(r"[^\w.-]", "_", Path(entry.name).stem)[:80]
+                stem = re.sub(r"[^\w.-]", "_", Path(entry.name).stem, flags=re.ASCII)[:80]
                 name = f"{INDEX}/{place}_{stem}.index.png"
                 found.save(self._output / name)
                 row["index_png"] = name
@@ -228,6 +226,20 @@ class Job:
         """Images in finished shards, but for a smaller last one."""
         finished = (self._output / LABELS).glob(f"[!.]*.{self._format}")
         return self._shard_size * sum(1 for _ in finished)
+
+
+@contextmanager
+def _explained(output: Path) -> Iterator[None]:
+    """Turn an error of the file system into one that says what to do."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise UnreadableFileError(
+            f"{error.filename or output} cannot be written ({error.strerror}): check its "
+            "permissions and the free space, or choose another --output; the same command continues"
+        ) from error
 
 
 def _compare(path: Path, found: Manifest, ours: Manifest) -> None:

@@ -80,6 +80,8 @@ class Labeler:
     ) -> None:
         if task not in TASKS:
             raise InputError(f"task {task!r} is not one of {list(TASKS)}")
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold {threshold}: expected a score in 0..1")
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size}: expected a positive number")
         self._cfg, built = build_model(model, weights, generator, device, dtype, revision)

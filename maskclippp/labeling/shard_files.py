@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskclippp.errors import MissingPackageError, UnreadableFileError
+from maskclippp.errors import MissingPackageError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.labeling.labeler import Row
 
@@ -20,23 +20,13 @@ def check_format(file_format: str) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows to a file whose ending is the format.
-
-    Raises:
-        UnreadableFileError: it cannot be written.
-    """
+    """Write the rows to a file whose ending is the format."""
     if path.suffix == ".parquet":
         content = _parquet(rows)
     else:
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    try:
-        with atomic_write(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise UnreadableFileError(
-            f"{path} cannot be written ({error.strerror}): check the folder, its permissions and "
-            "the free space; then the same command continues"
-        ) from error
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 def _parquet(rows: Sequence[Row]) -> bytes:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -66,13 +65,13 @@ def test_a_signal_ends_with_status_75_and_releases_the_claim(
     context = multiprocessing.get_context("fork")
     process = context.Process(target=run_alone, args=(arguments,))
     process.start()
-    while not list((tmp_path / "out" / "claims").glob("0*")):
-        time.sleep(0.005)
+    claims = tmp_path / "out" / "claims"
+    while str(process.pid) not in " ".join(file.read_text() for file in claims.glob("0*")):
         assert process.is_alive()
     process.terminate()
     process.join()
     assert process.exitcode == 75
-    assert not list((tmp_path / "out" / "claims").iterdir())
+    assert not list(claims.iterdir())
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     main(arguments)
     assert len(rows_of(tmp_path / "out")) == IMAGES

@@ -44,6 +44,11 @@ def test_a_folder_with_subfolders(photos: Path) -> None:
     assert names(photos, photos / "found") == ["a.jpg", "c.webp", "b/1.png", "b/2.png"]
 
 
+def test_results_may_lie_in_the_folder_itself(photos: Path) -> None:
+    assert "b/1.png" in names(photos, photos)
+    assert "found/x.png" in names(photos, photos)
+
+
 def test_a_pattern(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
     assert names("b/[0-9].*") == ["b/1.png", "b/2.png"]

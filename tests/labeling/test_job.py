@@ -103,6 +103,16 @@ def test_a_job_needs_images_and_a_folder(photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "file")
 
 
+def test_a_damaged_folder_is_named(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out")
+    (tmp_path / "out" / "images.txt").unlink()
+    with pytest.raises(InputError, match=r"images\.txt does not exist, without which the labels"):
+        run(photos, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text('{"input": "photos"}')
+    with pytest.raises(InputError, match=r"manifest\.json: the file lacks shard_size, format"):
+        run(photos, tmp_path / "out")
+
+
 def test_parquet_has_the_same_rows(photos: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     for file_format in ("jsonl", "parquet"):
