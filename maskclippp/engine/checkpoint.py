@@ -77,8 +77,8 @@ class Checkpointer(DetectionCheckpointer):
             file.write(last_filename_basename.encode())
 
     def has_checkpoint(self) -> bool:
-        """Whether the folder has a checkpoint."""
-        return bool(self.resume_candidates())
+        """Whether the folder has a checkpoint for some process; a collective call."""
+        return any(comm.all_gather(bool(self.resume_candidates())))
 
     def get_checkpoint_file(self) -> str:
         """The path of the newest checkpoint; empty if there is none."""
@@ -146,7 +146,8 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             MissingFileError: there is neither, and ``may_be_absent`` is false.
         """
-        if resume and (candidates := self.resume_candidates()):
+        candidates = self.resume_candidates() if resume else []
+        if resume and any(comm.all_gather(bool(candidates))):
             return self._resume(candidates)
         if not path and not may_be_absent:
             raise MissingFileError(
@@ -200,16 +201,17 @@ class Checkpointer(DetectionCheckpointer):
         content: dict[str, Any] = {}
         problem = ""
         try:
-            path, content = self._newest_whole(candidates)
+            if candidates:
+                path, content = self._newest_whole(candidates)
         except CheckpointError as error:
             problem = str(error)
         # All processes must raise, since the others would wait forever for one that left.
-        outcomes = comm.all_gather((path.name if path else "", problem))
+        outcomes = comm.all_gather((path.name if path else "none", problem))
         problems = [text for _, text in outcomes if text]
-        if problems or path is None:
+        if problems:
             raise CheckpointError(problems[0])
         chosen = {name for name, _ in outcomes}
-        if len(chosen) > 1:
+        if len(chosen) > 1 or path is None:
             raise CheckpointError(
                 f"the processes would resume from different checkpoints: {sorted(chosen)} "
                 f"in {self.save_dir}; is the folder shared by all machines?"

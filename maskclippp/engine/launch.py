@@ -92,7 +92,8 @@ def evaluate_checkpoint(
     """
     folder = Path(cfg.OUTPUT_DIR)
     untold = not cfg.MODEL.WEIGHTS and not initial
-    if untold and not resume and not holds_checkpoint(folder) and not means_initial_weights(cfg):
+    held = any(comm.all_gather(holds_checkpoint(folder)))  # the same on all ranks
+    if untold and not resume and not held and not means_initial_weights(cfg):
         raise InputError(
             f"there is no checkpoint to evaluate: MODEL.WEIGHTS is empty, and {folder} has none; "
             "name a file with MODEL.WEIGHTS or a run with --tag, or evaluate the initial weights "
@@ -101,7 +102,7 @@ def evaluate_checkpoint(
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.allow_incomplete = cfg.MODEL.ALLOW_INCOMPLETE_WEIGHTS
-    resume = resume or (untold and holds_checkpoint(folder))
+    resume = resume or (untold and held)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume, may_be_absent=not resume)
     weights, problem = weights_of_file(checkpointer.loaded), ""
     if comm.is_main_process():

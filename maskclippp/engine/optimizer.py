@@ -20,7 +20,6 @@ _NORMALIZATIONS = (
     nn.GroupNorm,
     nn.modules.instancenorm._InstanceNorm,
     nn.LayerNorm,
-    nn.LocalResponseNorm,
 )
 
 

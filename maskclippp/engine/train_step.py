@@ -30,7 +30,7 @@ class TrainStep:
         model: batch -> dictionary of scalar losses (or one scalar); its mean over all
             accumulated batches and, under DistributedDataParallel, over ranks is minimized.
         accumulation_steps: batches per optimizer step.
-        autocast_dtype: torch.float16 (with gradient scaling, on CUDA), torch.bfloat16, or None
+        autocast_dtype: torch.float16 (with gradient scaling), torch.bfloat16, or None
             for full precision.
         seed: determines, with the iteration number, all randomness of a step.
 
@@ -57,7 +57,8 @@ class TrainStep:
             raise InputError(f"SOLVER.ACCUMULATION_STEPS={accumulation_steps} must be at least 1")
         self.accumulation_steps = accumulation_steps
         self._autocast_dtype = autocast_dtype
-        self._scaler = torch.amp.GradScaler("cuda") if autocast_dtype == torch.float16 else None
+        scaled = autocast_dtype == torch.float16
+        self._scaler = torch.amp.GradScaler(self.device.type) if scaled else None
         self._data_loader: Iterable[Batch] = ()
         self._batches: Iterator[Batch] | None = None
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from tests.engine import toy
 
+# Far more than is needed on an idle machine: the first start imports all libraries.
+_PATIENCE = 600
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.engine.processes", "train_maskclippp"])
 
@@ -25,7 +27,7 @@ def run_in_processes(function: Callable[..., None], *arguments: Any, world_size:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=120 if processes[0].exitcode in (None, 0) else 1)
+        process.join(timeout=_PATIENCE if processes[0].exitcode in (None, 0) else 1)
         if process.is_alive():
             process.kill()
             process.join()

@@ -1,5 +1,7 @@
 """Optimizer groups are the published ones, and clipping limits what a step does."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -100,6 +102,29 @@ def test_optimizer_class_and_hyperparameters_equal_golden(case: GoldenCase, inde
     for name, value in golden["other_hyperparameters"].items():
         found = optimizer.param_groups[0][name]
         assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+NORMALIZATIONS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm),
+    partial(nn.InstanceNorm2d, affine=True),
+    partial(nn.GroupNorm, 1),
+)
+
+
+@pytest.mark.parametrize("index", range(len(NORMALIZATIONS)))
+def test_every_kind_of_normalization_has_its_own_decay(index: int) -> None:
+    model = nn.Sequential(NORMALIZATIONS[index](4), nn.Linear(4, 4))
+    cfg = config({"SOLVER.WEIGHT_DECAY": 0.5, "SOLVER.WEIGHT_DECAY_NORM": 0.25})
+    decays = [group["weight_decay"] for group in parameter_groups(cfg, model)]
+    assert decays == [0.25, 0.25, 0.5, 0.5]
+
+
+def test_a_parameter_of_two_modules_is_in_one_group() -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    second.weight = first.weight
+    groups = list(parameter_groups(get_cfg(), nn.Sequential(first, second)))
+    found = [parameter for group in groups for parameter in group["params"]]
+    assert list(map(id, found)) == [id(first.weight), id(first.bias), id(second.bias)]
 
 
 def step_lengths(clip_type: str, clip_value: float) -> list[float]:

@@ -1,5 +1,6 @@
 """Several gloo processes train what one process trains, and stop together."""
 
+import shutil
 import traceback
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from maskclippp.engine.evaluate import evaluate
+from maskclippp.files.weights import CheckpointError
 from tests.engine import toy
 from tests.engine.processes import run_in_processes, train_in_processes
 from tests.tiny_models import TEST_SET, labeled_record, tiny_model
@@ -20,11 +22,16 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "model_final.pth")["model"]
 
 
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
+def test_two_processes_with_accumulated_batches_train_like_one(tmp_path: Path) -> None:
+    """With SGD: a step of AdamW hardly depends on the scale of the gradients."""
     one, two = tmp_path / "one", tmp_path / "two"
-    options = ("DATALOADER.ASPECT_RATIO_GROUPING", False, "TEST.AUG.FLIP", True)
-    assert train_in_processes(one, *options) == [0]
-    assert train_in_processes(two, *options, world_size=2) == [0, 0]
+    options = (
+        *("DATALOADER.ASPECT_RATIO_GROUPING", False, "TEST.AUG.FLIP", True),
+        *("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.1),
+    )
+    parts = ("SOLVER.IMS_PER_BATCH", 4, "SOLVER.ACCUMULATION_STEPS", 2)
+    assert train_in_processes(one, *options, "SOLVER.IMS_PER_BATCH", 8) == [0]
+    assert train_in_processes(two, *options, *parts, world_size=2) == [0, 0]
     weights = final_weights(two)
     for name, weight in final_weights(one).items():
         torch.testing.assert_close(weights[name], weight, rtol=1e-4, atol=1e-5)
@@ -67,6 +74,40 @@ def test_non_finite_loss_on_one_rank_stops_all_ranks_with_its_images(errors: lis
         assert "iteration 2" in text
         assert "rank 1: bad.png" in text
         assert "rank 0: " not in text
+
+
+def _train_in_own_folder(folder: Path, copied: str | None, *, rank: int, world_size: int) -> None:
+    """Train as on machines that share no folder; with ``copied``, continue what rank 0 did.
+
+    Args:
+        copied: the name of the only checkpoint that rank 1 gets; "": none.
+    """
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting {copied}", rank=rank, world_size=world_size
+    )
+    own = folder / (str(rank) if copied is None or rank == 0 else f"{rank} with {copied}")
+    trainer = toy.ToyTrainer(toy.toy_config(own))
+    if copied and rank == 1:
+        shutil.copy(folder / "0" / copied, own)
+    try:
+        trainer.resume_or_load(resume=copied is not None)
+        trainer.train()
+    except CheckpointError as error:
+        (folder / f"{rank} with {copied}.txt").write_text(str(error))
+    torch.distributed.destroy_process_group()
+
+
+def test_only_the_main_process_writes_and_ranks_resume_alike_or_not_at_all(tmp_path: Path) -> None:
+    assert run_in_processes(_train_in_own_folder, tmp_path, None, world_size=2) == [0, 0]
+    assert (tmp_path / "0" / "model_final.pth").is_file()
+    assert list((tmp_path / "1").iterdir()) == []
+    for copied in ("", "model_0000003.pth"):
+        assert run_in_processes(_train_in_own_folder, tmp_path, copied, world_size=2) == [0, 0]
+        for rank in range(2):
+            said = (tmp_path / f"{rank} with {copied}.txt").read_text()
+            assert "from different checkpoints" in said
+            assert repr(copied or "none") in said
 
 
 class CountImages(DatasetEvaluator):

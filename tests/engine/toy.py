@@ -160,7 +160,9 @@ def run_toy_training(
     try:
         trainer = ToyTrainer(cfg)
         trainer.resume_or_load(resume=resume)
-        if kill_after is not None:
+        if kill_after is not None and rank == 0:
+            # The others lose it, as when a machine fails. If they were killed as well, this one
+            # might lose them first, in the last exchange of the step, and end with an error.
             trainer.register_hooks([KillAfter(kill_after)])
         if stop_after is not None and rank == world_size - 1:
             trainer.register_hooks([KillAfter(stop_after, signal.SIGTERM)])

@@ -1,6 +1,8 @@
 """Files that are whole or absent, and standard JSON."""
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,26 @@ def test_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
         file.write(b"new")
         assert not path.exists()
     assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_return(
+    durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synchronized = tmp_path / "model.pth", []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else f"file of {status.st_size} bytes"
+        synchronized.append((kind, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with atomic_write(path, durable=durable) as file:
+        file.write(b"content")
+    expected = [("file of 7 bytes", False), ("folder", True)]
+    assert synchronized == (expected if durable else [])
 
 
 def test_two_writers_of_one_path_do_not_mix(tmp_path: Path) -> None:

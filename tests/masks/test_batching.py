@@ -41,7 +41,7 @@ def make_batch(
     ("resize", "expected"),
     [
         (Resize("none"), (30, 47)),
-        (Resize("short", 16), (16, 25)),  # int(47 * 16 / 30): rounded down
+        (Resize("short", 17), (17, 26)),  # 47 * 17 / 30 = 26.6: rounded down
         (Resize("square", 20), (20, 20)),
         (Resize("rel", scale=0.5), (15, 23)),
     ],
@@ -51,7 +51,7 @@ def test_resize_types(resize: Resize, expected: tuple[int, int]) -> None:
 
 
 def test_short_takes_the_other_side_in_portrait_images() -> None:
-    assert Resize("short", 16)(torch.rand(3, 47, 30)).shape[-2:] == (25, 16)
+    assert Resize("short", 17)(torch.rand(3, 47, 30)).shape[-2:] == (26, 17)
     assert Resize("short", 16)(torch.rand(3, 30, 30)).shape[-2:] == (16, 16)
 
 

@@ -1,0 +1,71 @@
+"""What one optimizer step draws, scales and restores."""
+
+import random
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from maskclippp.engine.train_step import TrainStep
+
+
+class Draws(nn.Module):
+    """Notes what the generators of a step give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.drawn: list[tuple[float, float]] = []
+
+    def forward(self, batch: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        self.drawn.append((torch.rand(()).item(), random.random()))
+        return (self.weight * batch[0]["image"]).sum()
+
+
+def step_on_ones(dtype: torch.dtype | None = None, seed: int = 3) -> TrainStep:
+    model = Draws()
+    step = TrainStep(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), seed=seed, autocast_dtype=dtype
+    )
+    step.data_loader = [[{"image": torch.ones(4)}]] * 100
+    return step
+
+
+def drawn_in(iterations: list[int], seed: int = 3) -> list[tuple[float, float]]:
+    step = step_on_ones(seed=seed)
+    with EventStorage():
+        for iteration in iterations:
+            step.run(iteration)
+    drawn: list[tuple[float, float]] = step.model.drawn
+    return drawn
+
+
+def test_random_numbers_of_a_step_depend_on_seed_and_iteration_alone() -> None:
+    first, second = drawn_in([5, 6])
+    assert first != second
+    assert drawn_in([6]) == [second]
+    assert drawn_in([5], seed=4) != [first]
+
+
+def test_gradient_scale_is_restored() -> None:
+    """A scale that starts anew would skip steps after each resumption."""
+    step, resumed = step_on_ones(torch.float16), step_on_ones(torch.float16)
+    with EventStorage():
+        step.data_loader = [[{"image": torch.full((4,), 30000.0)}]] * 2
+        for iteration in range(2):
+            step.run(iteration)
+    state = step.state_dict()
+    assert state["grad_scaler"] != resumed.state_dict()["grad_scaler"]
+    resumed.load_state_dict(state)
+    assert resumed.state_dict()["grad_scaler"] == state["grad_scaler"]
+
+
+def test_a_step_that_overflows_is_skipped_and_the_scale_lowered() -> None:
+    step = step_on_ones(torch.float16)
+    before = step.state_dict()["grad_scaler"]["scale"]
+    step.data_loader = [[{"image": torch.full((4,), 1e35)}]]
+    with EventStorage():
+        step.run(0)
+    assert step.model.weight.eq(1).all()
+    assert step.state_dict()["grad_scaler"]["scale"] == pytest.approx(before / 2)
