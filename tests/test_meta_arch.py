@@ -254,7 +254,8 @@ class TestEvaluation:
         record = labeled_record((64, 80), 0, 1, 3)
         expected, found = exact([record])[0]["sem_seg"], rough([record])[0]["sem_seg"]
         assert found.dtype == torch.float32
-        assert (found - expected).abs().max() < 0.02
+        spread = expected.max() - expected.min()
+        assert 0 < (found - expected).abs().max() < min(0.02, spread / 4)
 
     def test_bfloat16_tells_hundreds_of_words_apart(self) -> None:
         """Similarities of many words lie closer together than bfloat16 can tell."""

@@ -1,14 +1,20 @@
 """The benchmark runs on any config, compares only equal results, and writes valid JSON."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import tests.tiny_eva  # noqa: F401  (registers models)
 from benchmarks import measure, run, tables
+from maskclippp.alignment.psm import PseudoTextPSM
+from maskclippp.clip.convnext import CLIPConvNeXt
 from tests.tiny_models import MODEL_NAME, tiny_model
 
 STRIDE = 32  # of MODEL_NAME
@@ -132,13 +138,30 @@ def test_training_both_towers_of_eva_clip(tmp_path: Path) -> None:
     assert text["what"] == "text tower alone"
 
 
-def test_bfloat16_and_channels_last(tmp_path: Path) -> None:
-    results = run_benchmark(
-        tmp_path,
-        *("--parts", "encoder", "train", "--against", "plain"),
-        *("--dtype", "bfloat16", "--channels-last"),
+@contextmanager
+def running_modules() -> Iterator[list[tuple[nn.Module, Any]]]:
+    """The modules that are called in this block, and what they return."""
+    calls: list[tuple[nn.Module, Any]] = []
+    handle = register_module_forward_hook(
+        lambda module, inputs, output: calls.append((module, output))
     )
+    yield calls
+    handle.remove()
+
+
+def test_bfloat16_and_channels_last(tmp_path: Path) -> None:
+    with running_modules() as calls:
+        results = run_benchmark(
+            tmp_path,
+            *("--parts", "encoder", "train"),
+            *("--dtype", "bfloat16", "--channels-last"),
+        )
     assert [result["part"] for result in results] == ["encoder", "train"]
+    outputs = [(module.weight, out) for module, out in calls if isinstance(module, nn.Conv2d)]
+    assert {output.dtype for _, output in outputs} == {torch.bfloat16}
+    weights = [weight for weight, _ in outputs]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert not all(weight.is_contiguous() for weight in weights)
 
 
 def test_a_config_file_and_options_choose_the_model(tmp_path: Path) -> None:
@@ -152,7 +175,12 @@ def test_a_config_file_and_options_choose_the_model(tmp_path: Path) -> None:
         "    TEXT_ENCODER: {NAME: CLIPTextEncoder, PRETRAINED: some}\n"
         "    PSM: {NAME: PseudoTextPSM, IN_FEATURES: [p_embs]}\n"
     )
-    run_benchmark(tmp_path, "--config-file", str(config), "--parts", "train", "--against", "plain")
+    arguments = ("--config-file", str(config), "--parts", "train", "--against", "plain")
+    with running_modules() as calls:
+        run_benchmark(tmp_path, *arguments, options=(f"{VISUAL}.SIZE_DIVISIBILITY", "64"))
+    modules = {type(module): module for module, _ in calls}
+    assert PseudoTextPSM in modules
+    assert modules[CLIPConvNeXt].input_format.size_divisibility == 64
 
 
 @pytest.mark.processes

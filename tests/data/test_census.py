@@ -103,6 +103,15 @@ def test_the_foreground_of_0_and_255_is_explained(
     assert "value 255, 50.00% of all, are ignored, and 'lesion' is never learned" in caplog.text
 
 
+def test_ignored_pixels_beside_a_foreground_are_no_surprise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = halves(0, 255)
+    labels[0] = 1
+    load(index_set(tmp_path, labels, ["background", "lesion"]))
+    assert "never learned" not in caplog.text
+
+
 def test_void_that_is_read_as_a_class_is_noticed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,15 +207,26 @@ def test_crowds_alone_cannot_be_trained_on(
         build_train_loader(cfg)
 
 
+def test_some_crowds_are_no_surprise(
+    panoptic: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    entry, content = panoptic
+    content["annotations"][0]["segments_info"][1]["iscrowd"] = 1
+    load(entry, content)
+    assert caplog.text == ""
+
+
 def test_files_are_read_once_until_they_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = index_set(tmp_path, halves(0, 1), ["sky", "dog"])
+    uncompressed = {"compress_level": 0}  # all files are of one size
+    Image.fromarray(halves(0, 1)).save(tmp_path / "labels/b.png", **uncompressed)
     load(entry)
     with monkeypatch.context() as patch:
         patch.setattr(census, "take_census", None)
         load(entry)
-    Image.fromarray(halves(7, 7)).save(tmp_path / "labels/b.png")
+    Image.fromarray(halves(7, 7)).save(tmp_path / "labels/b.png", **uncompressed)
     with pytest.raises(InputError, match="pixel value 7"):
         load(entry)
 
@@ -231,3 +251,12 @@ def test_large_sets_are_sampled(
         load(index_set(tmp_path, halves(0, 0), ["sky", "dog"]))
     assert "2 images (files of 1 images read)" in caplog.text
     assert "1 of 2 classes do not occur in the 1 label maps read: 'dog'" in caplog.text
+
+
+def test_samples_reach_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = index_set(tmp_path, halves(0, 1), ["sky", "dog"])
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images/c.jpg")
+    Image.fromarray(halves(7, 7)).save(tmp_path / "labels/c.png")
+    monkeypatch.setattr(census, "MAX_READ", 2)
+    with pytest.raises(InputError, match=r"c\.png: pixel value 7"):
+        load(entry)

@@ -100,6 +100,7 @@ SHOWN = "annotations[0].segments_info[1]"
         ("annotations.1.file_name", "../8.png", "must be a path below the folder of the dataset"),
         ("images.0.file_name", None, "images[0].file_name must be a text, found null"),
         ("images.0.file_name", "/x.jpg", "images[0].file_name must be a path below the folder"),
+        ("images.0.file_name", "x\0.jpg", "images[0].file_name must be a path below the folder"),
         (
             "images.1.id",
             7,
@@ -163,9 +164,27 @@ def test_wrong_instance_entries_are_named(
         read_instances(file, "a test")
 
 
-def test_the_empty_parent_of_all_categories_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("images.0.file_name", "a..b.jpg"),
+        ("images.0.file_name", "folder/..x/a.jpg"),
+        ("images.0.height", ...),  # LVIS's codes have their own size
+        ("annotations.0.segmentation", [[2, 2, 12, 2, 12, 12]]),
+        ("annotations.0.segmentation", []),
+        ("annotations.0.area", 99.5),
+    ],
+)
+def test_unusual_entries_are_accepted(place: str, value: Any, tmp_path: Path) -> None:
     file = tmp_path / "instances.json"
-    file.write_text(json.dumps(instances()))
+    file.write_text(json.dumps(changed(instances(), place, value)))
+    assert len(read_instances(file, "a test")["annotations"]) == 3
+
+
+@pytest.mark.parametrize("top", ["none", "", None])
+def test_the_empty_parent_of_all_categories_is_left_out(top: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(changed(instances(), "categories.0.supercategory", top)))
     assert [c["id"] for c in read_instances(file, "a test")["categories"]] == [5]
     file.write_text(json.dumps(changed(instances(), "annotations.0.category_id", 0)))
     assert [c["id"] for c in read_instances(file, "a test")["categories"]] == [0, 5]

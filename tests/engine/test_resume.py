@@ -168,6 +168,15 @@ def test_without_last_checkpoint_the_iteration_decides(tmp_path: Path) -> None:
     )
 
 
+def test_the_iteration_in_the_name_decides_between_files_of_older_versions(tmp_path: Path) -> None:
+    """They have no seal."""
+    for age, name in enumerate(("model_final", "model_0000007", "model_0000003")):
+        torch.save({"model": {}}, tmp_path / f"{name}.pth")
+        os.utime(tmp_path / f"{name}.pth", (1e9 + age, 1e9 + age))
+    found = Checkpointer(nn.Linear(1, 1), str(tmp_path)).resume_candidates()
+    assert [file.stem for file in found] == ["model_final", "model_0000007", "model_0000003"]
+
+
 def test_kill_between_the_last_checkpoint_and_the_final_one(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run_toy_training(toy_config(whole))

@@ -96,7 +96,11 @@ def test_the_terminal_gets_a_summary_and_the_file_the_config(cache: Path, traine
 def test_settings_that_changed_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / CONFIG_NAME).write_text(toy_config(tmp_path).dump())
     report_changed_settings(toy_config(tmp_path))
+    moved = toy_config(tmp_path / "moved")
+    (tmp_path / CONFIG_NAME).rename(tmp_path / "moved" / CONFIG_NAME)
+    report_changed_settings(moved)
     assert caplog.text == ""
+    (tmp_path / "moved" / CONFIG_NAME).rename(tmp_path / CONFIG_NAME)
     report_changed_settings(toy_config(tmp_path, "SOLVER.BASE_LR", 0.5, "SEED", 9))
     assert "SOLVER.BASE_LR was 0.01 and is now 0.5: used" in caplog.text
     assert "SEED was 7 and is now 9: the run keeps its own" in caplog.text
@@ -118,3 +122,15 @@ def test_metrics_behind_the_checkpoint_are_forgotten(tmp_path: Path, start: int,
     (tmp_path / "metrics.json").write_text("".join(LINES))
     forget_later_metrics(tmp_path, start, 100)
     assert (tmp_path / "metrics.json").read_text() == "".join(LINES[:kept])
+
+
+def test_the_evaluation_after_the_last_step_is_not_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("".join(LINES[:3]))
+    forget_later_metrics(tmp_path, 40, 40)
+    assert (tmp_path / "metrics.json").read_text() == "".join(LINES[:2])
+
+
+def test_a_last_line_without_its_end_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(LINES[0] + LINES[1].rstrip())
+    forget_later_metrics(tmp_path, 70, 100)
+    assert (tmp_path / "metrics.json").read_text() == LINES[0]

@@ -88,11 +88,14 @@ def _train_in_own_folder(folder: Path, copied: str | None, *, rank: int, world_s
     )
     own = folder / (str(rank) if copied is None or rank == 0 else f"{rank} with {copied}")
     trainer = toy.ToyTrainer(toy.toy_config(own))
+    if copied is None and rank == 1:
+        (own / "metrics.json").write_text("of another run")
     if copied and rank == 1:
         shutil.copy(folder / "0" / copied, own)
     try:
         trainer.resume_or_load(resume=copied is not None)
         trainer.train()
+        trainer.checkpointer.save("by_hand")
     except CheckpointError as error:
         (folder / f"{rank} with {copied}.txt").write_text(str(error))
     torch.distributed.destroy_process_group()
@@ -101,7 +104,7 @@ def _train_in_own_folder(folder: Path, copied: str | None, *, rank: int, world_s
 def test_only_the_main_process_writes_and_ranks_resume_alike_or_not_at_all(tmp_path: Path) -> None:
     assert run_in_processes(_train_in_own_folder, tmp_path, None, world_size=2) == [0, 0]
     assert (tmp_path / "0" / "model_final.pth").is_file()
-    assert list((tmp_path / "1").iterdir()) == []
+    assert [file.read_text() for file in (tmp_path / "1").iterdir()] == ["of another run"]
     for copied in ("", "model_0000003.pth"):
         assert run_in_processes(_train_in_own_folder, tmp_path, copied, world_size=2) == [0, 0]
         for rank in range(2):

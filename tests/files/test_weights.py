@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskclippp.errors import InputError
-from maskclippp.files.weights import CheckpointError, read_weights
+from maskclippp.files.weights import CheckpointError, UnreadableCheckpointError, read_weights
 
 
 def make_state() -> dict[str, Tensor]:
@@ -112,6 +113,8 @@ def test_safetensors_under_another_name_are_read(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08rest", "gzip archive"),
         (b"", "empty"),
         (bytes(600), "full of zeros"),
+        (b"weights.pt".ljust(257, b"\0") + b"ustar\x0000", "tar archive"),
+        (b"\xef\xbb\xbf<html>not found</html>", "saved web page"),
     ],
 )
 def test_what_a_failed_download_leaves_is_named(content: bytes, named: str, tmp_path: Path) -> None:
@@ -223,3 +226,23 @@ def test_a_file_without_tensors_is_refused(content: Any, tmp_path: Path) -> None
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"weights\.pt"):
         read_weights(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "named"),
+    [
+        ("weights/data.pkl", b"x", "members overlap"),
+        ("other/data.pkl", b"x", "no data.pkl"),
+        ("weights/extra", bytes(2**26 + 1), "or are compressed"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_archives_that_torch_does_not_write_are_refused(
+    member: str, content: bytes, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(make_state(), path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, content)
+    with pytest.raises(UnreadableCheckpointError, match=rf"weights\.pt is damaged.*{named}"):
+        read_weights(path)

@@ -75,9 +75,12 @@ def test_mixed_precisions_are_accepted() -> None:
     assert logits.isfinite().all()
 
 
-def test_an_impossible_class_of_the_generator_with_weight_zero_does_no_harm() -> None:
-    theirs = torch.tensor([[float("-inf"), 0.0]])
-    logits = geometric_ensemble(torch.zeros(1, 2), theirs, torch.tensor([True, True]), 1.0, 1.0)
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_an_impossible_class_with_weight_zero_does_no_harm(weight: float) -> None:
+    """Of the generator if the weight of the mask classifier is 1, else of the latter."""
+    impossible, even = torch.tensor([[float("-inf"), 0.0]]), torch.zeros(1, 2)
+    ours, theirs = (even, impossible) if weight else (impossible, even)
+    logits = geometric_ensemble(ours, theirs, torch.tensor([True, True]), weight, weight)
     assert_close(logits.exp(), torch.full((1, 2), 0.5))
 
 

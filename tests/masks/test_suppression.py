@@ -18,6 +18,12 @@ def test_a_mask_that_overlaps_a_better_one_is_dropped(max_iou: float, kept: list
     assert suppress(masks, torch.tensor([0.1, 0.9, 0.5]), max_iou).tolist() == kept
 
 
+def test_masks_of_one_pixel_overlap_completely() -> None:
+    masks = torch.zeros(2, 4, 5).bool()
+    masks[:, 1, 1] = True
+    assert suppress(masks, torch.tensor([0.1, 0.9]), 0.9).tolist() == [1]
+
+
 def test_a_dropped_mask_drops_no_others() -> None:
     masks = stripes((0, 4), (2, 6), (4, 8))
     assert suppress(masks, torch.tensor([0.9, 0.8, 0.7]), 0.3).tolist() == [0, 2]

@@ -68,6 +68,7 @@ def test_a_train_class_finds_its_test_class_in_other_case() -> None:
         ("a\x00b", r"U\+0000"),
         ("sky\u202e", r"U\+202E"),
         ("a\u2028b", r"U\+2028"),
+        ("a\u2029b", r"U\+2029"),
         ("caf\ufffd", r"U\+FFFD \(replacement character\)"),
         ("\ud800", r"U\+D800"),
         ("<b>sky</b>", "'<'"),
