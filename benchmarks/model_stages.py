@@ -131,7 +131,7 @@ def inference(bench: Bench, cfg: CfgNode) -> Iterator[Row]:
     timer = StageTimer(model, stage_ends(model, generator), STAGES[-1], bench.device)
     findings = MadeUpFindings()
     findings.replace_in(model, generator)
-    records = [_record(cfg, work) for _ in range(work.batch_size)]
+    records = [made_up_record(cfg, work) for _ in range(work.batch_size)]
     run = bench.compare(lambda: model(records))[OURS]
     yield Row(
         "inference",
@@ -223,7 +223,7 @@ class MadeUpFindings:
         return self._made[full_key]
 
 
-def _record(cfg: CfgNode, work: Workload) -> dict[str, Any]:
+def made_up_record(cfg: CfgNode, work: Workload) -> dict[str, Any]:
     """An image as the test loader gives it, with annotations for generators that return them."""
     size, limits = work.image_size, (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     # Noise has no regions: patches of color have some for generators that look for them.

@@ -37,7 +37,15 @@ from tabulate import tabulate
 
 from benchmarks import classifier_parts, encoder_parts, generator_parts, model_stages
 from benchmarks.measure import Measurement
-from benchmarks.workload import OURS, PLAIN, Bench, Row, Workload, register_classes
+from benchmarks.workload import (
+    OURS,
+    PLAIN,
+    Bench,
+    Row,
+    Workload,
+    name_random_weights,
+    register_classes,
+)
 from maskclippp.clip import VisualEncoder, build_text_tower, build_visual_encoder
 from maskclippp.clip.visual_encoder import FeatureShape
 from maskclippp.config.keys import get_cfg
@@ -206,10 +214,7 @@ def build_config(args: argparse.Namespace, num_classes: int) -> CfgNode:
         node.VISUAL_ENCODER.SIZE_DIVISIBILITY = 32
         node.PSM.NAME = "LinearPSM"
     merge_options(cfg, args.options)
-    towers = (node.VISUAL_ENCODER, node.TEXT_ENCODER, node.VISUAL_ENCODER_F, node.TEXT_ENCODER_F)
-    for tower in towers:
-        tower.PRETRAINED, tower.LOAD_FROM = "random", ""
-    node.SEGMENTOR.PRETRAINED = "random"
+    name_random_weights(cfg)
     if args.channels_last:
         node.VISUAL_ENCODER.CHANNELS_LAST = node.VISUAL_ENCODER_F.CHANNELS_LAST = True
     cfg.MODEL.DEVICE = args.device

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 from torch.testing import assert_close
@@ -127,6 +128,14 @@ def make_vocabulary(num_classes: int) -> Vocabulary:
         for index in range(num_classes)
     ]
     return Vocabulary(tuple((name, f"kind of {name}") for name in names))
+
+
+def name_random_weights(cfg: CfgNode) -> None:
+    """Let every part of a config start from random weights, so that none is fetched or read."""
+    node = cfg.MODEL.MASKCLIPPP
+    for tower in ("VISUAL_ENCODER", "TEXT_ENCODER", "VISUAL_ENCODER_F", "TEXT_ENCODER_F"):
+        node[tower].PRETRAINED, node[tower].LOAD_FROM = "random", ""
+    node.SEGMENTOR.PRETRAINED = "random"
 
 
 def register_classes(num_classes: int) -> str:
