@@ -14,12 +14,13 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml | cksum 
 # A checkout runs its own code, also with an environment that several checkouts share.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help install quickstart check test lint format types engine docs clean
+.PHONY: help install quickstart check test test-page lint format types engine docs clean
 
 help:
 	@echo "make quickstart   train and evaluate on the built-in world; writes output/quickstart/report.html"
 	@echo "make check        lint, types, and the unit tests that start no process: about 2 minutes"
 	@echo "make test         lint, types and all tests (ENGINE=detectron2: on an installed detectron2)"
+	@echo "make test-page    the web page in a browser; needs a Chromium"
 	@echo "make docs         the manual, in docs/_build/index.html; warnings are errors"
 	@echo "make lint | format | types | install | clean"
 	@echo "VENV=path uses another virtual environment, PYTHON=path another interpreter"
@@ -46,6 +47,10 @@ check: install lint types
 
 test: install lint types engine
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) $(TESTS)
+
+test-page: install
+	$(RUN) -m pip install --disable-pip-version-check --quiet -r requirements-demo.txt
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -rs tests/app tests/cli/test_serve.py
 
 lint: install
 	$(RUN) -m ruff check .

@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog
 
 import train_maskclippp
 from maskclippp.cli import main as program
+from maskclippp.cli import serve
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.shapes.dataset import write_split
@@ -143,6 +144,11 @@ def test_the_program_labels_the_images_of_a_page(command: Command, folder: Path)
     (folder / "photos" / "picture.webp").symlink_to(REPOSITORY / "docs/images/picture.webp")
     program.main([word.replace("docs/images", "photos") for word in command.words[1:]])
     assert (folder / "labels" / "labels" / "000000.jsonl").is_file()
+
+
+@pytest.mark.parametrize("command", [c for w, c in PROGRAM.items() if w[1] == "serve"], ids=str)
+def test_the_program_knows_how_a_page_serves(command: Command) -> None:
+    assert serve.argument_parser().parse_args(command.words[2:])
 
 
 def test_the_readme_segments_from_python(folder: Path) -> None:
