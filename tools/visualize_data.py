@@ -4,8 +4,8 @@
         [KEY VALUE ...]
 
 The samples, their order and their augmentation are those of a training in one process with the same
-config and SEED. Each picture shows the image, and beside it the masks and class names that the model gets;
-pixels of no mask are hatched. Where masks overlap, the smaller one is drawn.
+config and SEED. Each picture shows the image, and beside it the masks and class names that the
+model gets; pixels of no mask are hatched. Where masks overlap, the smaller one is drawn.
 """
 
 import argparse
