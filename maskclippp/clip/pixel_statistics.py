@@ -30,12 +30,10 @@ def pixel_statistics(node: CfgNode) -> _Statistics:
     if not _equal(configured, clip):
         return configured
     name = open_clip_name(node.MODEL_NAME)
-    tags = list_tags(name)
-    if node.PRETRAINED in tags:
-        tags = [node.PRETRAINED]
+    own = get_pretrained_cfg(name, node.PRETRAINED)
     found: list[_Statistics] = []
-    for tag in tags:
-        statistics = _of_tag(get_pretrained_cfg(name, tag))
+    for settings in [own] if own else [get_pretrained_cfg(name, tag) for tag in list_tags(name)]:
+        statistics = _of_tag(settings)
         if not any(_equal(statistics, known) for known in found):
             found.append(statistics)
     if len(found) > 1:

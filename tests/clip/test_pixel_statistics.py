@@ -28,7 +28,7 @@ def statistics(model: str, pretrained: str, **options: Any) -> tuple[list[float]
         ("MobileCLIP2-S0", "dfndr2b", ([0.0] * 3, [255.0] * 3)),
         ("MobileCLIP2-S4", "dfndr2b", CLIP),
         ("ViT-L-14", "openai", CLIP),
-        ("ViT-L-14", "laion2b_s32b_b82k", HALF),
+        ("ViT-L-14", "laion2b-s32b-b82k", HALF),  # as open_clip accepts it
         ("EVA02-CLIP-L-14-336", "eva02_clip", CLIP),
         ("convnext_base_w_320", "laion_aesthetic-s13B-b82K-augreg", CLIP),
         ("ViT-B-16-SigLIP2-512", "some/file.safetensors", HALF),
