@@ -273,8 +273,13 @@ class MaskCLIPpp(nn.Module):
             vocabulary = None if words is None else words.vocabulary
             return self._encode(records, self._generate(records, vocabulary), vocabulary)
 
+    def finds_the_same(self, encoded: EncodedMasks, words: RequestedWords) -> bool:
+        """Whether the generator would find these masks for other words, too."""
+        same_words = encoded.vocabulary == words.vocabulary
+        return same_words or not self._get_generator().finds_words
+
     def classify(self, encoded: EncodedMasks, words: RequestedWords) -> list[ClassifiedMasks]:
-        """Per image its masks, classified into any words."""
+        """Per image its masks, classified into any words; see :meth:`finds_the_same`."""
         with torch.no_grad(), self.inference.autocast(self.device):
             text = self.text_classifier.embed_frozen(words.vocabulary.synonyms)
             return self._classify(encoded, words, text)
@@ -352,6 +357,10 @@ class MaskCLIPpp(nn.Module):
         generator = self._get_generator()
         if vocabulary is not None:
             generator.set_vocabulary(vocabulary)
+        elif generator.finds_words:
+            raise InputError(
+                f"{type(generator).__name__} finds masks for words: say first which words"
+            )
         generated: list[ImageMasks] = generator(records)
         return generated
 

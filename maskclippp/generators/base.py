@@ -45,11 +45,13 @@ class MaskGenerator(Part):
     ``needs_ground_truth`` makes the test loader read the annotations of the images.
     ``reads_mask_files`` says that the masks belong to the image as it is in its file, not to the
     resized, cropped and flipped image of a training step.
+    ``finds_words`` says that the masks themselves are those of the test vocabulary.
     ``hub_model_types`` are the architectures of the transformers library that it can use.
     """
 
     needs_ground_truth = False
     reads_mask_files = False
+    finds_words = False
     hub_model_types: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

@@ -34,6 +34,7 @@ class Sam3Segmentor(MaskGenerator):
         words_per_batch: words whose masks are predicted at once.
     """
 
+    finds_words = True
     # Checkpoints hold a tracker for videos too, which is not used.
     hub_model_types = ("sam3", "sam3_video")
 

@@ -138,11 +138,9 @@ class Predictor:
         Raises:
             InputError: no words were set, or an image has another form.
         """
-        words = self._current_words()
         if isinstance(image, list | tuple):
-            pictures = [self._read(one) for one in image]
-            return self._segment(pictures, words, task, threshold)
-        return self._segment([self._read(image)], words, task, threshold)[0]
+            return list(self.stream(image, task=task, threshold=threshold))
+        return self._segment([self._read(image)], self._current_words(), task, threshold)[0]
 
     def stream(
         self,
@@ -167,8 +165,11 @@ class Predictor:
                 its error is raised.
 
         Raises:
-            InputError: no words were set, a folder without images, or an image has another form.
+            InputError: no words were set, a folder without images, an image has another form, or
+                ``batch_size`` is not positive.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size: expected a positive number, found {batch_size}")
         words = self._current_words()
         if isinstance(images, str | Path):
             images = images_of(images)
@@ -217,13 +218,16 @@ class Predictor:
         given = checked_masks(masks, picture.pixels.shape[:2])
         with self._lock:
             encoded = self.model.encode([picture.record], masks=[SoftMasks(given)])
-        return self.classify(EncodedPicture(picture, encoded), words, task="masks")
+        return self._results([picture], encoded, self._words_or_current(words), "masks", 0.0)[0]
 
     def encode(self, image: ImageLike) -> EncodedPicture:
-        """Find and encode the masks of an image: what does not depend on words."""
-        picture = self._read(image)
-        with self._lock, _Timed([picture], "encode", self.model.device):
-            return EncodedPicture(picture, self.model.encode([picture.record], self._words))
+        """Find and encode the masks of an image: what does not depend on words.
+
+        Raises:
+            InputError: the image has another form; or the generator finds masks for words, and
+                none were set.
+        """
+        return self._encode(self._read(image), self._words)
 
     def classify(
         self,
@@ -233,9 +237,18 @@ class Predictor:
         task: Task = "semantic",
         threshold: float = INSTANCE_THRESHOLD,
     ) -> Segmentation:
-        """Segment an encoded image into words, by default those of set_classes."""
-        requested = self._current_words() if words is None else self._requested(words)
+        """Segment an encoded image into words, by default those of set_classes.
+
+        It is encoded again if its generator finds other masks for them (SAM 3).
+        """
+        requested = self._words_or_current(words)
+        if not self.model.finds_the_same(encoded.masks, requested):
+            encoded = self._encode(encoded.picture, requested)
         return self._results([encoded.picture], encoded.masks, requested, task, threshold)[0]
+
+    def _encode(self, picture: Picture, words: RequestedWords | None) -> EncodedPicture:
+        with self._lock, _Timed([picture], "encode", self.model.device):
+            return EncodedPicture(picture, self.model.encode([picture.record], words))
 
     def _segment(
         self, pictures: Sequence[Picture], words: RequestedWords, task: Task, threshold: float
@@ -246,6 +259,8 @@ class Predictor:
                 encoded = self.model.encode(records, words)
             return self._results(batch, encoded, words, task, threshold)
 
+        if not pictures:
+            return []
         picture_of = {id(picture.record): picture for picture in pictures}
         records = [picture.record for picture in pictures]
         if self.model.inference.pad_alone:
@@ -293,6 +308,9 @@ class Predictor:
             selection=self.model.vocabulary,
             known=self._words,
         )
+
+    def _words_or_current(self, words: Words | None) -> RequestedWords:
+        return self._current_words() if words is None else self._requested(words)
 
     def _current_words(self) -> RequestedWords:
         if self._words is None:
