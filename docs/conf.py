@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "config_keys",
+    "published_models",
 ]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/*.md", "datasets/README.md"]
