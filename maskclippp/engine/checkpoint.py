@@ -115,12 +115,14 @@ class Checkpointer(DetectionCheckpointer):
             file.write(secrets.token_hex(8).encode())
 
     def write_final(self) -> None:
-        """Write ``model_final.pth`` if a kill came between the last checkpoint and its copy."""
-        newest = Path(self.get_checkpoint_file())
-        final = newest.with_name("model_final.pth")
-        if self.save_to_disk and newest != final:
-            logger.info("Copying %s to %s", newest.name, final)
-            with atomic_write(final) as target, newest.open("rb") as source:
+        """Write ``model_final.pth`` if a kill came between the last checkpoint and its copy.
+
+        The last checkpoint is the one that has been loaded: a newer one was damaged.
+        """
+        final = Path(self.save_dir) / "model_final.pth"
+        if self.save_to_disk and self.loaded is not None and self.loaded != final:
+            logger.info("Copying %s to %s", self.loaded, final)
+            with atomic_write(final) as target, self.loaded.open("rb") as source:
                 shutil.copyfileobj(source, target)
             self.tag_last_checkpoint(final.name)
 

@@ -32,9 +32,9 @@ from maskclippp.engine.layout import (
 )
 from maskclippp.engine.run_folder import (
     RESULTS_NAME,
-    check_replaced_results,
     holds_checkpoint,
     raise_together,
+    replace_results,
     report_changed_settings,
     run_folder,
     weights_of_file,
@@ -107,10 +107,15 @@ def evaluate_checkpoint(
     weights, problem = weights_of_file(checkpointer.loaded), ""
     if comm.is_main_process():
         try:
-            for suffix in ("", AUGMENTED_SUFFIX):
-                for name in cfg.DATASETS.TEST:
-                    results = inference_folder(cfg, name, suffix) / RESULTS_NAME
-                    check_replaced_results(results, weights, overwrite=overwrite)
+            replace_results(
+                [
+                    inference_folder(cfg, name, suffix) / RESULTS_NAME
+                    for suffix in ("", AUGMENTED_SUFFIX)
+                    for name in cfg.DATASETS.TEST
+                ],
+                weights,
+                overwrite=overwrite,
+            )
             write_config(cfg, eval_only=True)
         except InputError as error:
             problem = str(error)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,26 +131,34 @@ def weights_of_file(checkpoint: Path | None) -> dict[str, Any]:
     return {"checkpoint": str(checkpoint.absolute()), "sha256": digest.hexdigest()}
 
 
-def check_replaced_results(results: Path, weights: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Set aside earlier results of the same weights; an InputError if they are of others.
+def replace_results(files: Iterable[Path], weights: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Set aside earlier results of the same weights; an InputError if some are of others.
 
     Args:
         overwrite: set aside results of any weights.
     """
-    if not results.is_file():
-        return
+    earlier = [file for file in files if file.is_file()]
+    for results in () if overwrite else earlier:
+        found = _weights_of_results(results)
+        # Without a file (sha256), the iteration tells those of a training from the initial ones.
+        if not found or any(found.get(key) != weights.get(key) for key in ("sha256", "iteration")):
+            raise InputError(
+                f"{results} holds the results of other weights "
+                f"({found.get('checkpoint') or 'unknown ones'}): "
+                "choose another --tag or OUTPUT_DIR, or give --overwrite"
+            )
+    for results in earlier:
+        set_aside(results)
+
+
+def _weights_of_results(results: Path) -> dict[str, Any]:
+    """What a result file says about its weights; those of older versions say nothing."""
     try:
-        found = json.loads(results.read_text()).get("weights")
-    except (ValueError, AttributeError):
-        found = None
-    same = found is not None and found.get("sha256") == weights.get("sha256")
-    if not same and not overwrite:
-        raise InputError(
-            f"{results} holds the results of other weights "
-            f"({found['checkpoint'] if found and found.get('checkpoint') else 'unknown ones'}): "
-            "choose another --tag or OUTPUT_DIR, or give --overwrite"
-        )
-    set_aside(results)
+        content = json.loads(results.read_bytes())
+    except ValueError:
+        return {}
+    weights = content.get("weights") if isinstance(content, dict) else None
+    return weights if isinstance(weights, dict) else {}
 
 
 def report_changed_settings(cfg: CfgNode) -> None:

@@ -149,9 +149,7 @@ class Trainer(DefaultTrainer):
 
     def _save_interrupted(self) -> None:
         """Save after the current step, or the evaluation that follows it, was interrupted."""
-        name = f"model_{self.iter:07d}"
-        if not (Path(self.cfg.OUTPUT_DIR) / f"{name}.pth").exists():
-            self.checkpointer.save(name, iteration=self.iter)
+        self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         logger.warning(
             "Interrupted after iteration %d: the same command with --resume continues", self.iter
         )

@@ -3,6 +3,7 @@
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from maskclippp.engine.run_folder import (
     CONFIG_NAME,
     PREVIOUS_RESULTS_NAME,
     forget_later_metrics,
+    replace_results,
     report_changed_settings,
 )
 from maskclippp.errors import INPUT_ERROR_STATUS, InputError
@@ -66,6 +68,33 @@ def test_results_of_other_weights_replace_a_runs_only_knowingly(cache: Path, tra
     assert run_main(cache, trained, "--eval-only", "--overwrite", options=initial) == [0]
     assert (trained / RUN / RESULTS).with_name(PREVIOUS_RESULTS_NAME).read_bytes() == before
     assert json.loads((trained / RUN / RESULTS).read_text())["weights"] == {"checkpoint": None}
+
+
+INITIAL = {"checkpoint": None}
+OF_A_FILE = {"checkpoint": "a.pth", "sha256": "a"}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"weights": {"checkpoint": None, "iteration": 9}},
+        {"weights": OF_A_FILE},
+        {"results": {}},  # of an older version
+        [],
+    ],
+)
+def test_results_are_set_aside_all_or_none(found: Any, tmp_path: Path) -> None:
+    files = [tmp_path / "first" / "results.json", tmp_path / "second" / "results.json"]
+    for file, content in zip(files, ({"weights": INITIAL}, found), strict=True):
+        file.parent.mkdir()
+        file.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"second/results\.json holds the results of other weights"
+    ):
+        replace_results(files, INITIAL, overwrite=False)
+    assert all(file.is_file() for file in files)
+    replace_results(files, INITIAL, overwrite=True)
+    assert not any(file.is_file() for file in files)
 
 
 def test_evaluation_without_any_checkpoint_is_refused(cache: Path, tmp_path: Path) -> None:
