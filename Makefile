@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.txt pyproject.toml | cksum 
 # A checkout runs its own code, also with an environment that several checkouts share.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help install quickstart check test test-page lint format types engine docs clean
+.PHONY: help install quickstart check test test-page lint format types engine docs lock clean
 
 help:
 	@echo "make quickstart   train and evaluate on the built-in world; writes output/quickstart/report.html"
@@ -22,6 +22,7 @@ help:
 	@echo "make test         lint, types and all tests (ENGINE=detectron2: on an installed detectron2)"
 	@echo "make test-page    the web page in a browser; needs a Chromium"
 	@echo "make docs         the manual, in docs/_build/index.html; warnings are errors"
+	@echo "make lock         requirements.lock: all packages of the tested environment with their hashes"
 	@echo "make lint | format | types | install | clean"
 	@echo "VENV=path uses another virtual environment, PYTHON=path another interpreter"
 
@@ -75,6 +76,9 @@ endif
 docs: install
 	$(RUN) -m sphinx -W --keep-going -q -c docs . docs/_build
 	@echo "docs/_build/index.html"
+
+lock: install
+	$(RUN) tools/lock.py
 
 clean:
 	rm -rf docs/_build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
