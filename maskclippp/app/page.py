@@ -222,6 +222,8 @@ def _theme() -> Any:
 def _report(found: Segmentation) -> str:
     height, width = found.orig_shape
     segments = "1 segment" if len(found) == 1 else f"{len(found)} segments"
+    if len(found) == 0:
+        segments = "nothing is likely enough; try other words, or the task semantic"
     return f"{found.path} ({width} x {height} pixels): {segments}"
 
 
