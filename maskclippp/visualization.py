@@ -5,6 +5,7 @@ Every picture of the project is drawn by :func:`draw_regions`. A word has one co
 class is hatched.
 """
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -166,7 +167,7 @@ def _write_names(
     """Write each name into the parts of its region that can hold it, as large as possible."""
     pen = ImageDraw.Draw(picture)
     largest = max(_LARGEST_FONT, round(min(picture.size) * _FONT_SHARE))
-    fonts = [ImageFont.load_default(size) for size in range(largest, _SMALLEST_FONT - 1, -2)]
+    sizes = range(largest, _SMALLEST_FONT - 1, -2)
     boxes = ndimage.find_objects(regions + 1)
     for index, (name, color) in shown.items():
         window = boxes[index]
@@ -176,7 +177,7 @@ def _write_names(
             if areas[part] < _SMALLEST_FONT**2:
                 continue
             corner = [window[axis].start + place[axis].start for axis in (0, 1)]
-            _write_name(pen, Room(parts[place] == part), corner, name, color, fonts)
+            _write_name(pen, Room(parts[place] == part), corner, name, color, sizes)
 
 
 def _write_name(
@@ -185,11 +186,11 @@ def _write_name(
     corner: Sequence[int],
     name: str,
     color: Color,
-    fonts: Sequence[Font],
+    sizes: Sequence[int],
 ) -> None:
     """Write a name inside a region whose upper left corner (row, column) is given, if it fits."""
-    for font, text in ((font, text) for font in fonts for text in _layouts(name)):
-        left, top, right, bottom = pen.multiline_textbbox((0, 0), text, font=font, align="center")
+    for font_size, text in ((size, text) for size in sizes for text in _layouts(name)):
+        left, top, right, bottom = _text_box(text, font_size)
         size = (round(bottom - top) + 2 * _MARGIN, round(right - left) + 2 * _MARGIN)
         found = room.place(*size)
         if found is None:
@@ -199,13 +200,25 @@ def _write_name(
         pen.multiline_text(
             (corner[1] + column + _MARGIN - left, corner[0] + row + _MARGIN - top),
             text,
-            font=font,
+            font=_font(font_size),
             align="center",
             fill=_DARK if bright else _LIGHT,
             stroke_width=1,
             stroke_fill=color,
         )
         return
+
+
+@functools.cache
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _text_box(text: str, size: int) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of a text that is written at (0, 0)."""
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+    return pen.multiline_textbbox((0, 0), text, font=_font(size), align="center")
 
 
 def _layouts(name: str) -> Iterator[str]:
@@ -245,7 +258,7 @@ class Room:
 def _with_legend(picture: Image.Image, colors: Mapping[str, Color]) -> Image.Image:
     """The picture with a strip below: a swatch and a name per word, in as many lines as needed."""
     size = max(12, round(picture.width / 60))
-    font, line = ImageFont.load_default(size), round(size * 1.8)
+    font, line = _font(size), round(size * 1.8)
     places, x, y = [], size // 2, 0
     for name in sorted(colors):
         width = round(font.getlength(name)) + 3 * size
