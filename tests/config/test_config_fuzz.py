@@ -1,9 +1,11 @@
 """Mutated configs work or are refused as the user's mistake: never another error."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from detectron2.config import CfgNode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,8 +32,10 @@ SCALARS = st.one_of(
 )
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=4) | st.integers(0, 3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=4) | st.integers(0, 3), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 TEXTS = st.text(max_size=8) | st.sampled_from(
@@ -45,6 +49,15 @@ BOUNDED = settings(
 )
 
 
+def refusal(merge: Callable[[CfgNode, Any], None], what: Any) -> str | None:
+    """The sentence with which it is refused; None if it is taken."""
+    try:
+        merge(get_cfg(), what)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 @BOUNDED
 @given(key=KEYS, value=VALUES)
 def test_any_value_of_any_key_is_taken_or_refused(key: str, value: Any, tmp_path: Path) -> None:
@@ -52,11 +65,8 @@ def test_any_value_of_any_key_is_taken_or_refused(key: str, value: Any, tmp_path
     for name in reversed(key.split(".")):
         entry = {name: entry}
     (tmp_path / "mutated.yaml").write_text(yaml.dump(entry, allow_unicode=True))
-    cfg = get_cfg()
-    try:
-        merge_config_file(cfg, tmp_path / "mutated.yaml")
-    except InputError as error:
-        assert "\n" not in str(error).strip()
+    message = refusal(merge_config_file, tmp_path / "mutated.yaml")
+    assert message is None or "\n" not in message.strip()
 
 
 @BOUNDED
@@ -66,19 +76,14 @@ def test_damaged_files_are_taken_or_refused(
 ) -> None:
     content = GOOD[: place % len(GOOD)] + inserted + GOOD[place % len(GOOD) + removed :]
     (tmp_path / "mutated.yaml").write_bytes(content)
-    try:
-        merge_config_file(get_cfg(), tmp_path / "mutated.yaml")
-    except InputError as error:
-        assert "mutated.yaml" in str(error) or "_BASE_" in str(error)
+    message = refusal(merge_config_file, tmp_path / "mutated.yaml")
+    assert message is None or "mutated.yaml" in message or "_BASE_" in message
 
 
 @BOUNDED
 @given(options=st.lists(KEYS | TEXTS, max_size=4))
 def test_any_options_are_taken_or_refused(options: list[str]) -> None:
-    try:
-        merge_options(get_cfg(), options)
-    except InputError as error:
-        assert str(error)
+    assert refusal(merge_options, options) != ""
 
 
 GOOD = yaml.dump(

@@ -8,6 +8,7 @@ from PIL import Image
 
 from maskclippp.errors import UnreadableFileError
 from maskclippp.files.images import (
+    allow_pixels,
     decode_image,
     read_image,
     read_image_size,
@@ -125,3 +126,19 @@ def test_the_content_of_a_file_is_read_like_the_file(tmp_path: Path, damage: sli
     with pytest.raises(UnreadableFileError) as of_content:
         decode_image(content[damage], str(file))
     assert str(of_content.value) == str(of_file.value)
+
+
+def test_label_maps_of_one_bit_are_read(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "map.png")
+    assert read_label_map(tmp_path / "map.png").tolist() == np.eye(4).tolist()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_the_limit_of_pixels_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored afterwards
+    allow_pixels(100)
+    for height in (10, 11):
+        Image.new("RGB", (10, height)).save(tmp_path / f"{height}.png")
+    assert read_image(tmp_path / "10.png").size == (10, 10)
+    with pytest.raises(UnreadableFileError, match=r"11\.png.*INPUT\.MAX_IMAGE_PIXELS"):
+        read_image(tmp_path / "11.png")

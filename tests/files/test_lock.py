@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,25 @@ def test_a_lock_is_touched(tmp_path: Path) -> None:
         os.utime(tmp_path / LOCK_NAME, (0, 0))
         threading.Event().wait(0.5)
         assert (tmp_path / LOCK_NAME).stat().st_mtime > 0
+
+
+def test_the_lock_of_another_is_not_touched(tmp_path: Path) -> None:
+    with folder_lock(tmp_path):
+        (tmp_path / LOCK_NAME).write_text("elsewhere 12\n")
+        os.utime(tmp_path / LOCK_NAME, (0, 0))
+        threading.Event().wait(0.3)
+        assert (tmp_path / LOCK_NAME).stat().st_mtime == 0
+
+
+def test_a_lock_with_our_own_id_is_left_by_an_earlier_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that was started anew: the first process has the same id each time."""
+    monkeypatch.setattr(lock, "STALE_SECONDS", 8.0)
+    (tmp_path / LOCK_NAME).write_text(f"{HOST} {os.getpid()}\n")
+    start = time.monotonic()
+    with folder_lock(tmp_path):
+        assert time.monotonic() - start < 7
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """SAM, SAM-HQ and SAM 2 as generators: a grid of points, filters, and suppression."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from maskclippp.errors import InputError
 from maskclippp.generators import SamSegmentor, build_generator
+from maskclippp.generators.sam import GridOptions
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.suppression import _iou
 from tests.generators.tiny_transformers import SAM_MODELS, save_tiny_model, save_tiny_sam
@@ -105,3 +107,28 @@ def test_a_grid_has_points(models: dict[str, Path]) -> None:
 def test_a_model_that_takes_no_points_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"of the type 'eomt', but SamSegmentor can use \['sam'"):
         build(save_tiny_model("eomt", tmp_path))
+
+
+class Proposes(nn.Module):
+    """Always the same masks and scores, in the place of SAM."""
+
+    def __init__(self, masks: torch.Tensor, scores: list[float]) -> None:
+        super().__init__()
+        self.masks, self.scores = masks, scores
+
+    def forward(self, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(
+            pred_masks=self.masks[None, None], iou_scores=torch.tensor([[self.scores]])
+        )
+
+
+def test_masks_at_the_limits_are_kept_and_empty_ones_dropped() -> None:
+    """Only the image counts for stability: the lower half is padding."""
+    full, empty, good = torch.full((4, 4), 5.0), torch.full((4, 4), -5.0), torch.full((4, 4), 5.0)
+    good[2:] = 0.0
+    model = Proposes(torch.stack([full, empty, good, full]), [0.5, 0.9, 0.9, 0.4375])
+    segmentor = SamSegmentor(model=model, processor=None, options=GridOptions(min_iou=0.5))
+    logits, inside, scores = segmentor._propose({}, torch.zeros(1, 2), (0.5, 1.0))
+    assert scores.tolist() == pytest.approx([0.5, 0.9])
+    assert inside.shape == (2, 2, 4)
+    assert logits.shape == (2, 4, 4)
