@@ -54,7 +54,7 @@ class EncodedMasks:
     def mask_embeddings(self) -> tuple[Tensor, ...]:
         """Per image [Q, D], not normalized."""
         assert self.encoded.mask_embeddings is not None
-        return self.encoded.mask_embeddings.split(self.encoded.batch.masks_per_image)
+        return tuple(self.encoded.mask_embeddings.split(self.encoded.batch.masks_per_image))
 
 
 @META_ARCH_REGISTRY.register()

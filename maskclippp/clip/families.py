@@ -3,12 +3,13 @@
 import torch
 from open_clip.model import _build_vision_tower
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
 from timm.models.eva import Eva
 from torch import nn
 
 from maskclippp.clip.map_towers import MapTower
 from maskclippp.clip.model_names import model_config
-from maskclippp.clip.open_clip_vit import OpenClipViT, VisionTransformer
+from maskclippp.clip.open_clip_vit import OpenClipViT
 from maskclippp.clip.timm_vit import TimmViT
 from maskclippp.clip.towers import Tower
 from maskclippp.errors import InputError

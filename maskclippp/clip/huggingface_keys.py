@@ -45,9 +45,10 @@ def to_open_clip_keys(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             renamed[_PROJECTIONS[key]] = value.T.contiguous()
         elif query is not None:
             block, kind = query.groups()
-            parts = [state.get(f"{block}.self_attn.{p}_proj.{kind}") for p in "qkv"]
-            if all(part is not None for part in parts):
-                renamed[_renamed(f"{block}.attn.in_proj_{kind}")] = torch.cat(parts)
+            parts = [f"{block}.self_attn.{part}_proj.{kind}" for part in "qkv"]
+            if all(part in state for part in parts):
+                joined = torch.cat([state[part] for part in parts])
+                renamed[_renamed(f"{block}.attn.in_proj_{kind}")] = joined
         elif not re.search(r"(\.position_ids|\.self_attn\.[kv]_proj\.\w+)$", key):
             renamed[_renamed(key)] = value
     return renamed

@@ -1,6 +1,7 @@
 """Networks of timm whose features are maps: ConvNeXt, FastViT (MobileCLIP), Swin."""
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from timm.models.convnext import ConvNeXt
@@ -9,6 +10,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from typing_extensions import override
 
+from maskclippp.clip.finetuning import Patterns
 from maskclippp.clip.towers import Size, Tower
 
 # What precedes the stages of each network, the stages, what follows them before pooling.
@@ -25,7 +27,7 @@ class MapTower(Tower):
     block_name = "stage"
     pooling = "avg"
     _early = ("stem", "patch_embed", "stages.[012]", "layers.[012]")
-    finetuned_patterns: ClassVar = {
+    finetuned_patterns: Mapping[str, Patterns] = {
         "none": (),
         "all": ("*",),
         "before_proj": ("trunk.*", "!trunk.head.fc.*"),
@@ -80,7 +82,7 @@ class MapTower(Tower):
         return embedded
 
 
-def _accept_all_sizes(swin: SwinTransformer) -> None:
+def _accept_all_sizes(swin: Any) -> None:
     """Make a Swin compute its attention masks from its input, as it does if built for any size.
 
     Its own ``set_input_size`` would scale the windows, and with them tables that are trained.

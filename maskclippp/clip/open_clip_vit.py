@@ -1,12 +1,14 @@
 """CLIP's own vision transformer, as open_clip builds it."""
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 from typing_extensions import override
 
+from maskclippp.clip.finetuning import Patterns
 from maskclippp.clip.mask_attention import join_heads, split_heads
 from maskclippp.clip.position_embedding import resize_position_embedding
 from maskclippp.clip.towers import TransformerTower, project_fused, unsupported
@@ -16,7 +18,7 @@ class OpenClipViT(TransformerTower):
     """An open_clip ``VisionTransformer`` that pools its class token or averages its patches."""
 
     prefix = 1
-    finetuned_patterns: ClassVar = {
+    finetuned_patterns: Mapping[str, Patterns] = {
         "none": (),
         "all": ("*",),
         "before_proj": ("*", "!ln_post.*", "!proj"),

@@ -5,8 +5,8 @@ The query of a mask is that of the image, the mean of the feature map; the bias 
 section 3).
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from maskclippp.clip.finetuning import Patterns
 from maskclippp.clip.mask_attention import (
     OUTSIDE,
     MaskAttentionSettings,
@@ -55,7 +56,7 @@ class CLIPResNet(VisualEncoder):
     """
 
     valid_features = ("m_embs", "p_embs", "i_embs", *_LAYERS)
-    finetuned_patterns: ClassVar = {
+    finetuned_patterns: Mapping[str, Patterns] = {
         "none": (),
         "all": ("*",),
         "before_proj": ("conv*", "bn*", "layer*", "attnpool.pos*", "attnpool.[kqv]_proj.*"),

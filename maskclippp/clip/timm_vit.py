@@ -28,7 +28,7 @@ class TimmViT(TransformerTower):
         self.stride = trunk.patch_embed.feat_ratio(as_scalar=True)
         self.pooling = trunk.global_pool
         # Of a TimmModel; a bare trunk has its projection in its own head.
-        self.projection = nn.Identity() if trunk is proxy else proxy.head
+        self.projection: Any = nn.Identity() if trunk is proxy else proxy.head
         self.finetuned_patterns = _patterns("" if trunk is proxy else "trunk.", self.pooling)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -147,7 +147,7 @@ def _patch_maps(patch_embed: Any, images: Tensor) -> Tensor:
 def _fused_bias(attention: Any) -> Tensor | None:
     """The bias of a fused projection; EVA's has none for the keys."""
     if isinstance(attention, EvaAttention):
-        biases = (attention.q_bias, attention.k_bias, attention.v_bias)
+        biases: tuple[Any, ...] = (attention.q_bias, attention.k_bias, attention.v_bias)
         return None if attention.q_bias is None else torch.cat(biases)
     bias: Tensor | None = attention.qkv.bias
     return bias
@@ -165,10 +165,8 @@ def _scaled(block: Any, branch: int, values: Tensor) -> Tensor:
 def _patterns(trunk: str, pooling: str) -> dict[str, tuple[str, ...]]:
     """See ``finetuned_patterns``; ``trunk`` is the place of the trunk in the encoder's network."""
     pool = f"{trunk}attn_pool"
-    after_attention = ("fc_norm", "head")
-    after_attention += (
-        ("attn_pool.proj", "attn_pool.norm", "attn_pool.mlp") if pooling == "map" else ("norm",)
-    )
+    last = ("attn_pool.proj", "attn_pool.norm", "attn_pool.mlp") if pooling == "map" else ("norm",)
+    after_attention = ("fc_norm", "head", *last)
     excluded = (*(f"!{trunk}{name}.*" for name in after_attention), "!head.*")
     projections = ("q_proj", "v_proj", "qkv")
     return {

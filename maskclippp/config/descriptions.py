@@ -34,6 +34,7 @@ def entries() -> list[Entry]:
     """The keys and sections of ``keys.yaml`` in their order, without INERT_KEYS."""
     text = KEYS_FILE.read_text()
     root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode)
     found = list(_entries(root, text.splitlines(), "", {}))
     return [entry for entry in found if not entry.name.startswith("INERT_KEYS")]
 

@@ -62,7 +62,8 @@ class Checkpointer(DetectionCheckpointer):
         try:
             with atomic_write(path) as file:
                 writer = SealingWriter(file)
-                torch.save(content, writer)
+                # torch asks for no more than write and flush.
+                torch.save(content, writer)  # type: ignore[arg-type]
                 writer.seal({"run": self._run_id(), "iteration": extra.get("iteration")})
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
             raise UnreadableFileError(

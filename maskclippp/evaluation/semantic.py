@@ -100,7 +100,7 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
     def _add(self, score: _Counts) -> None:
         confusion, boundary, predictions = self._sums
         confusion += score.confusion
-        if boundary is not None:
+        if boundary is not None and score.boundary is not None:
             boundary += score.boundary
         predictions.extend(score.predictions)
 

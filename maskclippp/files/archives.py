@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +54,9 @@ class Archive:
             members that are larger than the file.
     """
 
-    def __init__(self, opened: zipfile.ZipFile, file: BinaryIO, size: int, *, verify: bool) -> None:
+    def __init__(
+        self, opened: zipfile.ZipFile, file: io.BufferedIOBase, size: int, *, verify: bool
+    ) -> None:
         self._zip = opened
         self._file = file
         self._verify = verify
@@ -99,9 +101,9 @@ class Archive:
         self._zip.open(member).close()  # checks the header
         self._file.seek(member.header_offset + _LENGTHS_OFFSET)
         self._file.seek(sum(struct.unpack("<HH", self._file.read(4))), os.SEEK_CUR)
-        if self._file.readinto(content.numpy()) != member.file_size:
+        if self._file.readinto(content.numpy().data) != member.file_size:
             raise InputError(f"the tensor storage {name} is cut off")
-        if self._verify and zlib.crc32(content.numpy()) != member.CRC:
+        if self._verify and zlib.crc32(content.numpy().data) != member.CRC:
             raise InputError(f"the checksum of the tensor storage {name} is wrong")
         return content
 

@@ -61,7 +61,11 @@ class Built:
         raise NotImplementedError
 
 
-class RestrictedUnpickler(pickle._Unpickler):
+# Its stub hides the attributes that only the unpickler written in Python has.
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class RestrictedUnpickler(_PythonUnpickler):
     """Unpickles plain containers and the globals of an allow-list.
 
     The unpickler written in Python is the base: the one in C allocates as many memo entries as a
@@ -73,7 +77,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         permitted: ``module.name`` of each global, and the function that is called instead.
     """
 
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar = dict(_PythonUnpickler.dispatch)
 
     def __init__(
         self, file: Any, size: int, permitted: Mapping[str, Callable[..., Any] | torch.dtype]
