@@ -151,7 +151,7 @@ def tiny_dataset(tmp_path: Path) -> Iterator[TinyDataset]:
     segments = [{"id": 1, "category_id": 1, "area": 500}, {"id": 2, "category_id": 2, "area": 100}]
     annotation = {"image_id": 1, "file_name": "panoptic.png", "segments_info": segments}
     categories = [{"id": 1, "name": "grass", "isthing": 0}, category]
-    panoptic = {"annotations": [annotation], "categories": categories}
+    panoptic = {"images": [image], "annotations": [annotation], "categories": categories}
     (tmp_path / "instances.json").write_text(json.dumps(instances))
     (tmp_path / "panoptic.json").write_text(json.dumps(panoptic))
     name = "tiny_evaluation"
