@@ -56,7 +56,7 @@ def split_classes(text: str, place: str) -> list[str]:
     return text.rstrip().removesuffix(separator).split(separator)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2**17)
 def token_key(synonym: str) -> bytes:
     """Equal for synonyms that CLIP cannot tell apart: they have the same token ids.
 

@@ -24,6 +24,8 @@ from maskclippp.words.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
+_KEPT_NAMES = 2**16  # of which the token ids are kept
+
 # Vocabularies whose embeddings are kept: that of the training set and a few test vocabularies.
 _MAX_KEPT = 4
 
@@ -110,6 +112,8 @@ class TextClassifier:
 
     def _tokens(self, names: Sequence[str]) -> Tensor:
         """Token ids [len(names) x T, L]; each name is tokenized only once."""
+        if len(self._tokens_of_name) > _KEPT_NAMES:
+            self._tokens_of_name.clear()  # a program that runs for long meets ever new names
         new = [name for name in dict.fromkeys(names) if name not in self._tokens_of_name]
         if new:
             tokens = self.tower.tokenize(self.sentences(new))
