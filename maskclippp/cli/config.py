@@ -56,11 +56,11 @@ def _explained(key: str) -> str:
     found = [name for name in described if name == key or name.endswith(f".{key}")]
     if not found:
         ends = {name.rpartition(".")[2] for name in described}
-        near = difflib.get_close_matches(key, [*described, *ends], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(key, ends | described.keys(), n=3, cutoff=0.5)
         raise InputError(
             f"{key!r} is neither a config file (.yaml) nor a key of this project"
-            + (f"; did you mean {' or '.join(near)}?" if near else "")
-            + " Keys of detectron2 itself are in its documentation"
+            + (f" (did you mean {' or '.join(near)}?)" if near else "")
+            + "; keys of detectron2 itself are in its documentation"
         )
     cfg = get_cfg()
     lines = []

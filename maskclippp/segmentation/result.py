@@ -117,6 +117,8 @@ class Segmentation:
     ) -> None:
         if task not in TASKS:
             raise InputError(f"task {task!r} is not one of {list(TASKS)}")
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold: expected a probability in 0..1, found {threshold}")
         self.image = image
         self.task = task
         self.names = words.vocabulary.names

@@ -150,6 +150,8 @@ def test_equal_words_are_not_embedded_again(predictor: Predictor) -> None:
     ("call", "message"),
     [
         (lambda p: p(picture(), task="instances"), r"task 'instances' is not one of"),
+        (lambda p: p(picture(), threshold=50), r"threshold: expected a probability in 0\.\.1"),
+        (lambda p: list(p.stream([picture()], batch_size=0)), r"batch_size: expected a positive"),
         (lambda p: p("absent.jpg"), r"image absent\.jpg does not exist"),
         (lambda p: p(3), r"an image of type int: expected a path"),
         (lambda p: p(picture() / 255), r"expected an array uint8 .* found float64 \[192, 256, 3\]"),
