@@ -29,6 +29,7 @@ from maskclippp.engine.interruption import Interrupted, interruptible
 from maskclippp.engine.lr_schedule import build_lr_scheduler
 from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.run_folder import forget_later_metrics, weights_of_file
+from maskclippp.engine.sample_pictures import Picture, TensorBoardPictures, draw_predictions
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
 from maskclippp.errors import InputError
@@ -36,6 +37,7 @@ from maskclippp.generators import check_generator
 from maskclippp.registry import get_part
 from maskclippp.seeding import seed_training_step
 from maskclippp.view_averaging import SemanticTestTimeAugmentation, augmentation_config
+from maskclippp.words.requested import RequestedWords
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Trainer(DefaultTrainer):
             model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.checkpointer.allow_incomplete = cfg.MODEL.ALLOW_INCOMPLETE_WEIGHTS
+        self._pictures: list[Picture] = []  # to be logged
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -205,7 +208,25 @@ class Trainer(DefaultTrainer):
 
     def _test(self) -> dict[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.model, weights=self._weights())
+        if self.cfg.TEST.LOGGED_PICTURES > 0 and self.cfg.DATASETS.TEST and comm.is_main_process():
+            self._draw_predictions(self.cfg.DATASETS.TEST[-1])
         return self._last_eval_results
+
+    def _draw_predictions(self, dataset_name: str) -> None:
+        """Draw test images of the dataset that was evaluated last, whose words are still set."""
+        model = unwrapped(self.model)
+        words: RequestedWords | None = getattr(model, "requested_words", None)
+        if words is None:
+            return
+        records = self.build_test_loader(self.cfg, dataset_name).dataset
+        first = min(self.cfg.TEST.LOGGED_PICTURES, len(records))
+        names = [", ".join(synonyms) for synonyms in words.vocabulary.classes]
+        self._pictures += [
+            Picture(self.iter, f"{dataset_name}/picture_{number}", image)
+            for number, image in enumerate(
+                draw_predictions(model, (records[index] for index in range(first)), names)
+            )
+        ]
 
     def _weights(self) -> dict[str, Any]:
         """What result files say about the weights of this moment."""
@@ -226,7 +247,9 @@ class Trainer(DefaultTrainer):
         """Terminal, metrics.json, and TensorBoard or W&B."""
         writers: list[EventWriter] = super().build_writers()
         if self.cfg.WANDB.ENABLED:
-            writers[-1] = WandbWriter.from_config(self.cfg)
+            writers[-1] = WandbWriter.from_config(self.cfg, self._pictures)
+        elif self.cfg.TEST.LOGGED_PICTURES > 0:
+            writers.append(TensorBoardPictures(self.cfg.OUTPUT_DIR, self._pictures))
         return writers
 
     @classmethod
