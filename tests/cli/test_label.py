@@ -72,6 +72,7 @@ def test_a_signal_ends_with_status_75_and_releases_the_claim(
     process.join()
     assert process.exitcode == 75
     assert not list(claims.iterdir())
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    handler = signal.getsignal(signal.SIGTERM)
     main(arguments)
+    assert signal.getsignal(signal.SIGTERM) == handler
     assert len(rows_of(tmp_path / "out")) == IMAGES
