@@ -6,15 +6,16 @@ The suffix of its name selects the format:
   ``segmentation``; or a COCO annotation file, an object with ``images`` and ``annotations``.
 - ``.npz``: an array per image, as in a ``.npy`` file of that image (``mask_files.py``).
 
-The masks of an image are found by its ``image_id`` or by the name of its file without extension,
-with or without leading zeros. COCO's annotation files also give the names of the files. Categories
-and scores are not used.
+The masks of an image are found by the name of its file without extension, or by its ``image_id``.
+Leading zeros do not matter, unless the name and the ``image_id`` are different numbers. COCO's
+annotation files also give the names of the files. Categories and scores are not used.
 """
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -25,6 +26,14 @@ from maskclippp.masks.mask_files import masks_of_array, masks_of_codes
 from maskclippp.records import Record, output_size
 
 _FORMATS = (".json", ".npz")
+
+
+class _Contents(NamedTuple):
+    """The run-length codes of every image, or the name of its array: by name, and by id."""
+
+    named: Mapping[str, Any]
+    numbered: Mapping[str, Any]
+    names_are_files: bool = False  # and no ids
 
 
 class MaskCollection:
@@ -45,70 +54,85 @@ class MaskCollection:
                 "formats hold one image, so give the folder with the files of all images"
             )
         self.path = path
-        # The run-length codes of every image, or the name of its array.
-        self._found: Mapping[str, Any] = (
-            _codes_by_image(path) if path.suffix == ".json" else _array_names(path)
-        )
+        self._contents = _codes_by_image(path) if path.suffix == ".json" else _array_names(path)
 
     def masks_of(self, record: Record) -> Tensor:
         """Masks [Q, H, W] of an image, bool or floats in [0, 1].
 
         Raises:
             MissingFileError: the file has nothing for the image.
-            InputError: see :func:`maskclippp.masks.mask_files.read_masks`.
+            InputError: it has masks of two images for it; or see
+                :func:`maskclippp.masks.mask_files.read_masks`.
         """
-        keys = list(_keys(record))
-        key = next((key for key in keys if key in self._found), None)
-        if key is None:
+        name = PurePath(record["file_name"]).stem if "file_name" in record else None
+        number = str(record["image_id"]) if "image_id" in record else None
+        keys = [key for key in (number, name) if key is not None]
+        named, numbered, names_are_files = self._contents
+        found = [
+            table[key] for table, key in ((named, name), (numbered, number)) if key in table
+        ] or self._without_zeros(keys)
+        if not found:
+            known = list(dict.fromkeys([*numbered, *named]))
             raise MissingFileError(
                 f"mask file {self.path} has no masks of the image {' or '.join(keys) or '?'}; its "
-                f"{len(self._found)} keys are such as {list(self._found)[:3]} (expected the "
-                "image_id, or the name of the image file; an image without masks is listed in "
-                "'images', or has an array of no masks)"
+                f"{len(known)} keys are such as {known[:3]} (expected the image_id, or the name of "
+                "the image file; an image without masks is listed in 'images', or has an array of "
+                "no masks)"
             )
-        where = f"mask file {self.path}, image {key}"
-        if self.path.suffix == ".json":
-            return masks_of_codes(self._found[key], output_size(record), where)
+        if not names_are_files and any(other is not found[0] for other in found):
+            raise InputError(
+                f"mask file {self.path} has masks of {name!r}, the name of an image, and others of "
+                f"{number!r}, its image_id: name all of them like the image files, in a file or a "
+                "folder of its own"
+            )
+        where = f"mask file {self.path}, image {keys[0]}"
         size = output_size(record)
-        array = read_array(self.path, size, where, self._found[key])
+        if self.path.suffix == ".json":
+            return masks_of_codes(found[0], size, where)
+        array = read_array(self.path, size, where, found[0])
         return masks_of_array(array, size, where)
 
+    def _without_zeros(self, keys: Iterable[str]) -> list[Any]:
+        """What is found if leading zeros do not matter; nothing if the keys are two numbers."""
+        wanted = {_plain(key) for key in keys}
+        if sum(key.isdigit() for key in wanted) > 1:
+            return []
+        return [value for key, value in self._plain_contents.items() if key in wanted]
 
-def _keys(record: Record) -> Iterator[str]:
-    """Under what the masks of an image may be found."""
-    if "image_id" in record:
-        yield _plain(record["image_id"])
-    if "file_name" in record:
-        yield _plain(PurePath(record["file_name"]).stem)
-
-
-def _plain(name: Any) -> str:
-    """A name without extension; a number without leading zeros."""
-    text = str(name)
-    return str(int(text)) if text.isascii() and text.isdigit() else text
+    @cached_property
+    def _plain_contents(self) -> Mapping[str, Any]:
+        tables = (self._contents.numbered, self._contents.named)
+        return {_plain(key): value for table in tables for key, value in table.items()}
 
 
-def _array_names(path: Path) -> dict[str, str]:
+def _plain(key: str) -> str:
+    """A number without leading zeros."""
+    return str(int(key)) if key.isascii() and key.isdigit() else key
+
+
+def _array_names(path: Path) -> _Contents:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            names = {name: name for name in (n.removesuffix(".npy") for n in archive.namelist())}
     except (OSError, zipfile.BadZipFile) as error:
         raise UnreadableFileError(f"mask file {path} cannot be read: {error}") from error
-    return {_plain(name): name for name in names}
+    return _Contents(names, names)
 
 
-def _codes_by_image(path: Path) -> dict[str, list[Any]]:
+def _codes_by_image(path: Path) -> _Contents:
     content: Any = read_json(path, Any, "the masks of all images")
-    found: dict[str, list[Any]] = {}
+    named: dict[str, list[Any]] = {}
+    numbered: dict[str, list[Any]] = {}
+    files: dict[str, list[list[Any]]] = {}
     entries = content
     if isinstance(content, dict):
         entries = content.get("annotations")
         images = content.get("images")
         for image in images if isinstance(images, list) else []:
             if isinstance(image, dict) and "id" in image:
-                codes = found.setdefault(_plain(image["id"]), [])
+                codes = numbered.setdefault(str(image["id"]), [])
                 if isinstance(image.get("file_name"), str):
-                    found[_plain(PurePath(image["file_name"]).stem)] = codes
+                    files.setdefault(PurePath(image["file_name"]).stem, []).append(codes)
     if not isinstance(entries, list):
         raise InputError(
             f"mask file {path}: expected COCO results, a list of objects with 'image_id' and "
@@ -120,5 +144,11 @@ def _codes_by_image(path: Path) -> dict[str, list[Any]]:
                 f"mask file {path}: entry {index} must be an object with 'image_id' and "
                 f"'segmentation', found {str(entry)[:80]}; a file of one image belongs in a folder"
             )
-        found.setdefault(_plain(entry["image_id"]), []).append(entry)
-    return found
+        key = str(entry["image_id"])
+        numbered.setdefault(key, []).append(entry)
+        if isinstance(entry["image_id"], str):
+            named[key] = numbered[key]
+    if files:
+        # A name that two folders have says nothing.
+        named = {name: codes[0] for name, codes in files.items() if len(codes) == 1}
+    return _Contents(named, numbered, names_are_files=bool(files))

@@ -67,7 +67,54 @@ def test_arrays_are_named_like_the_images(tmp_path: Path) -> None:
     np.savez(tmp_path / "all.npz", **{"x": masks(2).numpy(), "000139": ids})
     found = MaskCollection(tmp_path / "all.npz")
     assert torch.equal(found.masks_of(record()), masks(2))
-    assert torch.equal(found.masks_of(record(image_id=139)), masks(3))
+    assert torch.equal(found.masks_of(record("y.jpg", image_id=139)), masks(3))
+
+
+FRAMES = [record(f"{number:04d}.jpg", image_id=number + 1) for number in range(3)]
+
+
+@pytest.mark.parametrize("form", ["array", "array by id", "results", "annotation"])
+def test_names_that_are_other_numbers_than_the_ids_find_their_own_masks(
+    form: str, tmp_path: Path
+) -> None:
+    """Frame 0001 has image_id 2, and image_id 1 is frame 0000."""
+    path = tmp_path / ("all.npz" if form.startswith("array") else "all.json")
+    if form.startswith("array"):
+        key = "{0}" if form == "array by id" else "{1}"
+        arrays = {key.format(f["image_id"], Path(f["file_name"]).stem): f for f in FRAMES}
+        np.savez(path, **{k: masks(f["image_id"]).numpy() for k, f in arrays.items()})
+    else:
+        images = [{"id": f["image_id"], "file_name": f["file_name"]} for f in FRAMES]
+        found = [entry for f in FRAMES for entry in entries(f["image_id"], f["image_id"])]
+        write(path, found if form == "results" else {"images": images, "annotations": found})
+    collection = MaskCollection(path)
+    for number, frame in enumerate(FRAMES, start=1):
+        assert torch.equal(collection.masks_of(frame), masks(number))
+
+
+def test_masks_of_another_number_are_not_taken_for_those_that_are_missing(tmp_path: Path) -> None:
+    path = write(tmp_path / "all.json", entries(1, 2))
+    with pytest.raises(FileNotFoundError, match="no masks of the image 2 or 0001"):
+        MaskCollection(path).masks_of(FRAMES[1])
+    np.savez(tmp_path / "all.npz", **{"0002": masks(2).numpy()})
+    with pytest.raises(FileNotFoundError, match="no masks of the image 2 or 0001"):
+        MaskCollection(tmp_path / "all.npz").masks_of(FRAMES[1])
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart_by_their_ids(tmp_path: Path) -> None:
+    images = [{"id": 5, "file_name": "a/x.jpg"}, {"id": 6, "file_name": "b/x.jpg"}]
+    content = {"images": images, "annotations": entries(5, 2) + entries(6, 3)}
+    found = MaskCollection(write(tmp_path / "all.json", content))
+    assert torch.equal(found.masks_of(record("a/x.jpg", image_id=5)), masks(2))
+    assert torch.equal(found.masks_of(record("b/x.jpg", image_id=6)), masks(3))
+    with pytest.raises(FileNotFoundError, match="no masks of the image x"):
+        found.masks_of(record("b/x.jpg"))
+
+
+def test_a_key_that_is_a_name_or_an_id_is_ambiguous(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", **{"1": masks(2).numpy(), "2": masks(3).numpy()})
+    with pytest.raises(InputError, match="masks of '1', the name of an image, and others of '2'"):
+        MaskCollection(tmp_path / "all.npz").masks_of(record("1.jpg", image_id=2))
 
 
 def test_an_image_that_is_not_there_is_told_with_what_is(tmp_path: Path) -> None:
