@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
-from maskclippp.words.spelling import separates_words, split_synonyms
+from maskclippp.words.spelling import separates_words, shortened, split_synonyms
 from maskclippp.words.vocabulary import Color, Vocabulary
 
 _FOLDER = Path(__file__).resolve().parent / "class_lists"
@@ -36,10 +36,10 @@ _OTHER_FILES = {
     "<!doctype html": "a saved web page",
     "<html": "a saved web page",
     "<?xml": "XML",
+    "{\\rtf": "an RTF document",
     "{": "JSON",
     "[": "JSON",
     "%pdf": "a PDF document",
-    "{\\rtf": "an RTF document",
 }
 # re.ASCII: \d is 0-9 only, not the digits of other scripts.
 _NUMBERED = re.compile(r"\s*(\d+)\s*:(.*)", re.ASCII)
@@ -169,8 +169,7 @@ def parse_class_row(text: str) -> Vocabulary:
     Raises:
         InputError: see :meth:`Vocabulary.from_class_names` and :meth:`Vocabulary.require_unique`.
     """
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
-    return Vocabulary.from_class_names(text, f"the words {shown!r}").require_unique()
+    return Vocabulary.from_class_names(text, f"the words {shortened(text)!r}").require_unique()
 
 
 def _parse_line(line: str, place: str) -> _Line:

@@ -50,6 +50,8 @@ def given_words(
         numbers = frozenset(index for index, is_thing in enumerate(kinds) if is_thing)
         found = RequestedWords(vocabulary, numbers, train_vocabulary)
     if things is not None:
+        if isinstance(things, str):
+            raise InputError(f"things: expected a list of words such as [{things!r}], found a text")
         numbers = frozenset(_class_of(word, found.vocabulary) for word in things)
         found = RequestedWords(found.vocabulary, numbers, train_vocabulary)
     return known if known == found and known is not None else found
@@ -66,7 +68,7 @@ def _vocabulary(words: Words) -> Vocabulary:
         if Path(words).suffix or len(Path(words).parts) > 1:
             return read_words(words)  # a file that does not exist
         words = [words]
-    return Vocabulary.from_class_names(list(words), "the words").require_unique()
+    return Vocabulary.from_class_names(words, "the words").require_unique()
 
 
 def _is_name(words: str) -> bool:

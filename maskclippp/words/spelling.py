@@ -82,5 +82,10 @@ def _check_characters(synonym: str, place: str) -> None:
             )
 
 
+def shortened(text: str) -> str:
+    """The beginning and the end of a long text, for messages."""
+    return text if len(text) <= 60 else f"{text[:28]}...{text[-29:]}"
+
+
 def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 60 else f"{text[:57]}...")
+    return ascii(shortened(text))

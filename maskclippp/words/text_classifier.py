@@ -20,6 +20,7 @@ from torch import Tensor
 from maskclippp.clip.text_tower import TextTower
 from maskclippp.errors import InputError
 from maskclippp.files.cache import cache_folder, read_cached_tensor, write_cached_tensor
+from maskclippp.words.spelling import shortened
 from maskclippp.words.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class TextClassifier:
                 logger.warning(
                     "%r is too long for the text tower, which reads %d tokens: its end is cut off "
                     "and has no effect; use fewer words",
-                    names[row] if len(names[row]) <= 60 else f"{names[row][:57]}...",
+                    shortened(names[row]),
                     tokens.shape[1],
                 )
 

@@ -5,6 +5,7 @@ number, ``K`` the number of classes.
 """
 
 import hashlib
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from maskclippp.errors import InputError
-from maskclippp.words.spelling import split_classes, split_synonyms, token_key
+from maskclippp.words.spelling import shortened, split_classes, split_synonyms, token_key
 
 Color = tuple[int, int, int]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,17 +128,17 @@ class Vocabulary:
         """This vocabulary, if all its classes can be told apart.
 
         Raises:
-            InputError: lists synonyms that occur more than once, and those of different classes
-                that are the same for CLIP's tokenizer (:func:`token_key`).
+            InputError: lists synonyms of different classes that are the same for CLIP's tokenizer
+                (:func:`token_key`).
         """
         alike: dict[bytes, list[tuple[str, int]]] = {}
         for entry in zip(self.synonyms, self.class_of_synonym.tolist(), strict=True):
             alike.setdefault(token_key(entry[0]), []).append(entry)
         repeated = [
-            " = ".join(dict.fromkeys(_shown(name) for name, _ in entries))
+            " = ".join(dict.fromkeys(repr(shortened(name)) for name, _ in entries))
             + f" (classes {', '.join(str(index) for _, index in entries)})"
             for entries in alike.values()
-            if len({index for _, index in entries}) > 1 or len(set(entries)) < len(entries)
+            if len({index for _, index in entries}) > 1
         ]
         if repeated:
             raise InputError(
@@ -143,6 +146,10 @@ class Vocabulary:
                 f"classes indistinguishable: {', '.join(repeated[:10])}; keep each in one class "
                 "(case, blanks, and what exceeds the context length do not count)"
             )
+        # Four of OpenSeg's lists have such synonyms.
+        twice = [name for names in self.classes for name in set(names) if names.count(name) > 1]
+        if twice:
+            _LOGGER.warning("%s: classes repeat their own synonyms %s", self.source, twice[:10])
         return self
 
     def provenance(self) -> dict[str, Any]:
@@ -197,10 +204,6 @@ class Vocabulary:
             for synonyms in train.classes
         ]
         return torch.tensor([*table, none])
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 60 else f"{name[:28]}...{name[-29:]}")
 
 
 def class_names_of(metadata: Any) -> list[str]:

@@ -149,6 +149,7 @@ def test_wrong_words_in_a_row_are_named(text: str, message: str) -> None:
         ("[\n", "JSON"),
         ('<?xml version="1.0"?>\n', "XML"),
         ("%PDF-1.7\n", "a PDF document"),
+        ("{\\rtf1\\ansi sky}\n", "an RTF document"),
     ],
 )
 def test_another_kind_of_file_is_named(text: str, kind: str, tmp_path: Path) -> None:

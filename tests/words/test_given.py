@@ -52,8 +52,15 @@ def test_the_same_words_are_the_same_object() -> None:
         ("coco_panoptik", r"did you mean coco_panoptic"),
         ([], r"no class names were given"),
         ([3], r"expected a text such as"),
+        ({"cat", "dog"}, r"expected a list of texts .*, found set"),
+        (None, r"expected a list of texts .*, found NoneType"),
     ],
 )
 def test_wrong_words_are_one_sentence(words: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         given_words(words)
+
+
+def test_things_are_a_list() -> None:
+    with pytest.raises(ValueError, match=r"things: expected a list of words such as \['cat'\]"):
+        given_words(["cat", "grass"], things="cat")
