@@ -156,11 +156,13 @@ def _suspicions(census: Census, dataset: Dataset) -> list[str]:
     """What is probably not meant, in words."""
     names, ignored = dataset.classes.names, _ignored_value(dataset)
     found = []
-    if census.ignored and len(names) == 2 and census.pixels.keys() == {0}:
+    if census.ignored and len(names) <= 2 and census.pixels.keys() == {0}:
+        back, front = names if len(names) == 2 else ("background", names[0])
+        effect = f"{front!r} is never learned" if len(names) == 2 else f"all others are {front!r}"
         found.append(
-            f"pixels of value {ignored}, {_share(census)} of all, are ignored, and {names[1]!r} is "
-            f"never learned; if {ignored} means {names[1]!r}, number the lines of the word list "
-            f"(0: {names[0]}, {ignored}: {names[1]}) and set ignore to another value, such as 254"
+            f"pixels of value {ignored}, {_share(census)} of all, are ignored, and {effect}; if "
+            f"{ignored} means {front!r}, number the lines of the word list (0: {back}, "
+            f"{ignored}: {front}) and set ignore to another value, such as 254"
         )
     if ignored == 65535 and 255 in census.pixels and max(census.pixels) == 255:
         found.append(

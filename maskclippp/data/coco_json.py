@@ -20,7 +20,7 @@ from maskclippp.masks import run_length
 _MAX_COORDINATE = 1e6
 MAX_SEGMENT_ID = 256**3 - 1
 
-CategoryId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+CategoryId = Annotated[int, Meta(ge=0, le=2**53)]  # V7 numbers categories by 32-bit hashes
 Flag = Annotated[int, Meta(ge=0, le=1)]
 Length = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Area = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[float, Meta(ge=0, le=2**53)]

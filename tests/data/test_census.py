@@ -96,11 +96,19 @@ def test_the_table_gives_the_share_of_every_class(
     assert "2 of 3 classes do not occur: 'sky', 'cow'" in warning
 
 
+@pytest.mark.parametrize(
+    ("words", "effect"),
+    [
+        (["background", "lesion"], "'lesion' is never learned"),
+        (["lesion"], "all others are 'lesion'"),
+    ],
+)
 def test_the_foreground_of_0_and_255_is_explained(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    words: list[str], effect: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load(index_set(tmp_path, halves(0, 255), ["background", "lesion"]))
-    assert "value 255, 50.00% of all, are ignored, and 'lesion' is never learned" in caplog.text
+    load(index_set(tmp_path, halves(0, 255), words))
+    assert f"value 255, 50.00% of all, are ignored, and {effect}" in caplog.text
+    assert "number the lines of the word list (0: background, 255: lesion)" in caplog.text
 
 
 def test_ignored_pixels_beside_a_foreground_are_no_surprise(

@@ -164,6 +164,16 @@ def test_wrong_instance_entries_are_named(
         read_instances(file, "a test")
 
 
+def test_categories_may_be_numbered_by_hashes(tmp_path: Path) -> None:
+    """As in exports of V7; other tools number them from 0."""
+    content = changed(instances(), "categories.1.id", 4_000_000_000)
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 4_000_000_000
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = read_instances(tmp_path / "a.json", "a test")
+    assert [category["id"] for category in found["categories"]] == [4_000_000_000]
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [
