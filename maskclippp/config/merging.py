@@ -21,7 +21,7 @@ BASE_KEY = "_BASE_"
 # What a list may hold, by the type of its default entries.
 _ACCEPTED: dict[type, Any] = {int: int, float: (int, float), str: str}
 # MemoryError: Python's parser refuses a value of thousands of signs or brackets.
-_YACS_ERRORS = (AssertionError, AttributeError, KeyError, MemoryError, TypeError, ValueError)
+_YACS_ERRORS = (AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 
 class ConfigError(InputError, AssertionError):
@@ -236,14 +236,7 @@ def _explained(cfg: CfgNode, full_key: str, value: Any, place: str) -> Iterator[
         yield
     except InputError:
         raise
-    except (
-        LookupError,
-        AssertionError,
-        AttributeError,
-        MemoryError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _YACS_ERRORS as error:
         if cfg.key_is_renamed(full_key):
             raise UnknownKeyError(str(error.args[0])) from error
         raise _explanation(cfg, full_key, value, place) from error

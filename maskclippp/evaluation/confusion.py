@@ -97,9 +97,9 @@ def boundary_counts(
     """Pixels per class of Boundary IoU (Cheng et al., CVPR 2021): [3, K].
 
     The rows are the intersection and the union of both boundary regions, and the true region. The
-    boundary region of a class are its pixels within 2 % of the image diagonal, at least one
-    pixel, of a pixel of another class or of the outside. Ignored pixels (K in ``truth``) are not
-    counted.
+    boundary region of a class consists of its pixels that are at most 2 % of the image diagonal,
+    but at least one pixel, away from another class or from the outside. Ignored pixels (K in
+    ``truth``) are not counted.
     """
     true = _boundary_labels(truth, num_classes)
     predicted = np.where(
