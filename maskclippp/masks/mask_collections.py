@@ -54,6 +54,7 @@ class MaskCollection:
                 "formats hold one image, so give the folder with the files of all images"
             )
         self.path = path
+        self._file_of: dict[str, str] = {}  # the image that every name was used for
         self._contents = _codes_by_image(path) if path.suffix == ".json" else _array_names(path)
 
     def masks_of(self, record: Record) -> Tensor:
@@ -61,36 +62,46 @@ class MaskCollection:
 
         Raises:
             MissingFileError: the file has nothing for the image.
-            InputError: it has masks of two images for it; or see
+            InputError: it may have the masks of another image; or see
                 :func:`maskclippp.masks.mask_files.read_masks`.
         """
-        name = PurePath(record["file_name"]).stem if "file_name" in record else None
-        number = str(record["image_id"]) if "image_id" in record else None
-        keys = [key for key in (number, name) if key is not None]
+        found, size = self._find(record), output_size(record)
+        where = f"mask file {self.path}, image {next(iter(_keys(record).values()))}"
+        if self.path.suffix == ".json":
+            return masks_of_codes(found, size, where)
+        return masks_of_array(read_array(self.path, size, where, found), size, where)
+
+    def _find(self, record: Record) -> Any:
+        """The codes of an image, or the name of its array."""
+        keys = _keys(record)
+        number, name = keys.get("image_id"), keys.get("file_name")
         named, numbered, names_are_files = self._contents
         found = [
             table[key] for table, key in ((named, name), (numbered, number)) if key in table
-        ] or self._without_zeros(keys)
+        ] or self._without_zeros(keys.values())
+        place = f"mask file {self.path} has"
         if not found:
             known = list(dict.fromkeys([*numbered, *named]))
             raise MissingFileError(
-                f"mask file {self.path} has no masks of the image {' or '.join(keys) or '?'}; its "
+                f"{place} no masks of the image {' or '.join(keys.values()) or '?'}; its "
                 f"{len(known)} keys are such as {known[:3]} (expected the image_id, or the name of "
                 "the image file; an image without masks is listed in 'images', or has an array of "
                 "no masks)"
             )
         if not names_are_files and any(other is not found[0] for other in found):
             raise InputError(
-                f"mask file {self.path} has masks of {name!r}, the name of an image, and others of "
-                f"{number!r}, its image_id: name all of them like the image files, in a file or a "
-                "folder of its own"
+                f"{place} masks of {name!r}, the name of an image, and others of {number!r}, its "
+                "image_id: name all of them like the image files"
             )
-        where = f"mask file {self.path}, image {keys[0]}"
-        size = output_size(record)
-        if self.path.suffix == ".json":
-            return masks_of_codes(found[0], size, where)
-        array = read_array(self.path, size, where, found[0])
-        return masks_of_array(array, size, where)
+        if name is not None and (name in named or number not in numbered):
+            file = record["file_name"]
+            other = self._file_of.setdefault(name, file)
+            if other != file:
+                raise InputError(
+                    f"{place} masks of {name!r}, which is the name of {other} and of {file}: give "
+                    "a folder with a mask file for each image instead"
+                )
+        return found[0]
 
     def _without_zeros(self, keys: Iterable[str]) -> list[Any]:
         """What is found if leading zeros do not matter; nothing if the keys are two numbers."""
@@ -103,6 +114,14 @@ class MaskCollection:
     def _plain_contents(self) -> Mapping[str, Any]:
         tables = (self._contents.numbered, self._contents.named)
         return {_plain(key): value for table in tables for key, value in table.items()}
+
+
+def _keys(record: Record) -> dict[str, str]:
+    """``image_id`` and the name in ``file_name``, as far as the record has them."""
+    keys = {"image_id": str(record["image_id"])} if "image_id" in record else {}
+    if "file_name" in record:
+        keys["file_name"] = PurePath(record["file_name"]).stem
+    return keys
 
 
 def _plain(key: str) -> str:

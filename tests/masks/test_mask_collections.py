@@ -111,6 +111,15 @@ def test_images_of_one_name_in_two_folders_are_told_apart_by_their_ids(tmp_path:
         found.masks_of(record("b/x.jpg"))
 
 
+def test_two_images_of_one_name_do_not_share_its_masks(tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", x=masks(2).numpy())
+    found = MaskCollection(tmp_path / "all.npz")
+    for _ in range(2):
+        assert found.masks_of(record("a/x.jpg")).shape == (2, *SIZE)
+    with pytest.raises(InputError, match=r"'x', which is the name of a/x\.jpg and of b/x\.jpg"):
+        found.masks_of(record("b/x.jpg"))
+
+
 def test_a_key_that_is_a_name_or_an_id_is_ambiguous(tmp_path: Path) -> None:
     np.savez(tmp_path / "all.npz", **{"1": masks(2).numpy(), "2": masks(3).numpy()})
     with pytest.raises(InputError, match="masks of '1', the name of an image, and others of '2'"):
