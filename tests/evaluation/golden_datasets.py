@@ -101,9 +101,9 @@ class GoldenDataset:
         return self._with_seen(self.case.info["seen_masks_by_contiguous_id"][name])
 
     def _with_seen(self, seen: list[bool]) -> RequestedWords:
-        test = self.ground_truth.vocabulary
-        train = tuple(names for names, known in zip(test.classes, seen, strict=True) if known)
-        return RequestedWords(test, train_vocabulary=Vocabulary(train))
+        words = RequestedWords(self.ground_truth.vocabulary, train_vocabulary=Vocabulary(()))
+        vars(words)["seen"] = torch.tensor(seen)  # as recorded, whatever words classes share
+        return words
 
 
 def recorded_seen_masks(found: list[GoldenCase], prefix: str) -> list[tuple[GoldenCase, str]]:
