@@ -168,9 +168,10 @@ def _check_settings(args: argparse.Namespace) -> None:
     if args.overwrite or not path.is_file():
         return
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        before = {}
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        before = None
+    before = before if isinstance(before, dict) else {}
     changed = [key for key, value in _settings(args).items() if before.get(key) != value]
     if changed:
         raise InputError(

@@ -110,9 +110,14 @@ def _typed_list(elements: list[Any]) -> list[Any]:
     return elements
 
 
+def _without_type_tag(value: Any, _: str) -> Any:
+    return value
+
+
 SCRIPT_GLOBALS: dict[str, Any] = {
     "collections.OrderedDict": PLAIN_GLOBALS["collections.OrderedDict"],
     "torch._utils._rebuild_tensor_v2": rebuild_tensor,
     **{f"torch.jit._pickle.{name}": _typed_list for name in _TYPED_LISTS},
+    "torch.jit._pickle.restore_type_tag": _without_type_tag,
     **STORAGE_TYPES,
 }

@@ -77,7 +77,9 @@ class MaskCollection:
         number, name = keys.get("image_id"), keys.get("file_name")
         named, numbered, names_are_files = self._contents
         found = [
-            table[key] for table, key in ((named, name), (numbered, number)) if key in table
+            table[key]
+            for table, key in ((named, name), (numbered, number))
+            if key is not None and key in table
         ] or self._without_zeros(keys.values())
         place = f"mask file {self.path} has"
         if not found:

@@ -191,6 +191,7 @@ def test_the_admitted_names_are_exactly_these() -> None:
     assert set(TORCH_GLOBALS) == numpy | storages | tensors | types | {"torch.Size", "torch.device"}
     assert set(SCRIPT_GLOBALS) == {
         *("collections.OrderedDict", "torch._utils._rebuild_tensor_v2"),
+        "torch.jit._pickle.restore_type_tag",
         *(storages | lists),
     }
 

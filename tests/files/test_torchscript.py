@@ -24,6 +24,7 @@ class Block(nn.Module):
         self.number = 3
         self.numbers = [1, 2]
         self.fractions = [0.5]
+        self.names = ["first", "second"]
         self.register_buffer("table", torch.arange(4))
 
     def forward(self, states: Tensor) -> Tensor:
