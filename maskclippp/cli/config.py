@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskclippp.errors import InputError, exit_on_bad_input
+from maskclippp.errors import InputError
 
 _EXAMPLES = """examples:
   maskclippp config configs/shapes/linear_psm.yaml
@@ -27,10 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("what", metavar="FILE|KEY", help="a config, or a key or its end")
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(arguments)
-    with exit_on_bad_input():
-        is_file = Path(args.what).suffix in (".yaml", ".yml")
-        text = _resolved(args.what, args.options) if is_file else _explained(args.what)
-        sys.stdout.write(text)
+    is_file = Path(args.what).suffix in (".yaml", ".yml")
+    text = _resolved(args.what, args.options) if is_file else _explained(args.what)
+    sys.stdout.write(text)
 
 
 def _resolved(file: str, options: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from maskclippp.clip.pretrained import find_pretrained
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
-from maskclippp.errors import InputError, MissingFileError, exit_on_bad_input
+from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.downloads import RemoteFile, check_recorded, download_all
 from maskclippp.files.published import Published, find_published, of_config, of_file, published
 from maskclippp.generators import check_generator
@@ -54,18 +54,17 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--origin", metavar="URL", help="a mirror with the same paths")
     args = parser.parse_args(arguments)
-    with exit_on_bad_input():
-        names = list(args.names)
-        if names[:1] == ["weights"] and len(names) == 2:
-            names, args.config = [], names[1]
-        if not names and not args.config:
-            parser.error("name something to download, or give --for CONFIG")
-        if "vocabularies" in names:
-            names.remove("vocabularies")
-            download_vocabularies(args.origin or ORIGIN)
-        download_entries([find_published(name) for name in names], args.origin)
-        if args.config:
-            download_weights(args.config, args.origin)
+    names = list(args.names)
+    if names[:1] == ["weights"] and len(names) == 2:
+        names, args.config = [], names[1]
+    if not names and not args.config:
+        parser.error("name something to download, or give --for CONFIG")
+    if "vocabularies" in names:
+        names.remove("vocabularies")
+        download_vocabularies(args.origin or ORIGIN)
+    download_entries([find_published(name) for name in names], args.origin)
+    if args.config:
+        download_weights(args.config, args.origin)
 
 
 def download_vocabularies(origin: str) -> None:

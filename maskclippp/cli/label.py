@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskclippp.cli.model_arguments import add_model_arguments, model_options, words_of
-from maskclippp.errors import exit_on_bad_input
 
 if TYPE_CHECKING:
     from maskclippp.engine.layout import Layout
@@ -26,9 +25,7 @@ semicolon, commas separate classes."""
 
 def main(arguments: Sequence[str]) -> None:
     """Label any number of images."""
-    args = _parser().parse_args(arguments)
-    with exit_on_bad_input():
-        _run(args)
+    _run(_parser().parse_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from maskclippp.errors import exit_on_bad_input
 from maskclippp.files.published import KINDS, Published, published
 
 _EXAMPLES = """examples:
@@ -24,18 +23,17 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--kind", choices=KINDS, help="only these")
     kind = parser.parse_args(arguments).kind
-    with exit_on_bad_input():
-        for each, title in KINDS.items():
-            if kind not in (None, each):
-                continue
-            sys.stdout.write(f"{title}\n")
-            for entry in published().values():
-                if entry.kind == each:
-                    sys.stdout.write(f"  {entry.name:<34}{_state(entry):<10}{_about(entry)}\n")
-        if kind in (None, "model"):
-            sys.stdout.write(
-                "Also: default (for photographs) and shapes (built in). Numbers are percent.\n"
-            )
+    for each, title in KINDS.items():
+        if kind not in (None, each):
+            continue
+        sys.stdout.write(f"{title}\n")
+        for entry in published().values():
+            if entry.kind == each:
+                sys.stdout.write(f"  {entry.name:<34}{_state(entry):<10}{_about(entry)}\n")
+    if kind in (None, "model"):
+        sys.stdout.write(
+            "Also: default (for photographs) and shapes (built in). Numbers are percent.\n"
+        )
 
 
 def _state(entry: Published) -> str:

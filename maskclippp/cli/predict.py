@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskclippp.cli.model_arguments import add_model_arguments, model_options, words_of
-from maskclippp.errors import InputError, exit_on_bad_input
+from maskclippp.errors import InputError
 
 if TYPE_CHECKING:
     from maskclippp.predictor import Predictor
@@ -30,9 +30,7 @@ Finished images are left out when the same command is given again."""
 
 def main(arguments: Sequence[str]) -> None:
     """Segment images, folders, videos or a camera into words."""
-    args = _parser().parse_args(arguments)
-    with exit_on_bad_input():
-        _run(args)
+    _run(_parser().parse_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

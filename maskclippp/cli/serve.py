@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from maskclippp.errors import InputError, MissingPackageError, exit_on_bad_input
+from maskclippp.errors import InputError, MissingPackageError
 
 _EXAMPLES = """examples:
   maskclippp serve
@@ -23,9 +23,7 @@ _OLDEST_GRADIO = 6
 
 def main(arguments: Sequence[str]) -> None:
     """Serve a web page that segments pictures into words."""
-    args = argument_parser().parse_args(arguments)
-    with exit_on_bad_input():
-        _run(args)
+    _run(argument_parser().parse_args(arguments))
 
 
 def argument_parser() -> argparse.ArgumentParser:
