@@ -1,7 +1,6 @@
 """The folder of a run: one writer, one run, one configuration, and results that belong to it."""
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from maskclippp.config.yaml_files import read_yaml
 from maskclippp.errors import InputError
 from maskclippp.files.atomic import atomic_write
 from maskclippp.files.lock import folder_lock
+from maskclippp.files.signatures import sha256_of_file
 
 CONFIG_NAME = "config.yaml"
 RESULTS_NAME = "results.json"
@@ -124,11 +124,7 @@ def weights_of_file(checkpoint: Path | None) -> dict[str, Any]:
     """What result files say about the evaluated weights; None: the initial ones."""
     if checkpoint is None or not checkpoint.is_file():
         return {"checkpoint": None if checkpoint is None else str(checkpoint)}
-    digest = hashlib.sha256()
-    with checkpoint.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"checkpoint": str(checkpoint.absolute()), "sha256": digest.hexdigest()}
+    return {"checkpoint": str(checkpoint.absolute()), "sha256": sha256_of_file(checkpoint)}
 
 
 def replace_results(files: Iterable[Path], weights: Mapping[str, Any], *, overwrite: bool) -> None:

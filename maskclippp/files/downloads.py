@@ -4,7 +4,6 @@ A file is fetched beside its place, as ``<name>.part``, and moved there when it 
 the right kind. ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` are respected.
 """
 
-import hashlib
 import http.client
 import json
 import logging
@@ -21,7 +20,7 @@ from typing import Any
 from maskclippp.errors import InputError
 from maskclippp.files.atomic import write_json
 from maskclippp.files.cache import cache_folder
-from maskclippp.files.signatures import first_bytes, foreign_kind
+from maskclippp.files.signatures import first_bytes, foreign_kind, sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class RemoteFile:
 
     def is_here(self) -> bool:
         """Whether the file exists and has the right content."""
-        return self.path.is_file() and self.sha256 in ("", _sha256(self.path))
+        return self.path.is_file() and self.sha256 in ("", sha256_of_file(self.path))
 
 
 class DownloadError(InputError, OSError):
@@ -91,7 +90,7 @@ def check_recorded(path: Path) -> str:
         return ""
     if path.stat().st_size != recorded["size"]:
         return f"it has {path.stat().st_size} bytes, but {recorded['size']} were downloaded"
-    found = _sha256(path)
+    found = sha256_of_file(path)
     return "" if found == recorded["sha256"] else f"its SHA-256 is {found}, not as downloaded"
 
 
@@ -110,7 +109,7 @@ def _download(file: RemoteFile, progress: Progress | None) -> None:
     part = file.path.with_name(f"{file.path.name}.part")
     _fetch(direct_address(file.url), part, progress)
     problem = foreign_kind(first_bytes(part)) if file.path.suffix != ".txt" else None
-    found = _sha256(part)
+    found = sha256_of_file(part)
     if problem is None and file.sha256 not in ("", found):
         problem = f"its SHA-256 is {found}, expected {file.sha256}"
     known = _records().get(str(file.path.absolute()), {}).get("sha256", found)
@@ -227,11 +226,3 @@ def _record(file: RemoteFile, size: int, sha256: str) -> None:
         write_json(_records_file(), {**_records(), str(file.path.absolute()): entry})
     except OSError as error:
         logger.warning("the hash of %s could not be recorded: %s", file.path, error)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

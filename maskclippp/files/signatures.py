@@ -1,8 +1,10 @@
-"""A first look at the bytes of a file: what it is, whatever its name says."""
+"""What the bytes of a file say, whatever its name is: a first look, and their SHA-256."""
 
+import hashlib
 from pathlib import Path
 
 _LOOK = 512
+_BLOCK = 2**20
 
 ZIP = b"PK\x03\x04"
 # Before zip archives, torch began its files with a pickle of this number.
@@ -34,6 +36,15 @@ def first_bytes(path: Path) -> bytes:
     """The beginning of a file."""
     with path.open("rb") as file:
         return file.read(_LOOK)
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of the content of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def foreign_kind(head: bytes) -> str | None:
