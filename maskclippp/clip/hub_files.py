@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
-
 from maskclippp.errors import MissingFileError
+from maskclippp.files.hub import HUB_ERRORS, snapshot_folder
 
 _FOLDER = Path("pretrained")
 # What tokenizers and configurations consist of. Weights come from PRETRAINED, code from nowhere.
@@ -29,8 +27,8 @@ def hub_folder(repository: str, what: str) -> Path:
     if by_hand.is_dir():
         return by_hand
     try:
-        return Path(snapshot_download(repository, allow_patterns=_PATTERNS))
-    except (OSError, HfHubHTTPError) as error:
+        return snapshot_folder(repository, None, _PATTERNS)
+    except HUB_ERRORS as error:
         reason = str(error).splitlines()[0].rstrip(":. ")
         raise MissingFileError(
             f"MODEL_NAME: {what} is that of {repository} on the Hugging Face Hub, which is not on "

@@ -27,6 +27,8 @@ _SUBFOLDERS = ["*/*"]
 _NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_SECONDS = 10
+# What can go wrong with a name, an address or the network.
+HUB_ERRORS = (HTTPError, HFValidationError, OSError)
 
 
 def model_folder(name: str, revision: str, key: str) -> Path:
@@ -71,7 +73,7 @@ def model_folder(name: str, revision: str, key: str) -> Path:
 
 def _snapshot(name: str, revision: str, key: str) -> Path:
     try:
-        return _download(name, revision)
+        return snapshot_folder(name, revision, _FILES, _SUBFOLDERS)
     except GatedRepoError as error:
         raise InputError(
             f"{key}: {name} is gated: accept its license at {settings.ENDPOINT}/{name}, then run "
@@ -87,7 +89,7 @@ def _snapshot(name: str, revision: str, key: str) -> Path:
             f"SEGMENTOR.REVISION: {name} has no revision {revision!r}; "
             f"{settings.ENDPOINT}/{name}/commits/main lists its commits"
         ) from error
-    except (HTTPError, HFValidationError, OSError) as error:
+    except HUB_ERRORS as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise MissingFileError(
             f"{key}: {name} is not on this machine, and {settings.ENDPOINT} could not be reached "
@@ -97,15 +99,28 @@ def _snapshot(name: str, revision: str, key: str) -> Path:
         ) from error
 
 
-def _download(name: str, revision: str) -> Path:
+def snapshot_folder(
+    name: str, revision: str | None, patterns: list[str], ignored: list[str] | None = None
+) -> Path:
+    """The copy of a model on the Hub in the user's cache, downloaded if the Hub can be reached.
+
+    Args:
+        name: of the model.
+        revision: commit, tag or branch; None: the main branch.
+        patterns: of the files that are fetched.
+        ignored: patterns of files that are not.
+
+    Raises:
+        Exception: one of ``HUB_ERRORS``; without network it comes at once.
+    """
     snapshot = functools.partial(
         huggingface_hub.snapshot_download,
         name,
         revision=revision,
-        allow_patterns=_FILES,
-        ignore_patterns=_SUBFOLDERS,
+        allow_patterns=patterns,
+        ignore_patterns=ignored,
     )
-    if _COMMIT.fullmatch(revision):
+    if revision is not None and _COMMIT.fullmatch(revision):
         with contextlib.suppress(LocalEntryNotFoundError):
             return Path(snapshot(local_files_only=True))
     try:

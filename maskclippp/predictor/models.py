@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import huggingface_hub.constants
 import torch
 from detectron2.config import CfgNode
@@ -15,6 +14,7 @@ from maskclippp.config.merging import merge_config_file
 from maskclippp.engine.checkpoint import Checkpointer
 from maskclippp.engine.trainer import Trainer
 from maskclippp.errors import InputError, MissingFileError
+from maskclippp.files.hub import HUB_ERRORS, snapshot_folder
 from maskclippp.files.published import CONFIGS, Published, find_published, of_config, published
 from maskclippp.generators import check_generator, segmentor_of_hub_model
 from maskclippp.meta_arch import MaskCLIPpp
@@ -158,14 +158,9 @@ def _merge_folder(cfg: CfgNode, folder: Path) -> str:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = ["config.yaml", "*.safetensors", "*.pth"]
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns)
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return snapshot_folder(name, revision, ["config.yaml", "*.safetensors", "*.pth"])
+    except HUB_ERRORS as error:
         reason = str(error).split("\n", maxsplit=1)[0]
         raise MissingFileError(
             f"{name} is neither here nor could it be fetched from the Hugging Face Hub "
