@@ -13,12 +13,33 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from maskclippp.errors import InputError, MissingPackageError, UnreadableFileError
 from maskclippp.files.hub import model_folder
+from maskclippp.generators.base import MaskGenerator
 from maskclippp.registry import SEGMENTOR_REGISTRY
 
 _KEY = "MODEL.MASKCLIPPP.SEGMENTOR.PRETRAINED"
+
+
+class HubGenerator(MaskGenerator):
+    """A mask generator that is a model of the transformers library, with its image processor."""
+
+    def __init__(self, *, model: nn.Module, processor: Any) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.processor = processor
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """See :class:`MaskGenerator`: the model is here, or is downloaded now."""
+        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, cls.hub_model_types)
+
+    def _inputs(self, images: list[Tensor], **options: Any) -> Any:
+        """What the processor makes of images uint8 [3, H, W], on the device of the model."""
+        device = next(self.model.parameters()).device
+        return self.processor(images, return_tensors="pt", device=device, **options)
 
 
 def check_hub_model(node: CfgNode, model_types: Collection[str]) -> Path:

@@ -9,8 +9,13 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from maskclippp.errors import InputError
-from maskclippp.generators.base import ImageMasks, MaskGenerator
-from maskclippp.generators.hub_models import check_hub_model, load_image_processor, load_model
+from maskclippp.generators.base import ImageMasks
+from maskclippp.generators.hub_models import (
+    HubGenerator,
+    check_hub_model,
+    load_image_processor,
+    load_model,
+)
 from maskclippp.masks.soft_masks import Frame, SoftMasks
 from maskclippp.masks.suppression import suppress
 from maskclippp.records import Record
@@ -46,7 +51,7 @@ class GridOptions:
 
 
 @SEGMENTOR_REGISTRY.register()
-class SamSegmentor(MaskGenerator):
+class SamSegmentor(HubGenerator):
     """SAM (arXiv 2304.02643), SAM-HQ or SAM 2, without crops of the image.
 
     Every point of a grid proposes three masks: whole, part, part of a part. Masks are filtered by
@@ -65,15 +70,8 @@ class SamSegmentor(MaskGenerator):
     def __init__(
         self, *, model: nn.Module, processor: Any, options: GridOptions | None = None
     ) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.processor = processor
+        super().__init__(model=model, processor=processor)
         self.options = options or GridOptions()
-
-    @classmethod
-    def check_config(cls, cfg: CfgNode) -> None:
-        """See :class:`MaskGenerator`: the model is here, or is downloaded now."""
-        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, cls.hub_model_types)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -93,8 +91,7 @@ class SamSegmentor(MaskGenerator):
         return [ImageMasks(self._masks(record["image"])) for record in records]
 
     def _masks(self, image: Tensor) -> SoftMasks:
-        device = next(self.model.parameters()).device
-        inputs = self.processor([image], return_tensors="pt", device=device)
+        inputs = self._inputs([image])
         pixels = inputs["pixel_values"]
         padded = (pixels.shape[-2], pixels.shape[-1])
         # SAM pads, SAM 2 resizes to a square.

@@ -9,8 +9,13 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from maskclippp.errors import InputError
-from maskclippp.generators.base import ImageMasks, MaskGenerator
-from maskclippp.generators.hub_models import check_hub_model, load_image_processor, load_model
+from maskclippp.generators.base import ImageMasks
+from maskclippp.generators.hub_models import (
+    HubGenerator,
+    check_hub_model,
+    load_image_processor,
+    load_model,
+)
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.suppression import suppress
 from maskclippp.records import Record
@@ -19,7 +24,7 @@ from maskclippp.words.vocabulary import Vocabulary
 
 
 @SEGMENTOR_REGISTRY.register()
-class Sam3Segmentor(MaskGenerator):
+class Sam3Segmentor(HubGenerator):
     """SAM 3 (arXiv 2511.16719), asked for the plainest synonym of every requested class.
 
     Each word finds its masks on its own, so that several words may claim one object. Masks that
@@ -48,22 +53,15 @@ class Sam3Segmentor(MaskGenerator):
         max_overlap: float = 0.7,
         words_per_batch: int = 8,
     ) -> None:
-        super().__init__()
+        super().__init__(model=model, processor=processor)
         if words_per_batch < 1:
             raise InputError(
                 f"SEGMENTOR.SAM3.WORDS_PER_BATCH: expected >= 1, found {words_per_batch}"
             )
-        self.model: Any = model
-        self.processor = processor
         self.min_score = min_score
         self.max_overlap = max_overlap
         self.words_per_batch = words_per_batch
         self._vocabulary: Vocabulary | None = None
-
-    @classmethod
-    def check_config(cls, cfg: CfgNode) -> None:
-        """See :class:`MaskGenerator`: the model is here, or is downloaded now."""
-        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, cls.hub_model_types)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -97,12 +95,11 @@ class Sam3Segmentor(MaskGenerator):
         return [ImageMasks(self._masks(record["image"], words)) for record in records]
 
     def _masks(self, image: Tensor, words: Sequence[str]) -> SoftMasks:
-        device = next(self.model.parameters()).device
-        inputs = self.processor([image], return_tensors="pt", device=device)
+        inputs = self._inputs([image])
         features = self.model.get_vision_features(inputs["pixel_values"])
         tokens = open_clip.tokenize(
             list(words), self.model.config.text_config.max_position_embeddings
-        ).to(device)
+        ).to(inputs["pixel_values"].device)
         found = [
             self._masks_of_words(features, batch) for batch in tokens.split(self.words_per_batch)
         ]

@@ -8,8 +8,13 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from torch import nn
 
-from maskclippp.generators.base import ImageMasks, MaskGenerator
-from maskclippp.generators.hub_models import check_hub_model, load_image_processor, load_model
+from maskclippp.generators.base import ImageMasks
+from maskclippp.generators.hub_models import (
+    HubGenerator,
+    check_hub_model,
+    load_image_processor,
+    load_model,
+)
 from maskclippp.generators.transformers_masks import MODEL_TYPES, mask_reader
 from maskclippp.masks.batching import call_by_size
 from maskclippp.records import Record
@@ -25,7 +30,7 @@ _COCO_ENDING = re.compile(r"(-other|-stuff|-merged)+$")
 
 
 @SEGMENTOR_REGISTRY.register()
-class TransformersSegmentor(MaskGenerator):
+class TransformersSegmentor(HubGenerator):
     """Mask2Former, MaskFormer, OneFormer, EoMT (DINOv2, DINOv3) or panoptic DETR.
 
     Images are prepared by the model's own processor, and masks are those that its post-processing
@@ -41,19 +46,12 @@ class TransformersSegmentor(MaskGenerator):
 
     @configurable
     def __init__(self, *, model: nn.Module, processor: Any, ensemble: bool = False) -> None:
-        super().__init__()
+        super().__init__(model=model, processor=processor)
         config: Any = model.config
-        self.model = model
-        self.processor = processor
         self.reader = mask_reader(config, processor)
         self.classes = classes_of_labels(config.id2label)
         self.ensemble = ensemble
         self._vocabulary: Vocabulary | None = None
-
-    @classmethod
-    def check_config(cls, cfg: CfgNode) -> None:
-        """See :class:`MaskGenerator`: the model is here, or is downloaded now."""
-        check_hub_model(cfg.MODEL.MASKCLIPPP.SEGMENTOR, cls.hub_model_types)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -86,9 +84,7 @@ class TransformersSegmentor(MaskGenerator):
 
     def _forward(self, records: Sequence[Record]) -> list[ImageMasks]:
         """Masks of images of one size."""
-        device = next(self.model.parameters()).device
-        images = [record["image"] for record in records]
-        inputs = self.processor(images, return_tensors="pt", device=device, **self.reader.options)
+        inputs = self._inputs([record["image"] for record in records], **self.reader.options)
         outputs = self.model(**self.reader.model_inputs(inputs))
         found = self.reader.read(outputs, inputs, records)
         return [ImageMasks(masks, logits, self.classes) for masks, logits in found]
