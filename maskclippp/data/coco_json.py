@@ -121,17 +121,15 @@ def read_panoptic(path: str | Path, what: str, *, with_areas: bool = False) -> P
         InputError: the file is malformed or inconsistent; names entry and key, what was expected
             and what was found.
     """
-    try:
-        content = read_json(path, PanopticFile, what)
-    except InputError as error:
-        if "segmentation" in _keys_of_first_annotation(path):
-            raise InputError(
-                f"{path} is instance annotation: its annotations have a segmentation, but no "
-                "segments_info; read it as a dataset of kind coco_instances"
-            ) from error
-        raise
-    category_ids = _unique((c["id"] for c in content["categories"]), path, "categories", "id")
-    _check_images(content["images"], path)
+    content: PanopticFile
+    content, category_ids = _read(
+        path,
+        PanopticFile,
+        what,
+        "segmentation",
+        "is instance annotation: its annotations have a segmentation, but no segments_info; read "
+        "it as a dataset of kind coco_instances",
+    )
     annotations = content["annotations"]
     of_images = _unique((a["image_id"] for a in annotations), path, "annotations", "image_id")
     _unique((a["file_name"] for a in annotations), path, "annotations", "file_name")
@@ -173,17 +171,15 @@ def read_instances(
         InputError: the file is malformed or inconsistent; names entry and key, what was expected
             and what was found.
     """
-    try:
-        content: InstanceFile = read_json(path, _requiring(InstanceFile, required or {}), what)
-    except InputError as error:
-        if "segments_info" in _keys_of_first_annotation(path):
-            raise InputError(
-                f"{path} is panoptic annotation: its annotations have segments_info, but no "
-                "segmentation; read it as a dataset of kind coco_panoptic"
-            ) from error
-        raise
-    category_ids = _unique((c["id"] for c in content["categories"]), path, "categories", "id")
-    _check_images(content["images"], path)
+    content: InstanceFile
+    content, category_ids = _read(
+        path,
+        _requiring(InstanceFile, required or {}),
+        what,
+        "segments_info",
+        "is panoptic annotation: its annotations have segments_info, but no segmentation; read it "
+        "as a dataset of kind coco_panoptic",
+    )
     annotations = content["annotations"]
     if all("id" in annotation for annotation in annotations):
         _unique((a.get("id") for a in annotations), path, "annotations", "id")
@@ -195,6 +191,24 @@ def read_instances(
     parent = _empty_parent(content["categories"], set(used))
     content["categories"] = [c for c in content["categories"] if c is not parent]
     return content
+
+
+def _read(
+    path: str | Path, schema: Any, what: str, foreign_key: str, foreign: str
+) -> tuple[Any, set[Any]]:
+    """The content of a file, its images checked, and the ids of its categories.
+
+    A file whose annotations have ``foreign_key`` is of another kind; ``foreign`` says which.
+    """
+    try:
+        content = read_json(path, schema, what)
+    except InputError as error:
+        if foreign_key in _keys_of_first_annotation(path):
+            raise InputError(f"{path} {foreign}") from error
+        raise
+    category_ids = _unique((c["id"] for c in content["categories"]), path, "categories", "id")
+    _check_images(content["images"], path)
+    return content, category_ids
 
 
 def _keys_of_first_annotation(path: str | Path) -> set[str]:
