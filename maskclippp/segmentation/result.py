@@ -20,23 +20,27 @@ from torch import Tensor
 from maskclippp.errors import InputError, MissingPackageError
 from maskclippp.inference.postprocess import (
     ClassifiedMasks,
-    binary_masks,
-    instance_segmentation,
     mask_boxes,
     panoptic_segments,
     semantic_labels,
 )
 from maskclippp.inference.settings import InferenceSettings
-from maskclippp.masks.label_maps import masks_of_labels
 from maskclippp.masks.run_length import encode_mask
 from maskclippp.masks.soft_masks import SoftMasks
+from maskclippp.segmentation.regions import (
+    VOID,
+    Regions,
+    instance_regions,
+    mask_regions,
+    panoptic_regions,
+    semantic_regions,
+)
 from maskclippp.visualization import draw_regions, word_colors
 from maskclippp.words.requested import RequestedWords
 
 Task = Literal["semantic", "panoptic", "instance", "masks"]
 TASKS: tuple[Task, ...] = ("semantic", "panoptic", "instance", "masks")
 TOP_K = 5
-VOID = -1
 
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
@@ -67,16 +71,6 @@ class Segment:
     area: int
     bbox_xyxy: tuple[float, float, float, float]
     top_k: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class _Regions:
-    """N segments: masks bool [N, H, W], and per segment class, score and number of its mask."""
-
-    masks: Tensor
-    classes: Tensor
-    scores: Tensor
-    mask_index: Tensor
 
 
 class Segmentation:
@@ -366,57 +360,16 @@ class Segmentation:
         )
 
     @cached_property
-    def _regions(self) -> _Regions:
-        regions: _Regions = getattr(self, f"_{self.task}_regions")()
-        return regions
-
-    def _semantic_regions(self) -> _Regions:
-        """One region per class that occurs, with the mask that is most likely of that class."""
-        labels = torch.from_numpy(self.labels)
-        classes = labels.unique()
-        classes = classes[classes != VOID]
-        if len(classes) == 0:
-            return _no_regions(self.orig_shape)
-        best = self._found.probabilities[:, classes.to(self._found.logits.device)]
-        scores, mask_index = best.max(dim=0)
-        return _Regions(masks_of_labels(labels, classes), classes, scores.cpu(), mask_index.cpu())
-
-    def _panoptic_regions(self) -> _Regions:
-        """One region per segment, with its most probable mask."""
-        ids, segments, id_of_mask = self._panoptic
-        ids, id_of_mask = ids.cpu(), id_of_mask.cpu()
-        if not segments:
-            return _no_regions(self.orig_shape)
-        numbers = torch.tensor([segment["id"] for segment in segments])
-        classes = torch.tensor([segment["category_id"] for segment in segments])
-        probabilities = self._found.probabilities.cpu()[:, classes]
-        of_segment = id_of_mask[:, None] == numbers
-        scores, mask_index = probabilities.masked_fill(~of_segment, -1).max(dim=0)
-        return _Regions(masks_of_labels(ids, numbers), classes, scores, mask_index)
-
-    def _masks_regions(self) -> _Regions:
-        """One region per mask, with its most probable class."""
-        solid = binary_masks(self._found.masks, self.orig_shape).cpu()
-        if len(solid) == 0:
-            return _no_regions(self.orig_shape)
-        scores, classes = self._found.probabilities.cpu().max(dim=1)
-        return _Regions(solid, classes, scores, torch.arange(len(solid)))
-
-    def _instance_regions(self) -> _Regions:
-        things = self._words.thing_classes
-        found = instance_segmentation(self._found, self.orig_shape, things, self._settings)
-        kept = found.scores >= self._threshold
-        return _Regions(
-            found.pred_masks[kept].cpu(),
-            found.pred_classes[kept].cpu(),
-            found.scores[kept].cpu(),
-            found.mask_index[kept].cpu(),
-        )
-
-
-def _no_regions(size: tuple[int, int]) -> _Regions:
-    none = torch.zeros(0, dtype=torch.int64)
-    return _Regions(torch.zeros(0, *size, dtype=torch.bool), none, torch.zeros(0), none)
+    def _regions(self) -> Regions:
+        found, size = self._found, self.orig_shape
+        if self.task == "semantic":
+            return semantic_regions(found, torch.from_numpy(self.labels))
+        if self.task == "panoptic":
+            return panoptic_regions(found, *self._panoptic)
+        if self.task == "instance":
+            things = self._words.thing_classes
+            return instance_regions(found, size, things, self._settings, self._threshold)
+        return mask_regions(found, size)
 
 
 def _import(package: str, purpose: str) -> Any:

@@ -21,7 +21,8 @@ from PIL import Image
 
 from maskclippp.errors import InputError, UnreadableFileError
 from maskclippp.files.atomic import atomic_write, json_value
-from maskclippp.segmentation.result import VOID, Segmentation
+from maskclippp.segmentation.regions import VOID
+from maskclippp.segmentation.result import Segmentation
 from maskclippp.visualization import VOID_COLOR, word_colors
 
 # What is written, by the end of the name. Of several ends, the longest is meant.
