@@ -15,7 +15,7 @@ import torch
 
 import maskclippp  # noqa: F401  makes detectron2 importable before test modules are collected
 
-_STARTERS = {"subprocess", "multiprocessing", "processes", "preparation_runs"}
+_STARTERS = {"subprocess", "multiprocessing", "processes", "preparation_runs", "wandb"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

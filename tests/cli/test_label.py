@@ -2,13 +2,14 @@
 
 import multiprocessing
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from maskclippp.cli.main import main
-from tests.labeling.jobs import labeler, rows_of, save_photos
+from tests.labeling.jobs import holds_claim, labeler, rows_of, save_photos
 
 IMAGES, SHARD_SIZE = 12, 3
 
@@ -66,8 +67,9 @@ def test_a_signal_ends_with_status_75_and_releases_the_claim(
     process = context.Process(target=run_alone, args=(arguments,))
     process.start()
     claims = tmp_path / "out" / "claims"
-    while str(process.pid) not in " ".join(file.read_text() for file in claims.glob("0*")):
+    while not holds_claim(process.pid, claims):
         assert process.is_alive()
+        time.sleep(0.002)
     process.terminate()
     process.join()
     assert process.exitcode == 75

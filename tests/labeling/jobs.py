@@ -2,6 +2,7 @@
 
 import functools
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,12 @@ def rows_of(output: Path) -> list[dict[str, Any]]:
     """All rows, shard by shard."""
     files = sorted((output / "labels").glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def holds_claim(process: int | None, claims: Path) -> bool:
+    """Whether a process works on a part; claims come and go at any time."""
+    for file in claims.glob("0*"):
+        with suppress(FileNotFoundError):
+            if str(process) in file.read_text().split():
+                return True
+    return False

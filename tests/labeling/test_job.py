@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskclippp.errors import InputError, MissingPackageError
 from maskclippp.labeling import Job
-from tests.labeling.jobs import labeler, rows_of, save_photos
+from tests.labeling.jobs import holds_claim, labeler, rows_of, save_photos
 
 IMAGES, SHARD_SIZE, KILLS = 24, 4, 5
 
@@ -143,11 +143,7 @@ def start(photos: Path, output: Path) -> multiprocessing.process.BaseProcess:
 
 
 def wait_for_claim(output: Path, process: multiprocessing.process.BaseProcess) -> None:
-    claims = output / "claims"
-    mine = str(process.pid)
-    while process.is_alive():
-        if any(mine in file.read_text().split() for file in claims.glob("0*") if file.exists()):
-            return
+    while process.is_alive() and not holds_claim(process.pid, output / "claims"):
         time.sleep(0.005)
 
 

@@ -9,6 +9,7 @@ from shapes.study import CONFIGS
 
 BUDGET = ("SOLVER.MAX_ITER", "200", "SOLVER.CHECKPOINT_PERIOD", "200")
 NUMBERS = ("all", "seen", "unseen")
+pytestmark = pytest.mark.processes
 
 
 def mask_accuracy(config: str, weights: Path | None, output: Path) -> dict[str, float]:
