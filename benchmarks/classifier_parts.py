@@ -12,6 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 from torch.testing import assert_close
 
+from benchmarks.plain.resize_once import ResizedOnce
 from benchmarks.workload import (
     Bench,
     Row,
@@ -63,7 +64,10 @@ def text(bench: Bench, model: MaskCLIPpp) -> Iterator[Row]:
 
 
 def postprocess(bench: Bench) -> Iterator[Row]:
-    """From the logits per name to every kind of result, for one image."""
+    """From the logits per name to every kind of result, for one image.
+
+    The masks are compared with resizing all of them once (:mod:`benchmarks.plain.resize_once`).
+    """
     work, device = bench.work, bench.device
     vocabulary = make_vocabulary(work.classes)
     masks = bench.generated_masks()
@@ -71,45 +75,53 @@ def postprocess(bench: Bench) -> Iterator[Row]:
     class_of_synonym = vocabulary.class_of_synonym.to(device)
     logits = max_over_synonyms(name_logits, class_of_synonym, work.classes)
     things = frozenset(range(0, work.classes, 2))
-    settings = InferenceSettings(overlap_threshold=0.8)
-    arguments = (masks, logits, work.classes, work.image_size)
-    found, size = (
-        processing.ClassifiedMasks(SoftMasks(masks), logits, work.classes),
-        work.image_size,
-    )
-    plain: Any = bench.plain
-    classes, pixels = f"{work.classes} classes", times(work.image_size)
-    # The strongest plain formulation: still a score map of every class at the output size.
-    vectorized = {"vectorized": lambda: plain.semantic_labels_vectorized(*arguments)}
+    settings = InferenceSettings(panoptic_on=True, instance_on=True, overlap_threshold=0.8)
+    size, pixels = work.image_size, f"{work.masks} masks, {times(work.image_size)}"
+    found = processing.ClassifiedMasks(SoftMasks(masks), logits, work.classes)
+
+    def resized() -> ResizedOnce:
+        return ResizedOnce(masks, logits, size, settings)
+
+    def all_resized() -> tuple[Any, ...]:
+        once = resized()
+        return (
+            once.semantic_labels(),
+            once.panoptic_segmentation(things),
+            once.instance_segmentation(),
+        )
 
     @torch.no_grad()
-    def row(what: str, ours: Any, plainly: Any, agree: Any = assert_close, **others: Any) -> Row:
-        runs = bench.compare(ours, plainly, agree, **others)
-        return Row("postprocess", what, 1, "images", runs)
+    def row(what: str, ours: Any, plainly: Any, agree: Any = assert_close) -> Row:
+        return Row("postprocess", what, 1, "images", bench.compare(ours, plainly, agree))
 
     yield row(
-        f"class logits, {classes}",
+        f"class logits, {work.classes} classes",
         lambda: max_over_synonyms(name_logits, class_of_synonym, work.classes),
-        lambda: plain.class_logits(name_logits, vocabulary),
+        lambda: bench.plain and bench.plain.class_logits(name_logits, vocabulary),
     )
     yield row(
-        f"semantic, {classes}, {pixels}",
+        f"semantic, {work.classes} classes, {pixels}",
         lambda: processing.semantic_labels(found, size),
-        lambda: plain.semantic_labels(*arguments),
+        lambda: resized().semantic_labels(),
         _maps_agree,
-        **(vectorized if plain else {}),
     )
     yield row(
-        f"panoptic, {work.masks} masks, {pixels}",
+        f"panoptic, {pixels}",
         lambda: processing.panoptic_segmentation(found, size, things, settings),
-        lambda: plain.panoptic_segmentation(*arguments, 0.0, 0.8, things),
+        lambda: resized().panoptic_segmentation(things),
         _panoptic_agrees,
     )
     yield row(
-        f"instances, {work.masks} masks, {pixels}",
+        f"instances, {pixels}",
         lambda: processing.instance_segmentation(found, size, None, settings),
-        lambda: plain.instance_segmentation(*arguments, settings.max_instances),
+        lambda: resized().instance_segmentation(),
         _instances_agree,
+    )
+    yield row(
+        f"semantic + panoptic + instances, {pixels}",
+        lambda: processing.image_results(found, size, things, settings),
+        all_resized,
+        lambda ours, other: _maps_agree(ours["sem_seg_labels"], other[0]),
     )
 
 
@@ -201,9 +213,9 @@ def _panoptic_agrees(ours: Any, plain: Any) -> None:
         raise AssertionError("the segments differ")
 
 
-def _instances_agree(ours: Instances, plain: list[dict[str, Any]]) -> None:
-    assert_close(ours.scores.cpu(), torch.tensor([one["score"] for one in plain]))
-    if ours.pred_classes.tolist() != [one["class"] for one in plain]:
+def _instances_agree(ours: Instances, plain: tuple[Tensor, Tensor, Tensor]) -> None:
+    masks, classes, scores = plain
+    assert_close(ours.scores, scores)
+    if not torch.equal(ours.pred_classes, classes):
         raise AssertionError("the classes of the instances differ")
-    for mask, one in zip(ours.pred_masks, plain, strict=True):
-        _maps_agree(mask, one["mask"])
+    _maps_agree(ours.pred_masks, masks)

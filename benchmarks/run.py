@@ -261,7 +261,7 @@ def _memory_ratio(run: Measurement, ours: Measurement) -> float | None:
 
 
 def as_table(rows: list[Row]) -> str:
-    """One line per measurement, and one that adds up the post-processing."""
+    """One line per measurement."""
     lines = []
     for row in rows:
         for name, run in row.runs.items():
@@ -270,15 +270,6 @@ def as_table(rows: list[Row]) -> str:
             speed = f"{row.items / run.median:.3g} {row.unit}/s"
             more = _memory_ratio(run, row.runs[OURS])
             lines.append([row.part, row.what, name, run.median, speed, memory, ratio, more])
-    totals = {
-        name: sum(row.runs[name].median for row in rows if row.part == "postprocess")
-        for name in (OURS, PLAIN)
-        if any(row.part == "postprocess" and name in row.runs for row in rows)
-    }
-    lines += [
-        ["postprocess", "all", name, total, f"{1 / total:.3g} images/s", "", total / totals[OURS]]
-        for name, total in totals.items()
-    ]
     headers = ["part", "what", "how", "seconds", "speed", "peak MiB", "time / ours", "peak / ours"]
     return tabulate(lines, headers=headers, floatfmt=(*[""] * 3, ".4g", "", "", ".3g", ".3g"))
 

@@ -76,14 +76,6 @@ def semantic_labels(
     return semantic_scores(masks, logits, num_classes, size).argmax(dim=0)
 
 
-def semantic_labels_vectorized(
-    masks: Tensor, logits: Tensor, num_classes: int, size: tuple[int, int]
-) -> Tensor:
-    """[H, W]: the same without a loop: the masks are resized once, then one matrix product."""
-    resized = F.interpolate(masks[None].float(), size=size, mode="bilinear")[0]
-    return torch.einsum("qk,qhw->khw", probabilities(logits, num_classes), resized).argmax(dim=0)
-
-
 def panoptic_segmentation(
     masks: Tensor,
     logits: Tensor,

@@ -16,7 +16,7 @@ from torch import Tensor
 from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.resampling import resample
 from maskclippp.masks.soft_masks import SoftMasks
-from maskclippp.masks.upsampling import best_rows, solid_parts
+from maskclippp.masks.upsampling import best_rows, compete, solid_parts
 from maskclippp.records import ImageResult, Segment
 
 Size = tuple[int, int]
@@ -95,8 +95,7 @@ def semantic_labels(found: ClassifiedMasks, size: Size) -> Tensor:
 
         semantic_scores(found, size).argmax(dim=0)
     """
-    probabilities = found.probabilities
-    return best_rows(lambda values: values @ probabilities, found.num_classes, found.masks, size)
+    return best_rows(found.probabilities, found.masks, size)
 
 
 def panoptic_segmentation(
@@ -138,13 +137,11 @@ def panoptic_segments(
     id_of_mask = torch.zeros(len(competing), dtype=torch.int64, device=scores.device)
     if num_masks == 0:
         return torch.zeros(size, dtype=torch.int32, device=scores.device), [], id_of_mask
-    winner = best_rows(lambda values: values * scores, num_masks, masks, size)
-    won = torch.bincount(winner.flatten(), minlength=num_masks)
-    solid = solid_parts(masks, size, lambda values: values >= 0.5)
-    winner_is_solid = solid.binary.gather(0, winner[None])[0]
-    winner = torch.where(winner_is_solid, winner, num_masks)
+    result = compete(scores, masks, size)
+    won = torch.bincount(result.winner.flatten(), minlength=num_masks)
+    winner = torch.where(result.is_solid, result.winner, num_masks)
     kept = torch.bincount(winner.flatten(), minlength=num_masks + 1)[:num_masks]
-    overlap = won / solid.area.clamp(min=1)
+    overlap = won / result.solid_area.clamp(min=1)
     valid = (kept > 0) & (overlap >= settings.overlap_threshold)
     ids, segments = _number_segments(valid.tolist(), labels.tolist(), thing_classes)
     table = torch.tensor([*ids, 0], dtype=torch.int32, device=scores.device)
@@ -201,7 +198,7 @@ def instance_segmentation(
         mask_index, labels, scores = mask_index[chosen], labels[chosen], scores[chosen]
     # A mask may be chosen for several classes; it is resized only once.
     used, position = torch.unique(mask_index, return_inverse=True)
-    solid = solid_parts(found.masks[used], size, lambda values: values > 0.5)
+    solid = solid_parts(found.masks[used], size)
     scores = scores * (solid.mass / (solid.area + 1e-6))[position]
     # By descending score; ties by class, so that the order does not depend on the device.
     order = labels.argsort(stable=True)
@@ -218,7 +215,7 @@ def instance_segmentation(
 
 def binary_masks(masks: SoftMasks, size: Size) -> Tensor:
     """Bool [Q, H, W]: the resized masks > 0.5."""
-    return solid_parts(masks, size, lambda values: values > 0.5).binary
+    return solid_parts(masks, size).binary
 
 
 def mask_boxes(masks: Tensor) -> Tensor:

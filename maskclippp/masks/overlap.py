@@ -56,7 +56,7 @@ def label_by_overlap(
     if len(masks) == 0 or len(truth) == 0:
         return labels
     size = (truth.shape[-2], truth.shape[-1])
-    found = solid_parts(masks, size, lambda values: values > 0.5)
+    found = solid_parts(masks, size)
     annotated = truth.to(found.binary.device).flatten(1).float().t()
     with torch.autocast(annotated.device.type, enabled=False):
         portions = torch.split(found.binary.flatten(1), _AT_A_TIME)

@@ -1,13 +1,14 @@
-"""Argmax and thresholds of resized masks, computed exactly without resizing them everywhere.
+"""Argmax and thresholds of resized masks, without holding all resized masks at a time.
 
-Masks are enlarged along the columns first, then along the rows. Along one axis an output is a
-convex combination of a *window* of few neighboring sources. Where a window agrees which of several
-linear scores is greatest, or on which side of a threshold its values lie, so do all outputs that
-read it. Only the outputs of the other windows, along the borders of regions, are interpolated.
-Masks with so much detail that windows rarely agree are resized everywhere, a portion at a time.
+The output is divided into tiles. The pixels of a tile are convex combinations of the few source
+pixels that it reads, so that these bound the values of every mask in the tile. Only masks whose
+bounds leave a result open are resized there, which are few of many. The resized values of a tile
+stay in the cache of a CPU. What is linear in the masks, such as the scores of classes, is computed
+from the source pixels, which are fewer, and then resized.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,97 +17,166 @@ from torch import Tensor
 from maskclippp.masks.resampling import Taps
 from maskclippp.masks.soft_masks import SoftMasks
 
-# Numbers held at a time by whatever grows with the output: 32 MiB as float32.
-_BUDGET = 8 * 2**20
-# The share of windows that disagree from which it is faster to resize everywhere, measured on one
-# CPU core for labels and for thresholds.
-_DENSE_LABELS, _DENSE_PARTS = 0.5, 0.2
-
-
-def best_rows(
-    score: Callable[[Tensor], Tensor],
-    num_rows: int,
-    masks: SoftMasks,
-    size: tuple[int, int],
-) -> Tensor:
-    """int64 [H, W]: at every pixel the row with the greatest score, for masks resized to ``size``.
-
-    By definition ``score(masks.resized(size).flatten(1).t()).argmax(dim=1).view(size)``.
-
-    Args:
-        score: a linear map of mask values [n, Q] to scores [n, ``num_rows``].
-        num_rows: number of scores, at least one.
-        masks: Q masks.
-        size: output height and width.
-    """
-    labeling = _Labeling(score, max(1, _BUDGET // (len(masks) + num_rows)))
-    values, rows, columns = masks.reduced(size)
-    result = torch.empty(size, dtype=torch.int64, device=values.device)
-    for band, values_band, rows_band in _bands(values, rows, len(columns)):
-        result[band] = labeling.resized(values_band, rows_band, columns)
-    return result
-
-
-def _bands(values: Tensor, rows: Taps, width: int) -> Iterator[tuple[slice, Tensor, Taps]]:
-    """Bands of output rows, the source rows that they read as floats, and the map of these."""
-    # Enlarged along the columns, the sources of a band fit into the budget.
-    cost = len(values) * width * values.shape[-2] / len(rows)
-    step = int(max(1, _BUDGET // max(1, cost)))
-    for first in range(0, len(rows), step):
-        band = slice(first, first + step)
-        read, rows_band = rows[band].cropped()
-        yield band, values[:, read].float(), rows_band
+# Resized numbers held at a time: 1 GiB as float32.
+_BUDGET = 2**28
+# The side of a tile in output pixels: of 32, 48, 64, 96 and 128 the fastest on a CPU. Elsewhere
+# large tiles are; float32 counts the pixels of a tile up to 4096^2 exactly.
+_CPU_SIDE, _MAX_SIDE = 64, 4096
 
 
 @dataclass(frozen=True)
-class _Labeling:
-    """The best row at pixels; ``portion``: pixels that are scored at a time."""
+class _Piece:
+    """A part of an axis: some outputs, the sources that they read, and the map between them.
 
-    score: Callable[[Tensor], Tensor]
-    portion: int
+    Attributes:
+        matrix: [outputs, sources]; None where the outputs are fewer.
+    """
 
-    def of(self, maps: Tensor) -> Tensor:
-        """int64 [h, w] of masks [Q, h, w]."""
-        portions = torch.split(maps.flatten(1), self.portion, dim=1)
-        best = [self.score(portion.t()).max(dim=1).indices for portion in portions]
-        return torch.cat(best).view(maps.shape[-2:])
-
-    def resized(self, maps: Tensor, rows: Taps, columns: Taps) -> Tensor:
-        """int64 [H, W] of masks [Q, h, w]."""
-        labels, unsettled = _shared_labels(self.of(maps), columns, -1)
-        if unsettled.float().mean() > _DENSE_LABELS:
-            return self.of(rows.apply(columns.apply(maps, -1), -2))
-        self._interpolate(labels, unsettled, maps, columns, -1)
-        labels, unsettled = _shared_labels(labels, rows, -2)
-        if unsettled.any():
-            self._interpolate(labels, unsettled, columns.apply(maps, -1), rows, -2)
-        return labels
-
-    def _interpolate(
-        self, labels: Tensor, unsettled: Tensor, maps: Tensor, taps: Taps, dim: int
-    ) -> None:
-        """Set the labels of unsettled pixels of ``maps`` that are resized along ``dim``."""
-        low, weights = taps.low.to(maps.device), taps.weights.float().to(maps.device)
-        width, flat = maps.shape[-1], maps.flatten(1)
-        stride = 1 if dim == -1 else width
-        for place in torch.split(unsettled.nonzero(), self.portion):
-            row, column = place.unbind(1)
-            position = place[:, dim]
-            source = row * width + low[column] if dim == -1 else low[row] * width + column
-            at_pixels = flat.new_zeros(())
-            for tap, weight in enumerate(weights[position].unbind(1)):
-                at_pixels = at_pixels + flat.index_select(1, source + tap * stride) * weight
-            labels[row, column] = self.score(at_pixels.t()).max(dim=1).indices
+    outputs: slice
+    read: slice
+    taps: Taps
+    matrix: Tensor | None
 
 
-def _shared_labels(labels: Tensor, taps: Taps, dim: int) -> tuple[Tensor, Tensor]:
-    """Labels resized along ``dim`` by the first of every window; bool, where windows disagree."""
-    low = taps.low.to(labels.device)
-    first = labels.index_select(dim, low)
-    unsettled = torch.zeros_like(first, dtype=torch.bool)
-    for tap in range(1, taps.weights.shape[1]):
-        unsettled |= labels.index_select(dim, low + tap) != first
-    return first, unsettled
+def _pieces(taps: Taps, side: int, device: torch.device) -> Iterator[_Piece]:
+    for first in range(0, len(taps), side):
+        outputs = slice(first, first + side)
+        read, part = taps[outputs].cropped()
+        matrix = None
+        if len(part) >= part.source:
+            matrix = torch.zeros(len(part), part.source)
+            matrix = matrix.scatter_(1, part.index, part.weights.float()).to(device)
+        yield _Piece(outputs, read, part, matrix)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A rectangle of the output.
+
+    Attributes:
+        values: float32 [Q, h, w], the part of the masks that it reads, already resized along an
+            axis where the output has fewer pixels.
+    """
+
+    values: Tensor
+    rows: _Piece
+    columns: _Piece
+
+    @classmethod
+    def of(cls, masks: Tensor, rows: _Piece, columns: _Piece) -> "_Tile":
+        """From masks [Q, h, w]."""
+        values = masks[:, rows.read, columns.read].float()
+        for piece, dim in ((rows, -2), (columns, -1)):
+            if piece.matrix is None:
+                values = piece.taps.apply(values, dim)
+        return cls(values.contiguous(), rows, columns)
+
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """Rows and columns of the output."""
+        return self.rows.outputs, self.columns.outputs
+
+    @property
+    def num_pixels(self) -> int:
+        """Of the output."""
+        return len(self.rows.taps) * len(self.columns.taps)
+
+    def resized(self, maps: Tensor) -> Tensor:
+        """Maps of the size of ``values`` [n, h, w] -> [n, H, W] of the tile."""
+        if self.columns.matrix is not None:
+            flat = maps.flatten(0, 1) @ self.columns.matrix.t()
+            maps = flat.view(*maps.shape[:2], flat.shape[-1])
+        return maps if self.rows.matrix is None else self.rows.matrix @ maps
+
+
+def _tiles(masks: SoftMasks, size: tuple[int, int], maps_per_tile: int) -> Iterator[_Tile]:
+    """All tiles of an output, with at most so many maps resized in each."""
+    device = masks.values.device
+    side = math.isqrt(_BUDGET // max(1, maps_per_tile))
+    side = max(1, min(side, _CPU_SIDE if device.type == "cpu" else _MAX_SIDE))
+    rows, columns = (list(_pieces(taps, side, device)) for taps in masks.taps(size))
+    for row in rows:
+        for column in columns:
+            yield _Tile.of(masks.values, row, column)
+
+
+def _bounds(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the greatest value [n] that maps [n, h, w] can have when they are resized."""
+    return maps.amin(dim=(1, 2)), maps.amax(dim=(1, 2))
+
+
+def _indices(chosen: Tensor) -> Tensor:
+    """int64 [n] of a bool [Q]; the host waits for a GPU, once per tile."""
+    return chosen.nonzero()[:, 0]
+
+
+def _rivals(low: Tensor, high: Tensor) -> Tensor:
+    """Bool [n]: which of n maps may be the greatest somewhere, from their bounds."""
+    return ~(high < low.amax())  # also where they are not a number
+
+
+def best_rows(weights: Tensor, masks: SoftMasks, size: tuple[int, int]) -> Tensor:
+    """int64 [H, W]: at every pixel the row with the greatest score.
+
+    Definition::
+
+        torch.einsum("qr,qhw->rhw", weights, masks.resized(size)).argmax(dim=0)
+
+    Args:
+        weights: float32 [Q, R] of Q masks in R scores.
+        masks: Q masks.
+        size: output height and width.
+    """
+    count = weights.shape[1]
+    result = torch.empty(size, dtype=torch.int64, device=weights.device)
+    with torch.autocast(weights.device.type, enabled=False):
+        for tile in _tiles(masks, size, count):
+            scores = weights.t() @ tile.values.flatten(1)
+            scores = scores.view(count, *tile.values.shape[1:])
+            index = _indices(_rivals(*_bounds(scores)))
+            result[tile.area] = index[tile.resized(scores[index]).max(dim=0).indices]
+    return result
+
+
+@dataclass(frozen=True)
+class Competition:
+    """Which of Q masks resized to (H, W) wins a pixel.
+
+    Attributes:
+        winner: int64 [H, W].
+        is_solid: bool [H, W], whether the winner reaches the threshold.
+        solid_area: int64 [Q], number of pixels where a mask reaches it, won or not.
+    """
+
+    winner: Tensor
+    is_solid: Tensor
+    solid_area: Tensor
+
+
+def compete(
+    scores: Tensor, masks: SoftMasks, size: tuple[int, int], threshold: float = 0.5
+) -> Competition:
+    """Let masks compete for pixels; the greatest ``scores`` [Q] x mask wins. Q is at least 1."""
+    device = scores.device
+    winner = torch.empty(size, dtype=torch.int64, device=device)
+    is_solid = torch.empty(size, dtype=torch.bool, device=device)
+    solid_area = torch.zeros(len(masks), dtype=torch.int64, device=device)
+    with torch.autocast(device.type, enabled=False):
+        for tile in _tiles(masks, size, len(masks)):
+            low, high = _bounds(tile.values)
+            solid_area += (low >= threshold) * tile.num_pixels
+            rivals = _rivals(low * scores, high * scores)
+            crosses = (low < threshold) & (high >= threshold)
+            index = _indices(rivals | crosses)
+            resized = tile.resized(tile.values[index])
+            solid = torch.ge(resized, threshold, out=torch.empty_like(resized))
+            solid_area[index] += (solid.sum(dim=(1, 2)) * crosses[index]).long()
+            place = _indices(rivals[index])
+            chosen = index[place]
+            best = (resized[place] * scores[chosen, None, None]).max(dim=0).indices
+            winner[tile.area] = chosen[best]
+            is_solid[tile.area] = solid.gather(0, place[best][None])[0] > 0
+    return Competition(winner, is_solid, solid_area)
 
 
 @dataclass(frozen=True)
@@ -124,76 +194,20 @@ class SolidParts:
     mass: Tensor
 
 
-def solid_parts(
-    masks: SoftMasks, size: tuple[int, int], is_solid: Callable[[Tensor], Tensor]
-) -> SolidParts:
-    """The pixels where masks resized to ``size`` pass a threshold.
-
-    They are counted in float32, also within autocast.
-
-    Args:
-        masks: Q masks.
-        size: output height and width.
-        is_solid: comparison of mask values with a threshold.
-    """
-    values, rows, columns = masks.reduced(size)
-    parts = SolidParts(
-        binary=torch.empty(len(masks), *size, dtype=torch.bool, device=values.device),
-        area=torch.zeros(len(masks), dtype=torch.int64, device=values.device),
-        mass=torch.zeros(len(masks), device=values.device),
-    )
-    step = max(1, _BUDGET // (values.shape[-2] * size[1]))
-    with torch.autocast(values.device.type, enabled=False):
-        for first in range(0, len(masks), step):
-            some = slice(first, first + step)
-            part = SolidParts(parts.binary[some], parts.area[some], parts.mass[some])
-            _find_solid_parts(part, columns.apply(values[some], -1), rows, is_solid)
-    return parts
-
-
-def _find_solid_parts(
-    parts: SolidParts, maps: Tensor, rows: Taps, is_solid: Callable[[Tensor], Tensor]
-) -> None:
-    """Fill in the parts of masks [Q, h, W] whose rows are still to be resized."""
-    num_windows = rows.source - rows.weights.shape[1] + 1
-    windows = range(rows.weights.shape[1])
-    solid = is_solid(maps)
-    settled, unsettled = solid[:, :num_windows].clone(), solid[:, :num_windows].clone()
-    for tap in windows[1:]:
-        settled &= solid[:, tap : tap + num_windows]
-        unsettled |= solid[:, tap : tap + num_windows]
-    unsettled &= ~settled
-    if unsettled.float().mean() > _DENSE_PARTS:
-        resized = rows.apply(maps, -2)
-        parts.binary.copy_(is_solid(resized))
-        parts.area.copy_(parts.binary.float().sum(dim=2).long().sum(dim=1))
-        parts.mass.copy_((resized * parts.binary).sum(dim=(1, 2)))
-        return
-    low, weights = rows.low.to(maps.device), rows.weights.float().to(maps.device)
-    torch.index_select(settled, 1, low, out=parts.binary)
-    count = torch.bincount(low, minlength=num_windows)
-    weight_sums = weights.new_zeros(num_windows, len(windows)).index_add_(0, low, weights)
-    inside = settled.float()
-    parts.area.copy_((inside.sum(dim=2).long() * count).sum(dim=1))
+def solid_parts(masks: SoftMasks, size: tuple[int, int], threshold: float = 0.5) -> SolidParts:
+    """The pixels where masks resized to ``size`` exceed a threshold; also within autocast."""
+    device = masks.values.device
+    binary = torch.zeros(len(masks), *size, dtype=torch.bool, device=device)
+    area = torch.zeros(len(masks), dtype=torch.int64, device=device)
     # Sums of many pixels; Apple's GPUs have no double precision.
-    exact = torch.float32 if maps.device.type == "mps" else torch.float64
-    mass = weights.new_zeros(len(maps), dtype=exact)
-    for tap in windows:
-        in_rows = (inside * maps[:, tap : tap + num_windows]).sum(dim=2)
-        mass += in_rows @ weight_sums[:, tap]
-    index, window, column = unsettled.nonzero().unbind(dim=1)
-    source = (index * rows.source + window) * maps.shape[-1] + column
-    corners = torch.stack([maps.flatten()[source + tap * maps.shape[-1]] for tap in windows])
-    last = count.cumsum(0) - 1
-    for offset in range(int(count.max())):
-        # Windows in the padding have no output rows; few have as many as the largest.
-        has_row = count[window] > offset
-        index, window, column = index[has_row], window[has_row], column[has_row]
-        corners = corners[:, has_row]
-        row = last[window] - offset
-        at_pixels = (corners * weights[row].t()).sum(dim=0)
-        found = is_solid(at_pixels)
-        parts.binary[index, row, column] = found
-        parts.area.index_add_(0, index, found.long())
-        mass.index_add_(0, index, (at_pixels * found).to(exact))
-    parts.mass.copy_(mass)
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    mass = torch.zeros(len(masks), dtype=exact, device=device)
+    with torch.autocast(device.type, enabled=False):
+        for tile in _tiles(masks, size, len(masks)):
+            index = _indices(_bounds(tile.values)[1] > threshold)
+            resized = tile.resized(tile.values[index])
+            solid = torch.gt(resized, threshold, out=torch.empty_like(resized))
+            binary[(index, *tile.area)] = solid.bool()
+            area[index] += solid.sum(dim=(1, 2)).long()
+            mass[index] += (resized * solid).sum(dim=(1, 2)).to(exact)
+    return SolidParts(binary, area, mass.float())

@@ -63,7 +63,7 @@ def test_all_parts_against_plain(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert text["time_over_ours"]["cached"] > 0
     table = capsys.readouterr().out
     assert "sentences/s" in table
-    assert table.count("postprocess") == 11
+    assert table.count("postprocess") == 10
 
 
 def test_parts_can_be_chosen_and_compared_with_nothing(tmp_path: Path) -> None:

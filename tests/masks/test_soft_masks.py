@@ -82,7 +82,7 @@ def test_the_best_row_is_that_of_resized_masks(
     frame: tuple[Size, Size, Size], output: Size
 ) -> None:
     masks, weights = framed(*frame), torch.randn(NUM_MASKS, 7)
-    labels = best_rows(lambda values: values @ weights, 7, masks, output)
+    labels = best_rows(weights, masks, output)
     scores = torch.einsum("qk,qhw->khw", weights, plain.resize(in_image(masks), output))
     assert torch.equal(labels, scores.argmax(dim=0))
 
@@ -93,7 +93,7 @@ def test_solid_parts_are_those_of_resized_masks(
     frame: tuple[Size, Size, Size], output: Size
 ) -> None:
     masks = framed(*frame)
-    solid = solid_parts(masks, output, lambda values: values > 0.5)
+    solid = solid_parts(masks, output)
     resized = plain.resize(in_image(masks), output)
     binary = resized > 0.5
     assert torch.equal(solid.binary, binary)
@@ -105,7 +105,7 @@ def test_what_lies_in_the_padding_is_not_part_of_a_mask() -> None:
     """Large regions, and a border in rows that no output reads."""
     values = torch.nn.functional.interpolate(torch.rand(1, 7, 4, 4), size=(40, 40), mode="bicubic")
     masks, output = SoftMasks(values[0], Frame((160, 160), (96, 131))), (61, 83)
-    solid, resized = solid_parts(masks, output, lambda values: values > 0.5), masks.resized(output)
+    solid, resized = solid_parts(masks, output), masks.resized(output)
     assert torch.equal(solid.binary, resized > 0.5)
     assert torch.equal(solid.area, (resized > 0.5).sum(dim=(1, 2)))
 

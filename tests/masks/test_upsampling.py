@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from benchmarks.plain import model as plain
 from maskclippp.masks import upsampling
 from maskclippp.masks.soft_masks import SoftMasks
-from maskclippp.masks.upsampling import best_rows, solid_parts
+from maskclippp.masks.upsampling import best_rows, compete, solid_parts
 
 SIZES = [(24, 36), (96, 150), (71, 11), (5, 200), (9, 13), (1, 1)]
 # Masks whose windows nearly all agree, rarely agree, and those for which resizing everywhere pays.
@@ -27,7 +27,7 @@ def test_a_class_that_wins_only_between_source_pixels_is_found() -> None:
     """The second best of two disagreeing corners may be the best halfway."""
     masks = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
     weights = torch.tensor([[1.0, 0.0, 0.7], [0.0, 1.0, 0.7]])
-    best = best_rows(lambda values: values @ weights, 3, SoftMasks(masks), (1, 8))
+    best = best_rows(weights, SoftMasks(masks), (1, 8))
     assert best.tolist() == [[0, 0, 0, 2, 2, 1, 1, 1]]
 
 
@@ -35,20 +35,33 @@ def test_a_class_that_wins_only_between_source_pixels_is_found() -> None:
 def test_the_best_row_equals_the_definition(masks: SoftMasks, size: tuple[int, int]) -> None:
     weights = torch.randn(6, 7)  # scores may be negative
 
-    def score(values: Tensor) -> Tensor:
-        return values @ weights
-
-    best = best_rows(score, 7, masks, size)
+    best = best_rows(weights, masks, size)
     resized = plain.resize(masks.values, size)
-    assert torch.equal(best, score(resized.flatten(1).t()).argmax(dim=1).view(size))
+    assert torch.equal(best, (resized.flatten(1).t() @ weights).argmax(dim=1).view(size))
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_solid_parts_equal_the_definition(masks: SoftMasks, size: tuple[int, int]) -> None:
-    solid, resized = solid_parts(masks, size, lambda values: values > 0.3), masks.resized(size)
+    solid, resized = solid_parts(masks, size, 0.3), masks.resized(size)
     assert torch.equal(solid.binary, resized > 0.3)
     assert torch.equal(solid.area, (resized > 0.3).sum(dim=(1, 2)))
     assert_close(solid.mass, (resized * (resized > 0.3)).sum(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_competition_equals_the_definition(masks: SoftMasks, size: tuple[int, int]) -> None:
+    scores, resized = torch.rand(6), masks.resized(size)
+    result, winner = compete(scores, masks, size), (scores[:, None, None] * resized).argmax(dim=0)
+    assert torch.equal(result.winner, winner)
+    assert torch.equal(result.is_solid, resized.gather(0, winner[None])[0] >= 0.5)
+    assert torch.equal(result.solid_area, (resized >= 0.5).sum(dim=(1, 2)))
+
+
+def test_masks_that_are_not_a_number_win_as_in_the_definition() -> None:
+    values = torch.rand(4, 20, 20)
+    values[2] = torch.nan
+    best = best_rows(torch.rand(4, 5), SoftMasks(values), (70, 70))
+    assert torch.equal(best, torch.zeros_like(best))
 
 
 @pytest.mark.parametrize("budget", [1, 300])
@@ -58,8 +71,8 @@ def test_portions_do_not_change_the_result(
     weights = torch.randn(6, 7)
 
     def results() -> list[Tensor]:
-        solid = solid_parts(masks, (57, 85), lambda values: values > 0.5)
-        best = best_rows(lambda values: values @ weights, 7, masks, (57, 85))
+        solid = solid_parts(masks, (57, 85))
+        best = best_rows(weights, masks, (57, 85))
         return [best, solid.binary, solid.area, solid.mass]
 
     at_once = results()
@@ -71,9 +84,9 @@ def test_portions_do_not_change_the_result(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_does_not_change_what_is_counted(dtype: torch.dtype) -> None:
     masks, size = torch.rand(2, 30, 40), (511, 4321)
-    expected = solid_parts(SoftMasks(masks), size, lambda values: values > 0.3)
+    expected = solid_parts(SoftMasks(masks), size, 0.3)
     with torch.autocast("cpu", dtype=dtype):
-        found = solid_parts(SoftMasks(masks), size, lambda values: values > 0.3)
+        found = solid_parts(SoftMasks(masks), size, 0.3)
     assert torch.equal(found.area, expected.area)
     assert_close(found.mass, expected.mass)
 
@@ -92,5 +105,5 @@ def test_memory_of_labels_does_not_grow_with_classes_times_pixels() -> None:
 
     masks, weights = torch.rand(2, 8, 8), torch.rand(2, 1000)
     with Watch():
-        best_rows(lambda values: values @ weights, 1000, SoftMasks(masks), (320, 320))
-    assert largest <= 4 * upsampling._BUDGET
+        best_rows(weights, SoftMasks(masks), (320, 320))
+    assert largest <= 32 * 2**20
