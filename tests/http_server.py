@@ -5,6 +5,7 @@ for confirmation; or, for an ID in ``over_quota``, that it has been fetched too 
 ``/moved/NAME`` redirects to ``/NAME``.
 """
 
+import hashlib
 import threading
 import urllib.parse
 from functools import partial
@@ -21,6 +22,7 @@ class Server:
         ranges: the first byte of every answer.
         cut: the number of bytes after which transfers break off; None: they do not.
         over_quota: files that Drive does not hand out.
+        has_versions: whether answers have an ETag.
     """
 
     def __init__(self, root: Path) -> None:
@@ -29,6 +31,7 @@ class Server:
         self.ranges: list[int] = []
         self.cut: int | None = None
         self.over_quota: set[str] = set()
+        self.has_versions = True
         handler = partial(_Handler, owner=self, directory=str(root))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -86,6 +89,8 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content) - start))
+        if self._owner.has_versions:
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()

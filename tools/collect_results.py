@@ -14,6 +14,7 @@ the means over the domains of MESS. Results that read the ground truth have colu
 import argparse
 import csv
 import fnmatch
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ WORDS = " (words)"
 CLASSES_GIVEN = "classes given, one mask per segment"
 MAJORITY = "classes given by majority"
 MASKS_GIVEN = "masks given"
+GIVEN = (CLASSES_GIVEN, MAJORITY, MASKS_GIVEN)
 TRUE_MASKS = ("GTSegmentor", "PanGTSegmentor")
 # Datasets with the images and classes of another one, with fewer annotations.
 SAME_BENCHMARK = {"openvocab_ade20k_sem_seg_val": "openvocab_ade20k_panoptic_val"}
@@ -365,9 +367,12 @@ def _main_values(
                 evaluation.model, evaluation.config, benchmark, task, metric
             )
         )
-        augmented = " TTA" if task.endswith(AUGMENTED) else ""
-        name = f"{label}{augmented}{given and f' ({given})'}"
+        name = label + _label_end(AUGMENTED if task.endswith(AUGMENTED) else "", given)
         yield Value(name, task, metric, ours, published, evaluation.words)
+
+
+def _label_end(augmented: str, given: str) -> str:
+    return f"{augmented.replace('_', ' ')}{given and f' ({given})'}"
 
 
 def _given(evaluation: Evaluation, task: str) -> str:
@@ -389,12 +394,15 @@ def _add_means(row: Row, benchmarks: Benchmarks) -> None:
 
 
 def _add_mean(row: Row, label: str, members: Sequence[str]) -> None:
-    """Add the mean of each main metric that all members (labels) have."""
-    for task, metric in MAIN_METRICS.items():
-        parts = [row.values.get(Value(name, task, metric, 0).column) for name in members]
+    """Add the mean of each main metric that all members (labels) have, with equal means."""
+    kinds = itertools.product(MAIN_METRICS.items(), ("", AUGMENTED), ("", *GIVEN))
+    for (task, metric), augmented, given in kinds:
+        end = _label_end(augmented, given)
+        task += augmented
+        parts = [row.values.get(Value(name + end, task, metric, 0).column) for name in members]
         found = [part.ours for part in parts if part is not None and part.task == task]
         if len(found) == len(members):
-            mean = Value(label, task, metric, sum(found) / len(found))
+            mean = Value(label + end, task, metric, sum(found) / len(found))
             row.values[mean.column] = mean
 
 

@@ -6,7 +6,7 @@
 Prints a line per setting: the best reachable mIoU if each region took the class of most of its
 pixels (on the images of the datasets, and on scenes of the built-in world), the share of the color
 variance of scikit-image's photographs that the regions explain, and the mean number of regions.
-Images are halved until their shorter side is below 300 pixels; both parts of the method depend on
+Images are halved until their shorter side is at most 300 pixels; both parts of the method depend on
 shares of the image, not on pixels. More regions reach more and cost more. Settings with more than
 --max-masks regions per image come last; among the others, the highest mean of the numbers is first.
 """

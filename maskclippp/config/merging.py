@@ -21,6 +21,7 @@ BASE_KEY = "_BASE_"
 # What a list may hold, by the type of its default entries.
 _ACCEPTED: dict[type, Any] = {int: int, float: (int, float), str: str}
 # MemoryError: Python's parser refuses a value of thousands of signs or brackets.
+_MAY_BE_INFINITE = {"SOLVER.CLIP_GRADIENTS.NORM_TYPE"}  # the maximum norm
 _YACS_ERRORS = (AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 
@@ -93,6 +94,8 @@ def merge_options(cfg: CfgNode, options: Sequence[Any]) -> None:
                     "pairs"
                 )
             place = "on the command line"
+            if key in _MAY_BE_INFINITE and text == ".inf":  # yacs knows Python's numbers only
+                text = math.inf
             with _explained(target, key, text, place):
                 check_value(target, key, text, place)
                 target.merge_from_list([key, text])
@@ -189,7 +192,8 @@ def check_value(cfg: CfgNode, full_key: str, value: Any, place: str) -> None:
         InputError: names the key, the place, what is expected and what is found.
     """
     value = cfg._decode_cfg_value(value) if isinstance(value, str) else value
-    if any(isinstance(number, float) and not math.isfinite(number) for number in _flat(value)):
+    finite = full_key not in _MAY_BE_INFINITE or value != math.inf
+    if finite and any(isinstance(n, float) and not math.isfinite(n) for n in _flat(value)):
         raise InputError(f"{full_key} {place}: expected finite numbers, found {value!r}")
     present: Any = cfg
     for part in full_key.split("."):

@@ -184,10 +184,15 @@ def _suspicions(census: Census, dataset: Dataset) -> list[str]:
         )
     if census.turned:
         found.append(
-            f"{census.turned} images, the first of them {census.first_turned}, are turned or "
-            "mirrored by their EXIF orientation; their annotation must fit the upright image"
+            f"{_counted(census.turned)}, the first of them {census.first_turned}, "
+            f"{'is' if census.turned == 1 else 'are'} turned or mirrored by the EXIF orientation; "
+            "the annotation must fit the upright image"
         )
     return found
+
+
+def _counted(images: int) -> str:
+    return f"{images} image{'' if images == 1 else 's'}"
 
 
 def _check_annotated(census: Census, dataset: Dataset) -> None:
@@ -203,7 +208,7 @@ def _check_annotated(census: Census, dataset: Dataset) -> None:
         f"all {census.ignored} pixels of the {census.read} label maps read are ignored (value "
         f"{_ignored_value(dataset)})"
         if census.ignored
-        else f"its {census.images} images have no object"
+        else f"there is no object in {_counted(census.images)}"
     )
     raise InputError(
         f"dataset {dataset.name}: nothing can be learned or scored, because {what}; check "
@@ -227,9 +232,9 @@ def _table(census: Census, dataset: Dataset) -> str:
     header = ["class"]
     header += ["objects", "crowds"] if census.objects or census.crowds else []
     header += ["pixels"] if total else []
-    files = "" if census.read == census.images else f" (files of {census.read} images read)"
+    files = "" if census.read == census.images else f" (files of {_counted(census.read)} read)"
     lines = [
-        f"dataset {dataset.name}: {census.images} images{files}, {len(weights)} of {len(names)} "
+        f"dataset {dataset.name}: {_counted(census.images)}{files}, {len(weights)} of {len(names)} "
         f"classes occur" + (f", {_share(census)} of the pixels are ignored" if total else ""),
         tabulate(rows, header, tablefmt="simple"),
     ]

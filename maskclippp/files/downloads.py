@@ -127,14 +127,23 @@ def _download(file: RemoteFile, progress: Progress | None) -> None:
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
-    """Fetch an address into a file, behind what is there already."""
-    start = part.stat().st_size if part.is_file() else 0
+    """Fetch an address into a file, behind what is there already if the file is still the same.
+
+    What tells its versions apart, the server's ETag or Last-Modified, is kept beside the file.
+    """
+    mark = part.with_name(f"{part.name}.version")
+    version = mark.read_text() if mark.is_file() else ""
+    start = part.stat().st_size if part.is_file() and version else 0
     try:
         response = _open(url, start)
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         response, start = _open(url, 0), 0  # more is here than the file has
+    if start and _version(response) != version:
+        response.close()
+        response, start = _open(url, 0), 0
+    mark.write_text(_version(response))
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             start = 0
@@ -152,6 +161,12 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
         raise InputError(
             f"the transfer broke off at {done} of {total} bytes; the same command continues it"
         )
+    mark.unlink()
+
+
+def _version(response: Any) -> str:
+    """What tells the versions of a file apart; empty if the server does not say."""
+    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
 
 
 def _open(url: str, start: int) -> Any:

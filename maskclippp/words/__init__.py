@@ -12,10 +12,9 @@ from maskclippp.words.class_files import (
     load_class_list,
     parse_class_row,
     read_vocabulary,
-    read_words,
 )
 from maskclippp.words.requested import RequestedWords
-from maskclippp.words.sources import evaluation_vocabulary, training_vocabulary
+from maskclippp.words.sources import evaluation_vocabulary, read_words, training_vocabulary
 from maskclippp.words.templates import get_templates
 from maskclippp.words.text_classifier import TextClassifier
 from maskclippp.words.vocabulary import Vocabulary, class_names_of, registered_vocabulary

@@ -15,7 +15,6 @@ are ours.
 """
 
 import functools
-import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
-from maskclippp.words.spelling import separates_words, shortened, split_synonyms
+from maskclippp.words.spelling import shortened, split_synonyms
 from maskclippp.words.vocabulary import Color, Vocabulary
 
 _FOLDER = Path(__file__).resolve().parent / "class_lists"
@@ -143,24 +142,6 @@ def parse_vocabulary(lines: Iterable[str], source: str) -> Vocabulary:
         tuple(line.is_thing for line in found if is_table),
         tuple(line.color for line in found if is_table),
     )
-
-
-def read_words(words: str) -> Vocabulary:
-    """The classes in a text file, or in the text itself if it separates words.
-
-    Raises:
-        MissingFileError: neither a file nor several words.
-        InputError: see :func:`read_vocabulary` and :func:`parse_class_row`.
-    """
-    if separates_words(words) and not is_word_file(words):
-        return parse_class_row(words)
-    return read_vocabulary(Path(os.path.expanduser(words))).require_unique()  # noqa: PTH111
-
-
-def is_word_file(text: str) -> bool:
-    """Whether a text names a file; a long row of words does not."""
-    # Unlike this, Path.is_file() raises an error for a name that is too long.
-    return os.path.isfile(os.path.expanduser(text))  # noqa: PTH111, PTH113
 
 
 def parse_class_row(text: str) -> Vocabulary:

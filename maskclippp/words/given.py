@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from maskclippp.errors import InputError
-from maskclippp.words.class_files import is_word_file, load_class_list, read_words
+from maskclippp.words.class_files import load_class_list
 from maskclippp.words.requested import RequestedWords
+from maskclippp.words.sources import is_word_file, read_words
 from maskclippp.words.spelling import separates_words
 from maskclippp.words.vocabulary import Vocabulary
 

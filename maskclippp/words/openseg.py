@@ -6,13 +6,13 @@ origin into the user's cache. ``openseg.tsv`` has their hashes and the datasets 
 
 import csv
 import functools
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.cache import cache_folder
 from maskclippp.files.downloads import RemoteFile
+from maskclippp.files.signatures import sha256_of_file
 from maskclippp.words.class_files import read_vocabulary
 from maskclippp.words.vocabulary import Vocabulary, registered_vocabulary
 
@@ -89,6 +89,11 @@ def find_list(dataset_name: str) -> OpenSegList | None:
     return next((entry for entry in openseg_lists() if dataset_name in entry.datasets), None)
 
 
+def is_published(path: Path) -> bool:
+    """Whether the content of a file is one of the published lists, wherever it is."""
+    return sha256_of_file(path) in {entry.sha256 for entry in openseg_lists()}
+
+
 def read_openseg_vocabulary(entry: OpenSegList, dataset_name: str) -> Vocabulary:
     """OpenSeg's synonyms for the classes of a dataset, in its order.
 
@@ -102,7 +107,7 @@ def read_openseg_vocabulary(entry: OpenSegList, dataset_name: str) -> Vocabulary
             f"DATASETS.VOCABULARY openseg: the class list for dataset {dataset_name} is not on "
             f"this machine: run {DOWNLOAD_COMMAND}, or put {ORIGIN}/{entry.file} at {path}"
         )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256_of_file(path)
     if found != entry.sha256:
         raise InputError(
             f"{path} is not the published list: its SHA-256 is {found}, expected {entry.sha256}. "

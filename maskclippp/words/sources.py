@@ -17,15 +17,17 @@ keep theirs, as with ``auto``.
 import difflib
 import functools
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from maskclippp.errors import InputError, MissingFileError
-from maskclippp.words.class_files import is_word_file, read_words
+from maskclippp.words.class_files import parse_class_row, read_vocabulary
 from maskclippp.words.openseg import (
     DOWNLOAD_COMMAND,
     downloaded,
     find_list,
+    is_published,
     read_openseg_vocabulary,
 )
 from maskclippp.words.spelling import separates_words
@@ -107,6 +109,27 @@ def read_selection(selection: str) -> Vocabulary:
         + (f"; did you mean {near[0]}?" if near else "")
         + f" Words are separated by commas; for a single one write '{selection},'"
     )
+
+
+def read_words(words: str) -> Vocabulary:
+    """The classes in a text file, or in the text itself if it separates words.
+
+    Classes of a published list may share words, as some of them do.
+
+    Raises:
+        MissingFileError: neither a file nor several words.
+        InputError: see :func:`read_vocabulary` and :func:`parse_class_row`.
+    """
+    if separates_words(words) and not is_word_file(words):
+        return parse_class_row(words)
+    path = Path(os.path.expanduser(words))  # noqa: PTH111
+    return read_vocabulary(path).require_unique(warn_only=path.is_file() and is_published(path))
+
+
+def is_word_file(text: str) -> bool:
+    """Whether a text names a file; a long row of words does not."""
+    # Unlike this, Path.is_file() raises an error for a name that is too long.
+    return os.path.isfile(os.path.expanduser(text))  # noqa: PTH111, PTH113
 
 
 def _named_vocabulary(dataset_name: str, selection: str) -> Vocabulary:

@@ -124,8 +124,8 @@ class Vocabulary:
             tuple(self.colors[row] for row in rows if self.colors),
         )
 
-    def require_unique(self) -> "Vocabulary":
-        """This vocabulary, if all its classes can be told apart.
+    def require_unique(self, *, warn_only: bool = False) -> "Vocabulary":
+        """This vocabulary, if all its classes can be told apart, or with a warning.
 
         Raises:
             InputError: lists synonyms of different classes that are the same for CLIP's tokenizer
@@ -141,11 +141,16 @@ class Vocabulary:
             if len({index for _, index in entries}) > 1
         ]
         if repeated:
-            raise InputError(
+            problem = (
                 f"{self.source}: {len(repeated)} synonyms occur more than once, which makes their "
-                f"classes indistinguishable: {', '.join(repeated[:10])}; keep each in one class "
-                "(case, blanks, and what exceeds the context length do not count)"
+                f"classes indistinguishable: {', '.join(repeated[:10])}"
             )
+            if not warn_only:
+                raise InputError(
+                    f"{problem}; keep each in one class "
+                    "(case, blanks, and what exceeds the context length do not count)"
+                )
+            _LOGGER.warning("%s", problem)
         # Four of OpenSeg's lists have such synonyms.
         twice = [name for names in self.classes for name in set(names) if names.count(name) > 1]
         if twice:

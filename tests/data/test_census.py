@@ -142,7 +142,7 @@ def test_turned_images_are_counted(
     size = (HEIGHT, WIDTH) if orientation > 4 else (WIDTH, HEIGHT)
     Image.new("RGB", size).save(tmp_path / "images/b.jpg", exif=exif)
     load(entry)
-    assert "1 images, the first of them" in caplog.text
+    assert "1 image, the first of them" in caplog.text
 
 
 def test_segments_that_only_the_map_has_are_refused(panoptic: tuple[Any, Any]) -> None:
@@ -257,7 +257,7 @@ def test_large_sets_are_sampled(
     monkeypatch.setattr(census, "MAX_READ", 1)
     with caplog.at_level(logging.INFO):
         load(index_set(tmp_path, halves(0, 0), ["sky", "dog"]))
-    assert "2 images (files of 1 images read)" in caplog.text
+    assert "2 images (files of 1 image read)" in caplog.text
     assert "1 of 2 classes do not occur in the 1 label maps read: 'dog'" in caplog.text
 
 

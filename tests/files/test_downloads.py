@@ -167,3 +167,19 @@ def test_downloads_are_logged(
     with caplog.at_level(logging.INFO, "maskclippp.files.downloads"):
         download_all(remote_files(server, tmp_path / "here"))
     assert f"Downloading {server.url}/a.txt" in caplog.text
+
+
+@pytest.mark.parametrize("has_versions", [True, False])
+def test_a_part_of_another_version_is_fetched_anew(
+    has_versions: bool, server: Server, tmp_path: Path
+) -> None:
+    file = RemoteFile(f"{server.url}/sub/b.bin", tmp_path / "b.bin")
+    server.cut, server.has_versions = 250_000, has_versions
+    with pytest.raises(DownloadError, match="broke off"):
+        download_all([file])
+    changed = CONTENT["sub/b.bin"][::-1]
+    (server.root / "sub" / "b.bin").write_bytes(changed)
+    server.cut = None
+    download_all([file])
+    assert file.path.read_bytes() == changed
+    assert [path.name for path in tmp_path.glob("b.bin*")] == ["b.bin"]

@@ -290,3 +290,18 @@ def test_ade20k_with_semantic_annotation_alone_is_the_same_benchmark(tmp_path: P
     (row,) = rows_of(tmp_path)
     assert row.tag == "first"
     assert row.values["A-150 mIoU"].published == 35.4
+
+
+def test_results_that_read_the_ground_truth_have_means_of_their_own(tmp_path: Path) -> None:
+    names = ("lungs", "bones", "mediastinum", "diaphragm")
+    results = {
+        f"paxray_sem_seg_test_{name}": {"sem_seg": {"mIoU": 10.0 * number}}
+        for number, name in enumerate(names)
+    }
+    run = make_run(tmp_path, "a_mess_paxray", results)
+    node = {"PSM": {"NAME": "LinearPSM"}, "SEGMENTOR": {"NAME": "GTSegmentor"}}
+    config = {"MODEL": {"WEIGHTS": "", "MASKCLIPPP": node}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (row,) = rows_of(tmp_path)
+    assert row.values["PAXRay-4 (masks given) mIoU"].ours == 15.0
+    assert "PAXRay-4 mIoU" not in row.values

@@ -10,8 +10,8 @@ from maskclippp.words.class_files import (
     parse_class_row,
     parse_vocabulary,
     read_vocabulary,
-    read_words,
 )
+from maskclippp.words.sources import read_words
 
 HEADER = "id\tkind\tcolor\twords\n"
 SHIPPED = sorted(file.stem for file in class_files._FOLDER.glob("*.tsv"))

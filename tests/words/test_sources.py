@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from maskclippp.errors import InputError
 from maskclippp.words import openseg, sources
 from maskclippp.words.openseg import OpenSegList, downloaded, openseg_lists
 from maskclippp.words.sources import (
     evaluation_vocabulary,
     read_selection,
+    read_words,
     resolved_selection,
     training_vocabulary,
 )
@@ -201,3 +203,17 @@ def test_numbered_words_of_a_user_go_to_the_categories_of_their_ids(tmp_path: Pa
     words.write_text("1: heaven\n2: hound")
     assert evaluation_vocabulary(name, str(words)).classes == (("heaven",), ("hound",))
     MetadataCatalog.remove(name)
+
+
+def test_only_published_lists_may_share_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of OpenSeg's lists do; they are known by their content, wherever they are."""
+    file = tmp_path / "words.txt"
+    file.write_text("rug, carpet\nrug\n")
+    with pytest.raises(InputError, match="1 synonyms occur more than once"):
+        read_words(str(file))
+    known = OpenSegList("other.txt", hashlib.sha256(file.read_bytes()).hexdigest(), frozenset())
+    monkeypatch.setattr(openseg, "openseg_lists", lambda: (known,))
+    assert read_words(str(file)).classes == (("rug", "carpet"), ("rug",))
+    assert "1 synonyms occur more than once" in caplog.text
