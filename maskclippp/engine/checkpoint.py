@@ -89,21 +89,28 @@ class Checkpointer(DetectionCheckpointer):
     def resume_candidates(self) -> list[Path]:
         """The checkpoints of the run that this folder belongs to, newest first."""
         folder = Path(self.save_dir)
-        files = [file for file in folder.glob("model_*.pth") if _PERIODIC_NAME.fullmatch(file.name)]
-        run = self._run_id()
-        # Damaged files have no seal to read; they are reported when they are opened.
-        seals = {file: read_seal(file) for file in files} if run else {}
-        foreign = [file for file, seal in seals.items() if (seal or {}).get("run", run) != run]
+        foreign = self._foreign()
         if foreign:
-            names = ", ".join(sorted(file.name for file in foreign))
+            names = ", ".join(file.name for file in foreign)
             logger.warning("%s: not of the run that was started last, ignored: %s", folder, names)
         tag = folder / "last_checkpoint"
         last = tag.read_text().strip() if tag.is_file() else ""
         return sorted(
-            (file for file in files if file not in foreign),
+            (file for file in self._files() if file not in foreign),
             key=lambda file: (file.name == last, _iteration(file), file.name),
             reverse=True,
         )
+
+    def _files(self) -> list[Path]:
+        files = sorted(Path(self.save_dir).glob("model_*.pth"))
+        return [file for file in files if _PERIODIC_NAME.fullmatch(file.name)]
+
+    def _foreign(self) -> list[Path]:
+        """The checkpoints of other runs than the one that this folder belongs to."""
+        run = self._run_id()
+        # Damaged files have no seal to read; they are reported when they are opened.
+        seals = {file: read_seal(file) for file in self._files()} if run else {}
+        return [file for file, seal in seals.items() if (seal or {}).get("run", run) != run]
 
     def start_run(self) -> None:
         """Mark the folder as that of a new run: checkpoints that are there are not its own."""
@@ -148,6 +155,7 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             MissingFileError: there is neither, and ``may_be_absent`` is false.
+            CheckpointError: the checkpoints in the folder are all of another run (``resume``).
         """
         candidates = self.resume_candidates() if resume else []
         if resume and any(comm.all_gather(bool(candidates))):
@@ -156,6 +164,13 @@ class Checkpointer(DetectionCheckpointer):
             raise MissingFileError(
                 f"no checkpoint in {self.save_dir}: name the run with --tag, or a file with "
                 "MODEL.WEIGHTS"
+            )
+        foreign = [file.name for file in self._foreign()] if resume else []
+        if any(comm.all_gather(foreign)):
+            raise CheckpointError(
+                f"cannot resume: the run that was started last in {self.save_dir} has no "
+                f"checkpoint, and {', '.join(foreign)} there belong to another one: move them "
+                "away to start over, or start from their weights with MODEL.WEIGHTS in a new folder"
             )
         if resume:
             logger.warning("no checkpoint in %s: nothing to resume", self.save_dir)
@@ -190,7 +205,8 @@ class Checkpointer(DetectionCheckpointer):
     def _local_path(self, path: str) -> Path:
         """The file at a path or an address, which is downloaded into iopath's cache."""
         if "://" not in path:
-            return Path(path).expanduser()
+            local = Path(path).expanduser()
+            return self._newest_of(local) if local.is_dir() else local
         try:
             return Path(self.path_manager.get_local_path(path))
         except (OSError, RuntimeError, ValueError) as error:
@@ -198,6 +214,17 @@ class Checkpointer(DetectionCheckpointer):
                 f"MODEL.WEIGHTS: {path} could not be downloaded ({error}): download it elsewhere "
                 "and name the local copy"
             ) from error
+
+    def _newest_of(self, folder: Path) -> Path:
+        """The last checkpoint of a run, for the folder of a run."""
+        candidates = Checkpointer(self.model, str(folder)).resume_candidates()
+        if not candidates:
+            raise MissingFileError(
+                f"MODEL.WEIGHTS: {folder} is a folder, and no run has left a checkpoint "
+                "(model_*.pth) there: name a file, or the index file of sharded weights"
+            )
+        logger.info("%s is a folder: its last checkpoint is %s", folder, candidates[0].name)
+        return candidates[0]
 
     def _resume(self, candidates: list[Path]) -> dict[str, Any]:
         path: Path | None = None

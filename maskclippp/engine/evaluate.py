@@ -12,6 +12,7 @@ from tabulate import tabulate
 from torch import nn
 
 from maskclippp.engine.interruption import interruptible
+from maskclippp.engine.progress import Progress
 from maskclippp.engine.run_folder import RESULTS_NAME
 from maskclippp.files.atomic import write_json
 from maskclippp.words.requested import RequestedWords
@@ -35,6 +36,7 @@ def evaluate(
     evaluator: DatasetEvaluator,
     folder: Path,
     weights: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate on one dataset and write ``results.json`` into ``folder``.
 
@@ -42,24 +44,37 @@ def evaluate(
     file records ``weights`` and the test and training vocabularies, which decide what counts as
     seen.
 
+    Args:
+        progress: keeps the finished images in ``folder`` until :meth:`Progress.finish`.
+
     Returns:
         Metrics per task on the main process, else {}.
     """
     set_test_dataset: Callable[[str], None] | None = getattr(model, "set_test_dataset", None)
     if set_test_dataset is not None:
         set_test_dataset(dataset_name)
+    words: RequestedWords | None = getattr(model, "requested_words", None)
+    provenance = {} if words is None else words.provenance()
+    if progress is not None:
+        data_loader, evaluator = progress.keep(
+            dataset_name, data_loader, evaluator, folder, provenance
+        )
     with interruptible(at_once=True):
         results: dict[str, Any] = inference_on_dataset(model, data_loader, evaluator)
     if comm.is_main_process():
         logger.info("Evaluation results for %s:", dataset_name)
         print_csv_format(results)
         folder.mkdir(parents=True, exist_ok=True)
-        words: RequestedWords | None = getattr(model, "requested_words", None)
-        provenance = {} if words is None else words.provenance()
-        origin = {} if weights is None else {"weights": weights}
-        content = {"dataset": dataset_name, **origin, **provenance, "results": results}
+        said = {} if weights is None else {"weights": weights}
+        content = {"dataset": dataset_name, **said, **provenance, "results": results}
         write_json(folder / RESULTS_NAME, content)
-        logger.info("%s\nfiles: %s", results_table(dataset_name, results), folder)
+        origin = dict(weights or {})
+        logger.info(
+            "%s\nweights: %s\nfiles: %s",
+            results_table(dataset_name, results),
+            origin.get("checkpoint") or origin.get("origin", "those of this moment"),
+            folder,
+        )
     return results
 
 

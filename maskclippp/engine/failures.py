@@ -10,6 +10,10 @@ from detectron2.utils import comm
 
 from maskclippp.errors import InputError
 
+_LOST = (
+    "process {rank} of the run lost another one, which was killed or has failed: its own message, "
+    "or the kernel's log if the memory ran out, says why"
+)
 # What torch says (a regular expression), and what we say.
 _EXPLANATIONS = {
     r"killed by signal: Bus error|unable to (write to file|allocate shared memory|resize file)"
@@ -22,10 +26,7 @@ _EXPLANATIONS = {
         "machine ran out: lower DATALOADER.NUM_WORKERS or free some memory"
     ),
     r"Connection (closed|reset) by peer|Broken pipe|failed to recv, got 0 bytes"
-    r"|Connection was likely closed|remote process exited|Application timeout caused pair": (
-        "process {rank} of the run lost another one, which was killed or has failed: its own "
-        "message, or the kernel's log if the memory ran out, says why"
-    ),
+    r"|Connection was likely closed|remote process exited|Application timeout caused pair": _LOST,
     r"EADDRINUSE|address already in use": (
         "the port at which the processes would meet is in use ({first_line}): choose another one "
         "with --dist-url tcp://HOST:PORT, or MASTER_PORT for torchrun and SLURM"
@@ -37,9 +38,15 @@ _EXPLANATIONS = {
 }
 
 
-def explained(message: str) -> InputError | None:
-    """The failure that torch describes with ``message``, if a user can do something about it."""
+def explained(message: str, *, processes: int = 2) -> InputError | None:
+    """The failure that torch describes with ``message``, if a user can do something about it.
+
+    Args:
+        processes: of the run; a single one has none to lose.
+    """
     for pattern, explanation in _EXPLANATIONS.items():
+        if processes == 1 and explanation is _LOST:
+            continue
         if found := re.search(pattern, message):
             line = next(line for line in message.splitlines() if found[0].splitlines()[0] in line)
             text = explanation.format(rank=comm.get_rank(), first_line=line.strip()[:200])
@@ -55,7 +62,8 @@ def explaining_failures() -> Iterator[None]:
     except InputError:
         raise
     except (RuntimeError, OSError, torch.multiprocessing.ProcessRaisedException) as error:
-        known = explained(str(error))
+        of_child = isinstance(error, torch.multiprocessing.ProcessRaisedException)
+        known = explained(str(error), processes=2 if of_child else comm.get_world_size())
         if known is None and isinstance(error, OSError) and error.errno == errno.ENOSPC:
             known = InputError(f"a disk, or /dev/shm, is full ({error}): free some space")
         if known is None:

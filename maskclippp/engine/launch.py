@@ -1,6 +1,7 @@
 """From command-line arguments to the processes of a run, and what each of them does."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -30,9 +31,11 @@ from maskclippp.engine.layout import (
     external_layout,
     one_launcher_per_machine,
 )
+from maskclippp.engine.progress import Progress
 from maskclippp.engine.run_folder import (
     RESULTS_NAME,
     holds_checkpoint,
+    holds_metrics,
     raise_together,
     replace_results,
     report_changed_settings,
@@ -44,6 +47,8 @@ from maskclippp.engine.setup import build_config, choose_device, means_initial_w
 from maskclippp.engine.summary import log_summary
 from maskclippp.engine.trainer import Trainer
 from maskclippp.errors import InputError, exit_on_bad_input
+
+logger = logging.getLogger(__name__)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -59,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
                     evaluate_checkpoint(
                         cfg,
                         resume=bool(args.resume),
-                        initial="MODEL.WEIGHTS" in args.opts[::2],
+                        told="MODEL.WEIGHTS" in args.opts[::2],
                         overwrite=getattr(args, "overwrite", False),
                     )
                 else:
@@ -67,10 +72,15 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _train(cfg: CfgNode, *, resume: bool | str) -> None:
+    problem = ""
     if comm.is_main_process():
-        if resume:
-            report_changed_settings(cfg)
-        write_config(cfg, eval_only=False)
+        try:
+            if resume:
+                report_changed_settings(cfg)
+            write_config(cfg, eval_only=False)
+        except InputError as error:
+            problem = str(error)
+    raise_together(problem)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
     log_summary(cfg, trainer.model, training_from=trainer.start_iter)
@@ -78,32 +88,28 @@ def _train(cfg: CfgNode, *, resume: bool | str) -> None:
 
 
 def evaluate_checkpoint(
-    cfg: CfgNode, *, resume: bool, initial: bool = True, overwrite: bool = False
+    cfg: CfgNode, *, resume: bool, told: bool = False, overwrite: bool = False
 ) -> None:
     """Evaluate MODEL.WEIGHTS, or the last checkpoint of OUTPUT_DIR, on DATASETS.TEST.
 
     Args:
-        resume: the last checkpoint also if MODEL.WEIGHTS is set.
-        initial: without MODEL.WEIGHTS, evaluate the initial weights.
+        resume: go on with an unfinished evaluation; and, unless ``told``, take the last checkpoint
+            also if MODEL.WEIGHTS is set.
+        told: MODEL.WEIGHTS is what the user asks for now; empty, it means the initial weights.
         overwrite: replace results of other weights.
 
     Raises:
         InputError: there are no weights to evaluate, or results of others would be replaced.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    untold = not cfg.MODEL.WEIGHTS and not initial
     held = any(comm.all_gather(holds_checkpoint(folder)))  # the same on all ranks
-    if untold and not resume and not held and not means_initial_weights(cfg):
-        raise InputError(
-            f"there is no checkpoint to evaluate: MODEL.WEIGHTS is empty, and {folder} has none; "
-            "name a file with MODEL.WEIGHTS or a run with --tag, or evaluate the initial weights "
-            'knowingly with MODEL.WEIGHTS ""'
-        )
+    of_run = held and not told and (resume or not cfg.MODEL.WEIGHTS)
+    if not (cfg.MODEL.WEIGHTS or told or held or means_initial_weights(cfg)):
+        _warn_of_initial_weights(folder)
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.allow_incomplete = cfg.MODEL.ALLOW_INCOMPLETE_WEIGHTS
-    resume = resume or (untold and held)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume, may_be_absent=not resume)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=of_run, may_be_absent=not of_run)
     weights, problem = weights_of_file(checkpointer.loaded), ""
     if comm.is_main_process():
         try:
@@ -121,11 +127,28 @@ def evaluate_checkpoint(
             problem = str(error)
     raise_together(problem)
     log_summary(cfg, model, weights=weights)
-    results = Trainer.test(cfg, model, weights=weights)
+    progress = Progress(cfg, model, weights, resume=resume)
+    results = Trainer.test(cfg, model, weights=weights, progress=progress)
     if cfg.TEST.AUG.ENABLED:
-        results.update(Trainer.test_with_augmentation(cfg, model, weights=weights))
+        results.update(Trainer.test_with_augmentation(cfg, model, weights, progress))
+    progress.finish()
     if comm.is_main_process():
         verify_results(cfg, results)
+
+
+def _warn_of_initial_weights(folder: Path) -> None:
+    """Say that nothing has trained the weights; an InputError in the folder of a training."""
+    if any(comm.all_gather(holds_metrics(folder))):
+        raise InputError(
+            f"there is no checkpoint to evaluate: MODEL.WEIGHTS is empty, and the training in "
+            f"{folder} has written none; name a file with MODEL.WEIGHTS or a run with --tag, or "
+            'evaluate the initial weights knowingly with MODEL.WEIGHTS ""'
+        )
+    logger.warning(
+        "NOT TRAINED: MODEL.WEIGHTS is empty and %s holds no run, so that the INITIAL weights are "
+        "evaluated; to evaluate a run, name it with --tag, or its checkpoint with MODEL.WEIGHTS",
+        folder,
+    )
 
 
 def launch_run(args: argparse.Namespace) -> None:

@@ -124,7 +124,13 @@ def _first_host(node_list: str) -> str:
     if shutil.which("scontrol") is None:
         raise InputError("scontrol is not installed here: set MASTER_ADDR to the host of rank 0")
     command = ["scontrol", "show", "hostnames", node_list]
-    return subprocess.check_output(command, text=True).split()[0]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode or not found.stdout.split():
+        raise InputError(
+            f"{' '.join(command)} failed ({found.stderr.strip() or 'it names no host'}): set "
+            "MASTER_ADDR to the host of rank 0"
+        )
+    return found.stdout.split()[0]
 
 
 def check_arguments(args: argparse.Namespace, layout: Layout) -> None:

@@ -22,6 +22,7 @@ from maskclippp.files.signatures import sha256_of_file
 
 CONFIG_NAME = "config.yaml"
 RESULTS_NAME = "results.json"
+INITIAL = "initial weights"
 PREVIOUS_RESULTS_NAME = "previous_results.json"
 
 logger = logging.getLogger(__name__)
@@ -84,10 +85,9 @@ def _make_room(folder: Path, *, overwrite: bool) -> None:
 
 def holds_run(folder: Path) -> bool:
     """Whether a training, or an evaluation, has left something here that is worth keeping."""
-    metrics = folder / "metrics.json"
     return (
         holds_checkpoint(folder)
-        or (metrics.is_file() and metrics.stat().st_size > 0)
+        or holds_metrics(folder)
         or any(folder.glob(f"inference*/*/{RESULTS_NAME}"))
     )
 
@@ -95,6 +95,12 @@ def holds_run(folder: Path) -> bool:
 def holds_checkpoint(folder: Path) -> bool:
     """Whether a training has left a checkpoint here."""
     return any(folder.glob("model_*.pth"))
+
+
+def holds_metrics(folder: Path) -> bool:
+    """Whether a training has logged its losses here."""
+    metrics = folder / "metrics.json"
+    return metrics.is_file() and metrics.stat().st_size > 0
 
 
 def write_config(cfg: CfgNode, *, eval_only: bool) -> None:
@@ -122,8 +128,10 @@ def set_aside(results: Path) -> None:
 
 def weights_of_file(checkpoint: Path | None) -> dict[str, Any]:
     """What result files say about the evaluated weights; None: the initial ones."""
-    if checkpoint is None or not checkpoint.is_file():
-        return {"checkpoint": None if checkpoint is None else str(checkpoint)}
+    if checkpoint is None:
+        return {"checkpoint": None, "origin": INITIAL}
+    if not checkpoint.is_file():
+        return {"checkpoint": str(checkpoint)}
     return {"checkpoint": str(checkpoint.absolute()), "sha256": sha256_of_file(checkpoint)}
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -22,6 +23,7 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
 from maskclippp.engine.arguments import RunArguments
+from maskclippp.engine.progress import JOURNALS
 from maskclippp.errors import InputError, UnsupportedError
 from maskclippp.files.images import allow_pixels
 from maskclippp.view_averaging import check_augmentation
@@ -37,6 +39,13 @@ logger = logging.getLogger(__name__)
 
 def _resume(text: str) -> bool | str:
     return "auto" if text == "auto" else True
+
+
+class _StoreTag(argparse.Action):
+    """Stores the tag, and that there is one: a run may be called "default"."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, __: Any = None) -> None:
+        namespace.tag, namespace.tag_is_told = values, True
 
 
 def argument_parser(
@@ -74,6 +83,7 @@ def argument_parser(
     )
     parser.add_argument(
         "--tag",
+        action=_StoreTag,
         default="default",
         help="files go to output/<config name>/<tag>; default: date and time, or the newest run if "
         "its checkpoint is needed (--resume, or --eval-only without MODEL.WEIGHTS)",
@@ -103,11 +113,12 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         merge_config_file(cfg, args.config_file)
         name = Path(args.config_file).stem
     # Stored in args, so that all processes of a run agree, even around midnight.
-    if args.tag == "default":
+    if args.tag == "default" and not getattr(args, "tag_is_told", False):
         untold = args.eval_only and "MODEL.WEIGHTS" not in args.opts[::2] and not cfg.MODEL.WEIGHTS
         args.tag = _default_tag(
             Path("output") / name,
             newest=bool(args.resume) or (untold and not means_initial_weights(cfg)),
+            unfinished=args.eval_only and bool(args.resume),
         )
     if not args.tag or Path(args.tag).is_absolute() or ".." in Path(args.tag).parts:
         raise InputError(
@@ -171,11 +182,18 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
 
 
-def _default_tag(folder: Path, *, newest: bool) -> str:
-    """Date and time, or the newest run in ``folder`` that has a checkpoint (``newest``)."""
-    runs = [path.parent for path in folder.glob("*/last_checkpoint")] if newest else []
-    if runs:
-        return max(runs, key=lambda run: (run / "last_checkpoint").stat().st_mtime).name
+def _default_tag(folder: Path, *, newest: bool, unfinished: bool) -> str:
+    """Date and time, or the newest run in ``folder`` that can be continued.
+
+    Args:
+        newest: take the run with the newest checkpoint, if there is one,
+        unfinished: or the newest unfinished evaluation.
+    """
+    marks = list(folder.glob("*/last_checkpoint")) if newest else []
+    if unfinished:
+        marks += folder.glob(f"*/inference*/*/{JOURNALS}")
+    if marks:
+        return max(marks, key=lambda mark: mark.stat().st_mtime).relative_to(folder).parts[0]
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 

@@ -28,6 +28,7 @@ from maskclippp.engine.evaluate import AUGMENTED_SUFFIX, evaluate, inference_fol
 from maskclippp.engine.interruption import Interrupted, interruptible
 from maskclippp.engine.lr_schedule import build_lr_scheduler
 from maskclippp.engine.optimizer import build_optimizer
+from maskclippp.engine.progress import Progress
 from maskclippp.engine.run_folder import forget_later_metrics, weights_of_file
 from maskclippp.engine.sample_pictures import Picture, TensorBoardPictures, draw_predictions
 from maskclippp.engine.train_step import TrainStep
@@ -300,12 +301,14 @@ class Trainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
         weights: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Evaluate on DATASETS.TEST.
 
         Args:
             evaluators: one per dataset; default: those of :meth:`build_evaluator`.
             weights: what the result files say about the origin of the weights.
+            progress: keeps finished images, for a later command.
 
         Returns:
             Metrics per task on the main process (else {}): of the only dataset, or per dataset.
@@ -323,6 +326,7 @@ class Trainer(DefaultTrainer):
                 evaluators[index] if evaluators else cls.build_evaluator(cfg, name),
                 inference_folder(cfg, name),
                 weights,
+                progress,
             )
             for index, name in enumerate(names)
         }
@@ -330,7 +334,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test_with_augmentation(
-        cls, cfg: CfgNode, model: nn.Module, weights: Mapping[str, Any] | None = None
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        weights: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Evaluate semantic segmentation on DATASETS.TEST with the augmentations of TEST.AUG.
 
@@ -345,7 +353,7 @@ class Trainer(DefaultTrainer):
             folder = inference_folder(cfg, name, AUGMENTED_SUFFIX)
             evaluator = cls.build_evaluator(cfg, name, folder)
             loader = cls.build_test_loader(cfg, name)
-            results[name] = evaluate(augmented, name, loader, evaluator, folder, weights)
+            results[name] = evaluate(augmented, name, loader, evaluator, folder, weights, progress)
         if len(results) == 1:
             (results,) = results.values()
         return {name + AUGMENTED_SUFFIX: value for name, value in results.items()}

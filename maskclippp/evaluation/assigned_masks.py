@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from maskclippp.errors import InputError
-from maskclippp.evaluation.base import check_prediction_size, required
+from maskclippp.evaluation.base import ImageEvaluator, check_prediction_size, required
 from maskclippp.evaluation.ground_truth import GroundTruth
 from maskclippp.evaluation.instance import InstanceEvaluator
 from maskclippp.evaluation.panoptic import PanopticEvaluator
@@ -56,7 +56,9 @@ class AssignedMasksEvaluator(DatasetEvaluator):
         majority: SemanticEvaluator | None = None,
     ) -> None:
         candidates = (semantic, panoptic, instance, majority)
-        self._evaluators = [evaluator for evaluator in candidates if evaluator is not None]
+        self._evaluators: list[ImageEvaluator[Any, Any]] = [
+            evaluator for evaluator in candidates if evaluator is not None
+        ]
         if not self._evaluators:
             raise InputError(
                 f"{_SWITCH} needs SEMANTIC_ON, PANOPTIC_ON or INSTANCE_ON of MODEL.MASK_FORMER.TEST"
@@ -66,6 +68,11 @@ class AssignedMasksEvaluator(DatasetEvaluator):
         self._panoptic = panoptic
         self._instance = instance
         self._majority = majority
+
+    @property
+    def parts(self) -> list[ImageEvaluator[Any, Any]]:
+        """The evaluators that sum up images."""
+        return self._evaluators
 
     def reset(self) -> None:
         """Start over."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import msgspec
+import numpy as np
 import numpy.typing as npt
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -20,17 +22,19 @@ from maskclippp.records import ImageResult, Record
 from maskclippp.words.requested import RequestedWords
 
 Prediction = TypeVar("Prediction")
-Score = TypeVar("Score")
 Sums = TypeVar("Sums")
 
 
-class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
-    """Scores each image on its own, then turns the scores of all processes into results.
+class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Sums]):
+    """Scores each image on its own, then turns the sums of all processes into results.
 
     A model output passes through :meth:`_predicted` in the caller's thread, :meth:`_score` in a
     worker thread, and :meth:`_add` in the caller's thread, in the order of the images.
     :meth:`evaluate` gathers the sums of all processes; the main process computes :meth:`_results`
     and returns ``{task: {metric: percentage}}``, the others return None.
+
+    What it has summed up can be taken out in parts (:meth:`take_part`) and put into another
+    evaluator (:meth:`add_part`), which then gives the same results.
 
     Args:
         output_folder: folder for result files; None: write no files.
@@ -43,6 +47,7 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
     """
 
     switch: ClassVar[str]  # the config key that turns on the model output to evaluate
+    sums_type: ClassVar[Any]  # what msgspec makes of stored sums
     convention: str  # how the metrics are defined, for the result files
     sheet_of: ClassVar[tuple[str, str] | None] = None  # task and score of the picture sheet
 
@@ -75,7 +80,8 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
     def _clear(self) -> None:
         self._work.clear()
         self._sheet = PictureSheet()
-        self._sums = self._no_sums()
+        self._taken_sums = self._no_sums()  # what has been taken out in parts
+        self._sums = self._no_sums()  # since then
 
     def process(self, inputs: Sequence[Record], outputs: Sequence[ImageResult]) -> None:
         """Score a batch.
@@ -102,17 +108,46 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
                 self._class_names,
                 f"{score} of the image",
             )
-        gathered = comm.gather(self._sums)
+        gathered = comm.gather(self._all_sums())
         return self._results(gathered) if comm.is_main_process() else None
+
+    @property
+    def parts(self) -> "list[ImageEvaluator[Any, Any]]":
+        """The evaluators that sum up images: this one."""
+        return [self]
+
+    def take_part(self) -> bytes:
+        """What was added since the last call, for :meth:`add_part`; waits for pending images."""
+        self._work.wait()
+        part = self._sums, self._sheet.take_new()
+        self._add(self._taken_sums, self._sums)
+        self._sums = self._no_sums()
+        return msgspec.msgpack.encode(part, enc_hook=_encoded)
+
+    def add_part(self, part: bytes) -> None:
+        """Add what another evaluator of this class and dataset has taken out."""
+        kind = tuple[self.sums_type, list[ScoredImage]]  # type: ignore[name-defined]
+        sums, pictures = msgspec.msgpack.decode(part, type=kind, dec_hook=_decoded)
+        self._add(self._taken_sums, sums)
+        for picture in pictures:
+            self._sheet.offer(picture)
+        self._sheet.take_new()
+
+    def _all_sums(self) -> Sums:
+        """The sums over all images of this process that have been scored."""
+        sums = self._no_sums()
+        self._add(sums, self._taken_sums)
+        self._add(sums, self._sums)
+        return sums
 
     @property
     def _class_names(self) -> Sequence[str]:
         """Per class the words that the model was asked for."""
         return self._own_names or self._truth.class_names
 
-    def _take(self, scored: tuple[Score, ScoredImage | None]) -> None:
-        score, picture = scored
-        self._add(score)
+    def _take(self, scored: tuple[Sums, ScoredImage | None]) -> None:
+        sums, picture = scored
+        self._add(self._sums, sums)
         if picture is not None:
             self._sheet.offer(picture)
 
@@ -153,12 +188,12 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
         """The validated prediction, on the CPU; None: do not score the image."""
 
     @abstractmethod
-    def _score(self, record: Record, prediction: Prediction) -> tuple[Score, ScoredImage | None]:
-        """Score of an image, and its pictures if there is an output folder."""
+    def _score(self, record: Record, prediction: Prediction) -> tuple[Sums, ScoredImage | None]:
+        """The sums over one image, and its pictures if there is an output folder."""
 
     @abstractmethod
-    def _add(self, score: Score) -> None:
-        """Add the score of an image to the sums."""
+    def _add(self, sums: Sums, more: Sums) -> None:
+        """Add the sums over other images to ``sums``, in place and without rounding."""
 
     @abstractmethod
     def _no_sums(self) -> Sums:
@@ -167,6 +202,21 @@ class ImageEvaluator(DatasetEvaluator, Generic[Prediction, Score, Sums]):
     @abstractmethod
     def _results(self, gathered: Sequence[Sums]) -> dict[str, Any]:
         """Results from the sums of all processes, ordered by rank; writes the files."""
+
+
+def _encoded(value: Any) -> Any:
+    """NumPy values as what MessagePack has."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(type(value))
+
+
+def _decoded(_kind: Any, value: Any) -> Any:
+    """The array that was encoded."""
+    dtype, shape, content = value
+    return np.frombuffer(content, dtype).reshape(shape).copy()
 
 
 def required(output: ImageResult, key: str, record: Record, switch: str) -> Any:

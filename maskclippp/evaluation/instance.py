@@ -43,7 +43,7 @@ class _Found(NamedTuple):
     detections: Detections
 
 
-class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
+class InstanceEvaluator(ImageEvaluator[Instances, _Found]):
     """Compares ``instances`` outputs with the COCO instance JSON of a dataset.
 
     If there is none (``json_file`` None), the things of the panoptic annotation are used instead.
@@ -60,6 +60,7 @@ class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
     """
 
     switch = SWITCH
+    sums_type = _Found
     convention = CONVENTION
     federated = False
     # Metrics over the categories of a ``frequency``, by name.
@@ -110,9 +111,9 @@ class InstanceEvaluator(ImageEvaluator[Instances, _Found, _Found]):
             check_prediction_size(prediction.pred_masks.shape, record, size, source)
         return _Found([truth], self._encode(prediction, record)), None
 
-    def _add(self, score: _Found) -> None:
-        self._sums.images.extend(score.images)
-        self._sums.detections.extend(score.detections)
+    def _add(self, sums: _Found, more: _Found) -> None:
+        sums.images.extend(more.images)
+        sums.detections.extend(more.detections)
 
     def _no_sums(self) -> _Found:
         return _Found([], [])

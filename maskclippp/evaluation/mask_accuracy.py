@@ -34,7 +34,7 @@ class _TrueMasks(NamedTuple):
     classes: Classes
 
 
-class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], CountMatrix]):
+class MaskAccuracyEvaluator(ImageEvaluator[Classes, CountMatrix]):
     """Counts correctly classified ground-truth masks.
 
     Outputs hold ``mask_cls``: one class per mask. The masks of an image are its distinct semantic
@@ -45,6 +45,7 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], Cou
     """
 
     switch = "MODEL.MASKCLIPPP.TEST.MASK_ACC"
+    sums_type = CountMatrix
     convention = CONVENTION
     sheet_of = ("mask_acc", "mask accuracy")
 
@@ -64,14 +65,13 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], Cou
         classes = required(output, "mask_cls", record, self.switch)
         return torch.as_tensor(classes).cpu().numpy().astype(np.int64)
 
-    def _score(
-        self, record: Record, prediction: Classes
-    ) -> tuple[tuple[Classes, Classes], ScoredImage | None]:
-        """The predicted and the true class of every mask, and a picture."""
-        masks = self._true_masks(record)
+    def _score(self, record: Record, prediction: Classes) -> tuple[CountMatrix, ScoredImage | None]:
+        """Counts of the predicted and true classes of the masks [K, K], and a picture."""
+        confusion, masks = self._no_sums(), self._true_masks(record)
         if not len(prediction) or not len(masks.classes):
-            return (prediction[:0], masks.classes[:0]), None
+            return confusion, None
         self._check(prediction, len(masks.classes), record["file_name"])
+        np.add.at(confusion, (prediction, masks.classes), 1)
         picture = None
         if self._folder is not None:
             picture = ScoredImage(
@@ -80,10 +80,10 @@ class MaskAccuracyEvaluator(ImageEvaluator[Classes, tuple[Classes, Classes], Cou
                 truth=self._paint(masks, masks.classes),
                 prediction=self._paint(masks, prediction),
             )
-        return (prediction, masks.classes), picture
+        return confusion, picture
 
-    def _add(self, score: tuple[Classes, Classes]) -> None:
-        np.add.at(self._sums, score, 1)
+    def _add(self, sums: CountMatrix, more: CountMatrix) -> None:
+        sums += more
 
     def _no_sums(self) -> CountMatrix:
         return np.zeros((self._truth.num_classes, self._truth.num_classes), dtype=np.int64)

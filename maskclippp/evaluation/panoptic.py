@@ -51,7 +51,7 @@ class _Sums(NamedTuple):
     surplus: list[str]  # file names of predicted images without annotation
 
 
-class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
+class PanopticEvaluator(ImageEvaluator[_Prediction, _Sums]):
     """Compares ``panoptic_seg`` outputs with the panoptic JSON and PNGs of a dataset.
 
     Outputs hold ``panoptic_seg``: an id map [H, W] and a list of segments with ``id``,
@@ -64,6 +64,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
     """
 
     switch = "MODEL.MASK_FORMER.TEST.PANOPTIC_ON"
+    sums_type = _Sums
     convention = CONVENTION
     sheet_of = ("panoptic_seg", "PQ")
 
@@ -83,9 +84,7 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
         entry = {"image_id": image_id, "file_name": f"{stem}.png", "segments_info": converted}
         return _Prediction(ids, entry)
 
-    def _score(
-        self, record: Record, prediction: _Prediction
-    ) -> tuple[_Counted, ScoredImage | None]:
+    def _score(self, record: Record, prediction: _Prediction) -> tuple[_Sums, ScoredImage | None]:
         ids, entry = prediction
         segments = entry["segments_info"]
         true_segments = self._annotations[entry["image_id"]]["segments_info"]
@@ -100,18 +99,20 @@ class PanopticEvaluator(ImageEvaluator[_Prediction, _Counted, _Sums]):
             counts = count_image(ids, categories, truth_ids, true_segments)
         except InputError as error:
             raise InputError(f"panoptic prediction for {record['file_name']}: {error}") from error
+        sums = _Sums({entry["image_id"]: _Counted(entry, counts)}, [])
         if self._folder is None:
-            return _Counted(entry, counts), None
+            return sums, None
         picture = ScoredImage(
             score=panoptic_quality(counts, dict.fromkeys(counts, False))["PQ"],
             file_name=record["file_name"],
             truth=self._class_map(truth_ids, true_segments),
             prediction=self._class_map(ids, segments),
         )
-        return _Counted(entry, counts), picture
+        return sums, picture
 
-    def _add(self, score: _Counted) -> None:
-        self._sums.images[score.entry["image_id"]] = score
+    def _add(self, sums: _Sums, more: _Sums) -> None:
+        sums.images.update(more.images)
+        sums.surplus.extend(more.surplus)
 
     def _no_sums(self) -> _Sums:
         return _Sums({}, [])

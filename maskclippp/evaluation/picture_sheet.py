@@ -56,12 +56,20 @@ class PictureSheet:
     def __init__(self) -> None:
         self._best: list[ScoredImage] = []
         self._worst: list[ScoredImage] = []
+        self._taken: set[str] = set()
 
     def offer(self, image: ScoredImage) -> None:
         """Keep the image if it is among the best or worst; images without a score (NaN) are not."""
         if not math.isnan(image.score):
             self._best = _best([*self._best, image])
             self._worst = _worst([*self._worst, image])
+
+    def take_new(self) -> list[ScoredImage]:
+        """The kept images that earlier calls have not returned; one that is dropped is no more."""
+        kept = {image.file_name: image for image in (*self._best, *self._worst)}
+        new = [image for name, image in kept.items() if name not in self._taken]
+        self._taken = set(kept)
+        return new
 
     def write(self, path: Path, class_names: Sequence[str], metric: str) -> None:
         """Gather the images of all processes and draw them; every process must call it.

@@ -44,7 +44,7 @@ class _Counts(NamedTuple):
     predictions: list[dict[str, Any]]  # entries of sem_seg_predictions.json
 
 
-class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
+class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts]):
     """Compares predicted label maps with the semantic ground truth of a dataset.
 
     Outputs hold ``sem_seg`` (scores [K, H, W]) or ``sem_seg_labels`` ([H, W], 0..K-1) at the
@@ -55,14 +55,15 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
     """
 
     switch = "MODEL.MASK_FORMER.TEST.SEMANTIC_ON"
+    sums_type = _Counts
     convention = CONVENTION
     sheet_of = ("sem_seg", "mIoU")
 
     @property
     def confusion(self) -> CountMatrix:
         """Counts [K+1, K+1] of this process: rows predicted, columns true, last: ignored pixels."""
-        self._work.finish()
-        return self._sums.confusion
+        self._work.wait()
+        return self._all_sums().confusion
 
     def _predicted(self, record: Record, output: ImageResult) -> LabelMap:
         if output.get("sem_seg_labels") is None and output.get("sem_seg") is not None:
@@ -97,12 +98,12 @@ class SemanticEvaluator(ImageEvaluator[LabelMap, _Counts, _Counts]):
         )
         return _Counts(confusion, boundary, self._encode(prediction, file_name)), picture
 
-    def _add(self, score: _Counts) -> None:
-        confusion, boundary, predictions = self._sums
-        confusion += score.confusion
-        if boundary is not None and score.boundary is not None:
-            boundary += score.boundary
-        predictions.extend(score.predictions)
+    def _add(self, sums: _Counts, more: _Counts) -> None:
+        confusion, boundary, predictions = sums
+        confusion += more.confusion
+        if boundary is not None and more.boundary is not None:
+            boundary += more.boundary
+        predictions.extend(more.predictions)
 
     def _no_sums(self) -> _Counts:
         size = self._truth.num_classes + 1

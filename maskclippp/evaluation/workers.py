@@ -66,10 +66,14 @@ class ImageWork(Generic[Result]):
         ):
             self._take_oldest()
 
-    def finish(self) -> None:
+    def wait(self) -> None:
         """Wait for all calls; raises the first exception among them."""
         while self._waiting:
             self._take_oldest()
+
+    def finish(self) -> None:
+        """Wait for all calls, and end the threads."""
+        self.wait()
         self.clear()
 
     def clear(self) -> None:

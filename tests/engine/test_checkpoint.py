@@ -203,3 +203,21 @@ def test_file_without_state_dict_is_refused(tmp_path: Path, content: object) -> 
     torch.save(content, path)
     with pytest.raises(CheckpointError, match=r"model\.pth"):
         read_checkpoint(path)
+
+
+def test_the_folder_of_a_run_means_its_last_checkpoint(tmp_path: Path) -> None:
+    for iteration, value in ((3, 3.0), (11, 11.0), (7, 7.0)):
+        name = f"model_{iteration:07d}"
+        Checkpointer(filled(value), str(tmp_path)).save(name, iteration=iteration)
+    for last, value in (("model_0000007.pth", 7.0), ("", 11.0)):
+        (tmp_path / "last_checkpoint").write_text(last)
+        model = filled(0.0)
+        checkpointer = Checkpointer(model)
+        checkpointer.load(tmp_path)
+        assert model.weight.eq(value).all()
+        assert checkpointer.loaded == tmp_path / f"model_{int(value):07d}.pth"
+
+
+def test_a_folder_without_checkpoints_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="is a folder, and no run has left a checkpoint"):
+        Checkpointer(filled(0.0)).load(tmp_path)

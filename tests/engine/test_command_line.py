@@ -11,6 +11,7 @@ import torch
 import train_maskclippp
 from maskclippp.detectron2_engine import is_embedded
 from maskclippp.engine.setup import argument_parser, build_config
+from maskclippp.errors import InputError
 from tests.golden_cases import cases
 
 TRAIN_SET = ("DATASETS.TRAIN", "('openvocab_coco_2017_train_panoptic_with_sem_seg',)")
@@ -211,3 +212,16 @@ def test_arguments_are_those_of_detectron2_and_tag(command: tuple[str, dict]) ->
         golden = {**golden, "num_gpus": None}
     assert {key: parsed[key] for key in golden} == golden
     assert parsed["tag"] == "default"
+
+
+@pytest.mark.parametrize("tag", [("--tag", "default"), ("--tag=default",)])
+def test_a_run_may_be_called_default(tag: tuple[str, ...]) -> None:
+    assert build_config(parse(*VALID, *tag)).OUTPUT_DIR.endswith("/default")
+
+
+def test_the_maximum_norm_may_limit_gradients() -> None:
+    cfg = build_config(parse(*VALID, "SOLVER.CLIP_GRADIENTS.NORM_TYPE", ".inf"))
+    assert float("inf") == cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE
+    for value in (".nan", "-.inf"):
+        with pytest.raises(InputError):
+            build_config(parse(*VALID, "SOLVER.CLIP_GRADIENTS.NORM_TYPE", value))

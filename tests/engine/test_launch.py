@@ -14,7 +14,12 @@ import pytest
 import torch
 
 from maskclippp.data.shapes import dataset as shapes
-from maskclippp.engine.launch import check_arguments, external_layout, one_launcher_per_machine
+from maskclippp.engine.layout import (
+    check_arguments,
+    check_own_launch,
+    external_layout,
+    one_launcher_per_machine,
+)
 from maskclippp.errors import InputError
 from maskclippp.files.lock import LOCK_NAME, folder_lock
 from tests.engine.test_train_shapes import CONFIG, REPOSITORY
@@ -283,3 +288,47 @@ def test_a_folder_that_another_run_writes_is_refused(
         assert [path.name for path in folder.iterdir()] == [LOCK_NAME]
     assert process.returncode == 2
     assert f"error: output/tiny/run is in use: process {os.getpid()} on host" in output
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo slurm_load_ctl: down >&2; exit 1", "hostnames n7 failed .*slurm_load_ctl: down"),
+        ("exit 0", "failed .it names no host.: set MASTER_ADDR"),
+    ],
+)
+def test_a_scontrol_that_fails_is_one_sentence(
+    script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    nodes = {"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "n7"}
+    with pytest.raises(InputError, match=message):
+        external_layout({**SLURM, **nodes})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((-1, 1, 0, DEFAULT), "--num-gpus -1: expected 0"),
+        ((1, 0, 0, DEFAULT), "--num-machines 0 and --machine-rank 0"),
+        ((1, 2, 2, "tcp://n1:9"), "--num-machines 2 and --machine-rank 2"),
+        ((1, 2, -1, "tcp://n1:9"), "--machine-rank -1"),
+        ((0, 2, 0, "tcp://n1:9"), "--num-gpus 0 with --num-machines 2"),
+        ((1, 2, 0, "auto"), "--dist-url auto: expected the address"),
+        ((1, 2, 1, "tcp://n1:0"), "--dist-url tcp://n1:0: expected"),
+        ((1, 2, 1, "tcp://n1:65536"), "--dist-url tcp://n1:65536: expected"),
+    ],
+)
+def test_arguments_that_start_nothing_are_errors(
+    given: tuple[int, int, int, str], message: str
+) -> None:
+    names = ("num_gpus", "num_machines", "machine_rank", "dist_url")
+    with pytest.raises(InputError, match=message):
+        check_own_launch(Namespace(**dict(zip(names, given, strict=True))))
+
+
+@pytest.mark.parametrize("url", ["tcp://n1:65535", "tcp://n1:1"])
+def test_every_port_is_taken(url: str) -> None:
+    check_own_launch(Namespace(num_gpus=1, num_machines=2, machine_rank=1, dist_url=url))

@@ -152,10 +152,12 @@ def test_checkpoints_of_an_earlier_run_are_not_those_of_the_new_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_toy_training(toy_config(tmp_path))
+    before = (tmp_path / "model_0000003.pth").read_bytes()
     assert train_in_processes(tmp_path, kill_after=1) == [KILLED]
     resumed = ToyTrainer(toy_config(tmp_path))
-    resumed.resume_or_load(resume=True)
-    assert resumed.start_iter == 0
+    with pytest.raises(CheckpointError, match=r"model_0000003\.pth.* belong to another one"):
+        resumed.resume_or_load(resume=True)
+    assert (tmp_path / "model_0000003.pth").read_bytes() == before
     assert "not of the run that was started last, ignored: model_0000003.pth" in caplog.text
 
 

@@ -21,6 +21,7 @@ from tests.engine.toy import toy_config
 
 SHORT = ("SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "0")
 RUN = Path("output", "tiny", "run")
+INITIAL = {"checkpoint": None, "origin": "initial weights"}
 
 
 def said(folder: Path) -> str:
@@ -67,10 +68,9 @@ def test_results_of_other_weights_replace_a_runs_only_knowingly(cache: Path, tra
     assert (trained / RUN / RESULTS).read_bytes() == before
     assert run_main(cache, trained, "--eval-only", "--overwrite", options=initial) == [0]
     assert (trained / RUN / RESULTS).with_name(PREVIOUS_RESULTS_NAME).read_bytes() == before
-    assert json.loads((trained / RUN / RESULTS).read_text())["weights"] == {"checkpoint": None}
+    assert json.loads((trained / RUN / RESULTS).read_text())["weights"] == INITIAL
 
 
-INITIAL = {"checkpoint": None}
 OF_A_FILE = {"checkpoint": "a.pth", "sha256": "a"}
 
 
@@ -97,7 +97,15 @@ def test_results_are_set_aside_all_or_none(found: Any, tmp_path: Path) -> None:
     assert not any(file.is_file() for file in files)
 
 
-def test_evaluation_without_any_checkpoint_is_refused(cache: Path, tmp_path: Path) -> None:
+def test_weights_that_nothing_has_trained_are_named_as_such(cache: Path, tmp_path: Path) -> None:
+    assert run_main(cache, tmp_path, "--eval-only") == [0]
+    assert "NOT TRAINED: MODEL.WEIGHTS is empty" in said(tmp_path)
+    assert json.loads((tmp_path / RUN / RESULTS).read_text())["weights"] == INITIAL
+
+
+def test_a_training_without_a_checkpoint_is_not_evaluated(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / RUN).mkdir(parents=True)
+    (tmp_path / RUN / "metrics.json").write_text("{}\n")
     assert run_main(cache, tmp_path, "--eval-only") == [INPUT_ERROR_STATUS]
     assert "there is no checkpoint to evaluate: MODEL.WEIGHTS is empty" in said(tmp_path)
 
