@@ -142,3 +142,19 @@ def test_without_network_it_is_told_what_to_fetch_at_once(
     assert found.startswith("MissingFileError SEGMENTOR.PRETRAINED: owner/public is not on this")
     assert f"hf download owner/public --revision {revision} --local-dir FOLDER" in found
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("config.json", "pytorch_model.bin"), "has no weights in the safetensors format"),
+        (("model.safetensors",), "has no config.json, so it is no model"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_told_apart(
+    files: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=message):
+        model_folder(str(tmp_path), "main", "SEGMENTOR.PRETRAINED")

@@ -75,3 +75,13 @@ def test_truncation_at_any_length_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match=r"a\.pth is damaged"):
             read_checkpoint(path)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 40, 100])
+def test_a_seal_that_is_cut_off_is_damage(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    write_sealed(path)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert read_seal(path) is None
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)

@@ -1,6 +1,7 @@
 """SAM 3 as a generator: masks for the requested words, which compete for objects."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -80,3 +81,36 @@ def test_an_object_that_several_words_claim_has_one_mask(folder: Path) -> None:
 def test_without_words_there_is_nothing_to_find(folder: Path) -> None:
     with pytest.raises(InputError, match=r"finds masks for words, but none were requested"):
         build(folder)([{"image": random_image(60, 90)}])
+
+
+class Fixed(torch.nn.Module):
+    """Finds the same mask logits [n, h, w] for every word, with logits of their scores."""
+
+    config = SimpleNamespace(text_config=SimpleNamespace(max_position_embeddings=32))
+
+    def __init__(self, masks: Tensor, scores: Tensor) -> None:
+        super().__init__()
+        self.masks, self.scores = torch.nn.Parameter(masks[None]), scores[None]
+
+    def get_vision_features(self, _: Tensor) -> dict[str, tuple]:
+        return {"fpn_hidden_states": (), "fpn_position_encoding": ()}
+
+    def get_text_features(self, *_: Tensor) -> None:
+        """Not needed."""
+
+    def forward(self, **_: Any) -> SimpleNamespace:
+        return SimpleNamespace(
+            pred_masks=self.masks.detach(), pred_logits=self.scores, presence_logits=None
+        )
+
+
+def test_scores_and_probabilities_must_exceed_their_limits(folder: Path) -> None:
+    """A score of MIN_SCORE is too low; a pixel of probability 0.5 is not in the mask."""
+    masks = torch.zeros(3, 8, 8)
+    masks[0, :, :4] = masks[1, :, 4:] = masks[2] = 5.0
+    model = Fixed(masks, torch.tensor([2.0, 1.0, 0.0]))  # the last one: 0.5
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    generator = Sam3Segmentor(model=model, processor=processor, min_score=0.5, max_overlap=0.0)
+    generator.set_vocabulary(Vocabulary.from_class_names(["cat"]))
+    (found,) = generator([{"image": random_image(60, 90)}])
+    assert_close(found.masks.values, masks[:2].sigmoid())
