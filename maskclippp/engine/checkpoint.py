@@ -18,6 +18,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from maskclippp.errors import MissingFileError, UnreadableFileError
 from maskclippp.files.atomic import atomic_write, remove_leftovers
 from maskclippp.files.seal import SealingWriter, read_seal
+from maskclippp.files.shards import weights_in
 from maskclippp.files.state_dicts import compare, describe_keys, describe_shapes, not_finite
 from maskclippp.files.weights import CheckpointError, read_checkpoint
 
@@ -216,15 +217,16 @@ class Checkpointer(DetectionCheckpointer):
             ) from error
 
     def _newest_of(self, folder: Path) -> Path:
-        """The last checkpoint of a run, for the folder of a run."""
-        candidates = Checkpointer(self.model, str(folder)).resume_candidates()
-        if not candidates:
+        """The last checkpoint of a run in its folder, or the weights in one of the Hub's layout."""
+        found = next(iter(Checkpointer(self.model, str(folder)).resume_candidates()), None)
+        found = found or weights_in(folder)
+        if found is None:
             raise MissingFileError(
                 f"MODEL.WEIGHTS: {folder} is a folder, and no run has left a checkpoint "
-                "(model_*.pth) there: name a file, or the index file of sharded weights"
+                "(model_*.pth) there, nor is there a model of the Hugging Face Hub: name a file"
             )
-        logger.info("%s is a folder: its last checkpoint is %s", folder, candidates[0].name)
-        return candidates[0]
+        logger.info("%s is a folder: taking %s", folder, found.name)
+        return found
 
     def _resume(self, candidates: list[Path]) -> dict[str, Any]:
         path: Path | None = None

@@ -218,6 +218,13 @@ def test_the_folder_of_a_run_means_its_last_checkpoint(tmp_path: Path) -> None:
         assert checkpointer.loaded == tmp_path / f"model_{int(value):07d}.pth"
 
 
+def test_a_folder_of_the_hub_means_its_weights(tmp_path: Path) -> None:
+    safetensors.torch.save_file(filled(2.0).state_dict(), tmp_path / "model.safetensors")
+    model = filled(0.0)
+    Checkpointer(model).load(tmp_path)
+    assert model.weight.eq(2).all()
+
+
 def test_a_folder_without_checkpoints_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="is a folder, and no run has left a checkpoint"):
         Checkpointer(filled(0.0)).load(tmp_path)
