@@ -292,7 +292,7 @@ class MaskCLIPpp(nn.Module):
         logits = self._align(encoded, self.text_classifier.sample(self.train_vocabulary))
         loss = self.criterion(
             logits,
-            torch.cat(labels).to(self.device),
+            torch.cat(labels).to(self.device, non_blocking=True),
             encoded.batch.image_of_mask,
             len(records),
             encoded.mask_areas,

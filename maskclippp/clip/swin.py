@@ -1,16 +1,18 @@
 """Swin Transformer (Liu et al., 2021) as the backbone of Mask2Former, made of timm's parts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from timm.layers import PatchEmbed, calculate_drop_path_rates
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from torch import Tensor, nn
 
+from maskclippp.clip.towers import Size
 from maskclippp.clip.visual_encoder import (
     EncodedImages,
     FeatureShape,
@@ -56,6 +58,38 @@ class PaddedSwinBlock(SwinTransformerBlock):
         padded = F.pad(x, (0, 0, 0, -width % window_width, 0, -height % window_height))
         attended: Tensor = SwinTransformerBlock._attn(self, padded)
         return attended[:, :height, :width]
+
+    def get_attn_mask(
+        self,
+        x: Tensor | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor | None:
+        """See timm; all blocks of a stage share the mask, and images of one size do."""
+        if x is None or not any(self.shift_size) or torch.compiler.is_exporting():
+            return super().get_attn_mask(x, device, dtype)
+        size = (x.shape[1], x.shape[2])
+        return _shift_mask(size, self.window_size, self.shift_size, x.device, x.dtype)
+
+
+@lru_cache(maxsize=NUM_STAGES)  # tens of megabytes for large images
+@torch.inference_mode(mode=False)  # training may need it after an evaluation
+def _shift_mask(
+    size: Size, window: Size, shift: Size, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Attention bias [windows, cells, cells]: -100 where only the shift made neighbors, else 0.
+
+    Along an axis these are the cells of the last window that come from the other end.
+    """
+    parts = []
+    for length, extent, offset in zip(size, window, shift, strict=True):
+        position = torch.arange(length, device=device)
+        part = (position >= length - extent).int() + (position >= length - offset)
+        parts.append(part.unflatten(0, (-1, extent)))
+    rows, columns = parts
+    part = rows[:, None, :, None] * 3 + columns[None, :, None, :]
+    part = part.flatten(2).flatten(0, 1)
+    return (part[:, None] != part[:, :, None]).to(dtype) * -100
 
 
 class SwinStage(nn.Module):

@@ -1,10 +1,12 @@
-"""The optimizer: one group per parameter, and gradient clipping inside the step.
+"""The optimizer: groups of parameters with equal settings, and gradient clipping inside the step.
+
+Checkpoints hold one group per parameter, in module order: they fit any other settings.
 
 Clipping is part of ``step()`` because a gradient scaler calls that after it has unscaled the
 gradients, so that it sees unscaled gradients, and never those of a skipped step.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +47,56 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         arguments["momentum"] = solver.MOMENTUM
     else:
         raise InputError(f"SOLVER.OPTIMIZER: {solver.OPTIMIZER!r} is neither 'ADAMW' nor 'SGD'")
-    return _with_clipping(cfg, optimizer_class)(groups, **arguments)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    clipping_class = _with_clipping(cfg, optimizer_class, parameters)
+    return _with_layout(clipping_class(_merged(groups), **arguments), parameters)
+
+
+def _merged(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of equal settings as one, which a GPU updates by a few kernels."""
+    merged: dict[Hashable, dict[str, Any]] = {}
+    for group in groups:
+        settings = group["lr"], group["weight_decay"]
+        merged.setdefault(settings, {**group, "params": []})["params"] += group["params"]
+    return list(merged.values())
+
+
+def _with_layout(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimizer, whose state dict has one group for each of ``parameters``, in this order."""
+    place = {parameter: index for index, parameter in enumerate(parameters)}
+    groups = [[place[parameter] for parameter in g["params"]] for g in optimizer.param_groups]
+    order = [index for group in groups for index in group]  # that of the optimizer
+
+    def split(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        state_of = {order[index]: values for index, values in state["state"].items()}
+        group_of = {
+            index: group
+            for indices, group in zip(groups, state["param_groups"], strict=True)
+            for index in indices
+        }
+        return {
+            **state,
+            "state": dict(sorted(state_of.items())),
+            "param_groups": [{**group_of[i], "params": [i]} for i in range(len(parameters))],
+        }
+
+    def join(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        found = state["param_groups"]
+        if [len(group["params"]) for group in found] != [1] * len(parameters):
+            return state  # of other parameters: PyTorch says what differs
+        return {
+            **state,
+            "param_groups": [
+                {**found[group[0]], "params": [found[index]["params"][0] for index in group]}
+                for group in groups
+            ],
+        }
+
+    optimizer.register_state_dict_post_hook(split)
+    optimizer.register_load_state_dict_pre_hook(join)
+    return optimizer
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> Iterator[dict[str, Any]]:
@@ -91,7 +142,9 @@ def _weight_decay(cfg: CfgNode, module_name: str, module: nn.Module, name: str) 
     return solver.WEIGHT_DECAY
 
 
-def _with_clipping(cfg: CfgNode, base: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _with_clipping(
+    cfg: CfgNode, base: type[torch.optim.Optimizer], parameters: list[nn.Parameter]
+) -> type[torch.optim.Optimizer]:
     """``base``, or a subclass of it whose step clips gradients as SOLVER.CLIP_GRADIENTS says."""
     settings = cfg.SOLVER.CLIP_GRADIENTS
     # In the published code, a full-model limit of 0 means "no clipping".
@@ -114,7 +167,7 @@ def _with_clipping(cfg: CfgNode, base: type[torch.optim.Optimizer]) -> type[torc
     clip = clips[settings.CLIP_TYPE]
 
     def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:
-        clip([parameter for group in self.param_groups for parameter in group["params"]])
+        clip(parameters)
         return base.step(self, closure)
 
     return type(name, (base,), {"step": step})

@@ -153,6 +153,8 @@ class TrainStep:
         if self._scaler is None:
             self.optimizer.step()
         else:
+            # Clipping must see unscaled gradients, also in an optimizer that unscales by itself.
+            self._scaler.unscale_(self.optimizer)
             self._scaler.step(self.optimizer)
             self._scaler.update()
 
@@ -163,7 +165,7 @@ class TrainStep:
         names = list(losses[0])
         # A single transfer from the device and a single exchange between ranks.
         table = torch.stack([torch.stack([step[n] for n in names]).float() for step in losses])
-        extra = table.new_tensor([data_time, stop_requested()])
+        extra = torch.tensor([data_time, stop_requested()]).to(table.device, non_blocking=True)
         gathered = _gather(torch.cat([table.flatten(), extra])).cpu()
         tables = gathered[:, :-2].unflatten(1, table.shape)  # rank, batch, loss
         if gathered[:, -1].any():  # all ranks stop after the same step

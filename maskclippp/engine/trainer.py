@@ -367,6 +367,7 @@ class Trainer(DefaultTrainer):
             model,
             device_ids=[device] if device.type == "cuda" else None,
             broadcast_buffers=False,
+            gradient_as_bucket_view=True,
             find_unused_parameters=self.find_unused_parameters,
         )
 

@@ -109,8 +109,8 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
         assert isinstance(self.predictor, OpenVocabularyDecoder)
         return self.predictor.class_logits(
             classes,
-            self._text.to(classes.device),
+            self._text.to(classes.device, non_blocking=True),
             self.void_embedding.weight,
-            self._vocabulary.class_of_synonym.to(classes.device),
+            self._vocabulary.class_of_synonym.to(classes.device, non_blocking=True),
             len(self._vocabulary),
         )

@@ -134,9 +134,10 @@ def combine_with_generator(
                 f"trained on, but DATASETS.TRAIN has {len(class_of_train_class) - 1}; name the "
                 "generator's training set there, or set TEST.ENSEMBLE_ON False"
             )
-        table = class_of_train_class.to(logits.device)
+        table = class_of_train_class.to(logits.device, non_blocking=True)
         theirs = train_to_test_logits(generator_logits, table, logits.shape[1])
+    seen = seen.to(logits.device, non_blocking=True)
     combined = geometric_ensemble(
-        logits, theirs, seen.to(logits.device), settings.ensemble_alpha, settings.ensemble_beta
+        logits, theirs, seen, settings.ensemble_alpha, settings.ensemble_beta
     )
     return append_void(combined, generator_logits, void_factor)

@@ -132,21 +132,24 @@ def panoptic_segments(
     """As :func:`panoptic_segmentation`, and the id of every mask int64 [Q], 0 for none."""
     scores, labels = found.logits.float().softmax(dim=-1).max(dim=-1)
     competing = (labels < found.num_classes) & (scores > settings.object_mask_threshold)
-    masks, scores, labels = found.masks[competing], scores[competing], labels[competing]
+    index = competing.nonzero()[:, 0]
+    masks, scores, labels = found.masks[index], scores[index], labels[index]
     num_masks = len(masks)
     id_of_mask = torch.zeros(len(competing), dtype=torch.int64, device=scores.device)
     if num_masks == 0:
         return torch.zeros(size, dtype=torch.int32, device=scores.device), [], id_of_mask
     result = compete(scores, masks, size)
-    won = torch.bincount(result.winner.flatten(), minlength=num_masks)
-    winner = torch.where(result.is_solid, result.winner, num_masks)
-    kept = torch.bincount(winner.flatten(), minlength=num_masks + 1)[:num_masks]
+    pairs = (result.winner * 2 + result.is_solid).flatten()
+    pixels = torch.bincount(pairs, minlength=num_masks * 2).view(num_masks, 2)
+    won, kept = pixels.sum(dim=1), pixels[:, 1]
     overlap = won / result.solid_area.clamp(min=1)
     valid = (kept > 0) & (overlap >= settings.overlap_threshold)
-    ids, segments = _number_segments(valid.tolist(), labels.tolist(), thing_classes)
-    table = torch.tensor([*ids, 0], dtype=torch.int32, device=scores.device)
-    id_of_mask[competing] = table[:-1].long()
-    return table[winner], segments, id_of_mask
+    valid_of_mask, label_of_mask = torch.stack([valid, labels]).tolist()  # one copy to the host
+    ids, segments = _number_segments(valid_of_mask, label_of_mask, thing_classes)
+    table = torch.tensor(ids, dtype=torch.int32).to(scores.device, non_blocking=True)
+    id_of_mask[index] = table.long()
+    ids_of_winners = torch.where(result.is_solid, table[result.winner], 0)
+    return ids_of_winners, segments, id_of_mask
 
 
 def _number_segments(
@@ -194,8 +197,10 @@ def instance_segmentation(
     scores = top.values
     mask_index, labels = top.indices // found.num_classes, top.indices % found.num_classes
     if classes is not None:
-        chosen = torch.isin(labels, labels.new_tensor(sorted(classes)))
-        mask_index, labels, scores = mask_index[chosen], labels[chosen], scores[chosen]
+        wanted = torch.tensor(sorted(classes), dtype=labels.dtype)
+        chosen = torch.isin(labels, wanted.to(labels.device, non_blocking=True))
+        kept = chosen.nonzero()[:, 0]
+        mask_index, labels, scores = mask_index[kept], labels[kept], scores[kept]
     # A mask may be chosen for several classes; it is resized only once.
     used, position = torch.unique(mask_index, return_inverse=True)
     solid = solid_parts(found.masks[used], size)

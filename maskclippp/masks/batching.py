@@ -6,6 +6,7 @@ Images are normalized, resized (bilinear, ``align_corners=False``, no antialiasi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -131,8 +132,8 @@ def pad_batch(
     Raises:
         InputError: an image is not [3, h, w], or masks are not [Q, h, w].
     """
-    mean = torch.tensor(input_format.pixel_mean, device=device).view(3, 1, 1)
-    std = torch.tensor(input_format.pixel_std, device=device).view(3, 1, 1)
+    mean = _per_channel(tuple(input_format.pixel_mean), device)
+    std = _per_channel(tuple(input_format.pixel_std), device)
     if masks is None:
         masks = [SoftMasks(torch.zeros(0, 1, 1, dtype=torch.bool)) for _ in images]
     resized_images: list[Tensor] = []
@@ -206,6 +207,14 @@ def pad_ragged(rows: Tensor, counts: Sequence[int]) -> Tensor:
 def unpad_ragged(padded: Tensor, counts: Sequence[int]) -> Tensor:
     """The inverse of :func:`pad_ragged`: [B, Q, ...] -> [N, ...]."""
     return torch.cat([padded[index, :count] for index, count in enumerate(counts)])
+
+
+# Kept, because a copy from the host would make every batch wait for the device.
+@lru_cache
+@torch.inference_mode(mode=False)  # training may need it after an evaluation
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[3, 1, 1]."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def _pad(maps: Tensor, height: int, width: int) -> Tensor:

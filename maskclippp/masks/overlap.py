@@ -57,7 +57,7 @@ def label_by_overlap(
         return labels
     size = (truth.shape[-2], truth.shape[-1])
     found = solid_parts(masks, size)
-    annotated = truth.to(found.binary.device).flatten(1).float().t()
+    annotated = truth.to(found.binary.device, non_blocking=True).flatten(1).float().t()
     with torch.autocast(annotated.device.type, enabled=False):
         portions = torch.split(found.binary.flatten(1), _AT_A_TIME)
         inside = torch.cat([portion.float() @ annotated for portion in portions])  # [Q, n]

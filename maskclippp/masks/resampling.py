@@ -1,15 +1,18 @@
 """Bilinear resizing of maps: one sparse linear map for the rows and one for the columns."""
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
-# Outputs per matrix product: the sources of a block are a narrow band.
-_BLOCK = 128
+# Images have few sizes: their maps, and the copies on devices, are kept for the next image.
+_KEPT = 512
+# Outputs per matrix product on a CPU: the sources of a block are a narrow band.
+_CPU_BLOCK = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Taps:
     """A linear map of one axis; every output combines T neighboring source positions.
 
@@ -24,6 +27,8 @@ class Taps:
     weights: Tensor
 
     @classmethod
+    @lru_cache(maxsize=_KEPT)
+    @torch.inference_mode(mode=False)  # training may need it after an evaluation
     def bilinear(cls, source: int, target: int) -> "Taps":
         """Bilinear resizing, not corner-aligned and not antialiased."""
         center = (torch.arange(target, dtype=torch.float64) + 0.5) * (source / target) - 0.5
@@ -66,18 +71,14 @@ class Taps:
 
     def after(self, first: "Taps") -> "Taps":
         """Apply ``first``, then this map; sources beyond the outputs of ``first`` are 0."""
-        position = self.index
-        weights = self.weights.masked_fill(position >= len(first), 0)
-        position = position.clamp(max=len(first) - 1)
-        index, products = first.index[position], weights[..., None] * first.weights[position]
-        return self._merged(first.source, index.flatten(1), products.flatten(1))
+        return _composed(self, first)
 
-    @property
+    @cached_property
     def index(self) -> Tensor:
         """int64 [output, T]: the source positions."""
         return self.low[:, None] + torch.arange(self.weights.shape[1])
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         """Whether the outputs are the sources."""
         same_places = torch.equal(self.low, torch.arange(self.source))
@@ -87,19 +88,17 @@ class Taps:
         """Maps [N, h, w] of any type -> float32, along ``dim`` -1 or -2."""
         if self.is_identity:
             return maps.float()
-        count = self.weights.shape[1]
-        if len(self) * count <= self.source:  # shrinking reads few positions
-            index = self.index.flatten().to(maps.device)
-            weights = self.weights.float().to(maps.device)
+        index, weights = _on_device(self, maps.device)
+        if weights.numel() <= self.source:  # shrinking reads few positions
             weights = weights if dim == -1 else weights[..., None]
-            taken = torch.unflatten(maps.index_select(dim, index), dim, (len(self), count))
-            return (taken * weights).sum(dim)
+            taken = maps.index_select(dim, index.flatten())
+            return (torch.unflatten(taken, dim, index.shape) * weights).sum(dim)
         maps = maps.float()
-        matrix = torch.zeros(len(self), self.source)
-        matrix = matrix.scatter_(1, self.index, self.weights.float()).to(maps.device)
+        matrix = weights.new_zeros(len(self), self.source).scatter_(1, index, weights)
         parts = []
-        for start in range(0, len(self), _BLOCK):
-            block = slice(start, start + _BLOCK)
+        step = _CPU_BLOCK if maps.device.type == "cpu" else len(self)
+        for start in range(0, len(self), step):
+            block = slice(start, start + step)
             read, _ = self[block].cropped()
             if dim == -1:
                 flat = maps.flatten(0, 1)[:, read] @ matrix[block, read].T
@@ -107,6 +106,25 @@ class Taps:
             else:
                 parts.append(matrix[block, read] @ maps[:, read])
         return torch.cat(parts, dim)
+
+
+@lru_cache(maxsize=_KEPT)
+@torch.inference_mode(mode=False)
+def _composed(taps: Taps, first: Taps) -> Taps:
+    """See :meth:`Taps.after`."""
+    position = taps.index
+    weights = taps.weights.masked_fill(position >= len(first), 0)
+    position = position.clamp(max=len(first) - 1)
+    index, products = first.index[position], weights[..., None] * first.weights[position]
+    return Taps._merged(first.source, index.flatten(1), products.flatten(1))
+
+
+@lru_cache(maxsize=_KEPT)
+@torch.inference_mode(mode=False)
+def _on_device(taps: Taps, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The index and, as float32, the weights; the host does not wait for the device."""
+    index = taps.index.to(device, non_blocking=True)
+    return index, taps.weights.float().to(device, non_blocking=True)
 
 
 def resample(maps: Tensor, rows: Taps, columns: Taps) -> Tensor:

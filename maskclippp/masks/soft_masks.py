@@ -1,6 +1,7 @@
 """Soft masks at the resolution at which they were found, and where the image lies in them."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -65,15 +66,14 @@ class SoftMasks:
 
     def taps(self, size: tuple[int, int]) -> tuple[Taps, Taps]:
         """The maps of rows and of columns that bring the values to ``size``."""
-        rows, columns = (self._axis_taps(dim, size[dim]) for dim in (0, 1))
-        return rows, columns
-
-    def _axis_taps(self, dim: int, size: int) -> Taps:
         if self.frame is None:
-            return Taps.bilinear(self.shape[dim], size)
-        enlarge = Taps.bilinear(self.shape[dim], self.frame.padded_size[dim])
-        image = self.frame.image_size[dim]
-        return Taps.bilinear(image, size).after(enlarge[:image])
+            rows, columns = map(Taps.bilinear, self.shape, size)
+        else:
+            frame = self.frame
+            rows, columns = map(
+                _taps_of_frame, self.shape, frame.padded_size, frame.image_size, size
+            )
+        return rows, columns
 
     def resized(self, size: tuple[int, int]) -> Tensor:
         """float32 [Q, H, W]."""
@@ -93,3 +93,9 @@ class SoftMasks:
         if all(taps.is_identity for taps in now):
             return self.values, later[0], later[1]
         return resample(self.values, *now), later[0], later[1]
+
+
+@lru_cache(maxsize=512)
+def _taps_of_frame(source: int, padded: int, image: int, target: int) -> Taps:
+    """One axis: enlarge to the padded batch, take the image's part, resize."""
+    return Taps.bilinear(image, target).after(Taps.bilinear(source, padded)[:image])

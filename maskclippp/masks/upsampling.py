@@ -10,6 +10,7 @@ from the source pixels, which are fewer, and then resized.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,15 +39,21 @@ class _Piece:
     matrix: Tensor | None
 
 
-def _pieces(taps: Taps, side: int, device: torch.device) -> Iterator[_Piece]:
+@lru_cache(maxsize=32)  # for the next image
+@torch.inference_mode(mode=False)  # training may need them after an evaluation
+def _pieces(taps: Taps, side: int, device: torch.device) -> list[_Piece]:
+    pieces = []
     for first in range(0, len(taps), side):
         outputs = slice(first, first + side)
         read, part = taps[outputs].cropped()
         matrix = None
         if len(part) >= part.source:
             matrix = torch.zeros(len(part), part.source)
-            matrix = matrix.scatter_(1, part.index, part.weights.float()).to(device)
-        yield _Piece(outputs, read, part, matrix)
+            matrix = matrix.scatter_(1, part.index, part.weights.float()).to(
+                device, non_blocking=True
+            )
+        pieces.append(_Piece(outputs, read, part, matrix))
+    return pieces
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def _tiles(masks: SoftMasks, size: tuple[int, int], maps_per_tile: int) -> Itera
     device = masks.values.device
     side = math.isqrt(_BUDGET // max(1, maps_per_tile))
     side = max(1, min(side, _CPU_SIDE if device.type == "cpu" else _MAX_SIDE))
-    rows, columns = (list(_pieces(taps, side, device)) for taps in masks.taps(size))
+    rows, columns = (_pieces(taps, side, device) for taps in masks.taps(size))
     for row in rows:
         for column in columns:
             yield _Tile.of(masks.values, row, column)

@@ -57,6 +57,7 @@ class TextClassifier:
         self.cache = cache
         self._tokens_of_name: dict[str, Tensor] = {}
         self._kept: dict[tuple[Hashable, ...], Tensor] = {}
+        self._hashed: tuple[Hashable, hashlib.blake2b] | None = None
 
     def sentences(self, names: Sequence[str]) -> list[str]:
         """Every name in every template: len(names) x T sentences, templates varying fastest."""
@@ -69,7 +70,8 @@ class TextClassifier:
         """
         rows = vocabulary.sample_synonyms()
         if self.tower.frozen:
-            return self.embed_frozen(vocabulary.synonyms)[rows]
+            embeddings = self.embed_frozen(vocabulary.synonyms)
+            return embeddings[torch.tensor(rows).to(embeddings.device, non_blocking=True)]
         return self.embed([vocabulary.synonyms[row] for row in rows])
 
     def embed(self, names: Sequence[str]) -> Tensor:
@@ -157,18 +159,24 @@ class TextClassifier:
         chunks = []
         for rows in torch.split(order, self.chunk_size):
             chunk = tokens[rows, : int(lengths[rows[-1]])]
-            chunks.append(self.tower.encode_tokens(chunk.to(self.tower.device)))
-        back = order.argsort().to(self.tower.device)
+            chunks.append(self.tower.encode_tokens(chunk.to(self.tower.device, non_blocking=True)))
+        back = order.argsort().to(self.tower.device, non_blocking=True)
         return F.normalize(torch.cat(chunks), dim=-1)[back]
 
     def _fingerprint(self, tokens: Tensor) -> str:
         """Hash of everything that the embeddings depend on."""
+        if self._hashed is None or self._hashed[0] != self.tower.revision:
+            self._hashed = self.tower.revision, self._hash_weights()
+        digest = self._hashed[1].copy()
+        # Token ids also tell tokenizers apart.
+        digest.update(f"{tokens.dtype} {tuple(tokens.shape)}".encode())
+        digest.update(tokens.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _hash_weights(self) -> "hashlib.blake2b":
         digest = hashlib.blake2b(digest_size=20)
         digest.update(self.tower.architecture.encode())
         for key, value in self.tower.state_dict().items():
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        # Token ids also tell tokenizers apart.
-        digest.update(f"{tokens.dtype} {tuple(tokens.shape)}".encode())
-        digest.update(tokens.numpy().tobytes())
-        return digest.hexdigest()
+        return digest

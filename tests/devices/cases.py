@@ -120,6 +120,7 @@ def cases() -> Iterator[tuple[str, Callable[[Watch], Waits]]]:
     tuned = (
         *(".TEXT_ENCODER.FINETUNE_TYPE", "all", ".VISUAL_ENCODER.GRADIENT_CHECKPOINTING", True),
         *(".CRITERION.BALANCE_CLS", True, "SOLVER.CLIP_GRADIENTS.ENABLED", True),
+        *("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
         *(".PSM.NAME", "PseudoTextPSM", ".PSM.IN_FEATURES", ["p_embs"]),
     )
     yield "train both towers", partial(train, cfg=tiny_config(*tuned))

@@ -190,3 +190,23 @@ def test_unknown_choice_names_key_and_value(key: str, value: str) -> None:
 def test_model_without_trained_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to train"):
         build_optimizer(get_cfg(), nn.Linear(1, 1).requires_grad_(False))
+
+
+def test_a_checkpoint_fits_other_groups_of_equal_settings() -> None:
+    """Groups are merged by their settings; a state dict has one per parameter, in module order."""
+    model, same = Model(), Model()
+    optimizer = build_optimizer(config({"SOLVER.WEIGHT_DECAY_NORM": 0.25}), model)
+    for number, parameter in enumerate(trained := list(model.parameters())):
+        parameter.grad = torch.full_like(parameter, number + 1.0)
+    optimizer.step()
+    state = optimizer.state_dict()
+    count = len([p for p in trained if p.requires_grad])
+    assert [group["params"] for group in state["param_groups"]] == [[n] for n in range(count)]
+    other = build_optimizer(config({"SOLVER.WEIGHT_DECAY_NORM": 0.0}), same)
+    assert len(other.param_groups) != len(optimizer.param_groups) < count
+    other.load_state_dict(state)
+    for mine, theirs in zip(model.parameters(), same.parameters(), strict=True):
+        if mine.requires_grad:
+            torch.testing.assert_close(
+                optimizer.state[mine]["exp_avg"], other.state[theirs]["exp_avg"], rtol=0, atol=0
+            )
