@@ -8,8 +8,8 @@ python train_maskclippp.py --config-file configs/... --eval-only MODEL.WEIGHTS c
 import maskclippp  # noqa: F401  (makes detectron2 importable)
 
 # isort: split
+from maskclippp.engine.arguments import argument_parser
 from maskclippp.engine.launch import evaluate_checkpoint, launch_run, main
-from maskclippp.engine.setup import argument_parser
 
 __all__ = ["command_line", "evaluate_checkpoint", "main"]
 

@@ -20,7 +20,7 @@ from maskclippp.cli import serve
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.shapes.dataset import write_split
-from maskclippp.engine.setup import argument_parser
+from maskclippp.engine.arguments import argument_parser
 from maskclippp.words.openseg import openseg_lists
 from tests.documents import (
     PAGES,

@@ -106,7 +106,7 @@ def _weights() -> Iterator[tuple[str, str]]:
 
 
 def _config_files(config: str) -> Iterator[tuple[str, str]]:
-    from maskclippp.cli.download import files_of_config
+    from maskclippp.cli.fetching import files_of_config
 
     for key, file in files_of_config(config, download=False):
         if isinstance(file, InputError):

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from maskclippp.engine.launch import launch_run
-from maskclippp.engine.setup import argument_parser
+from maskclippp.engine.arguments import argument_parser
 
 _EXAMPLES = """examples:
   maskclippp eval --config-file configs/shapes/plain_clip.yaml --num-gpus 0
@@ -16,4 +15,6 @@ def main(arguments: Sequence[str]) -> None:
     """Evaluate a checkpoint, by default the last one of the run."""
     args = argument_parser("maskclippp eval", _EXAMPLES).parse_args(arguments)
     args.eval_only = True
+    from maskclippp.engine.launch import launch_run
+
     launch_run(args)

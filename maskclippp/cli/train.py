@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from maskclippp.engine.launch import launch_run
-from maskclippp.engine.setup import argument_parser
+from maskclippp.engine.arguments import argument_parser
 
 _EXAMPLES = """examples:
   maskclippp train --config-file configs/shapes/linear_psm.yaml --num-gpus 0
@@ -14,4 +13,7 @@ _EXAMPLES = """examples:
 
 def main(arguments: Sequence[str]) -> None:
     """Fine-tune the model of a config."""
-    launch_run(argument_parser("maskclippp train", _EXAMPLES).parse_args(arguments))
+    args = argument_parser("maskclippp train", _EXAMPLES).parse_args(arguments)
+    from maskclippp.engine.launch import launch_run
+
+    launch_run(args)

@@ -8,8 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from detectron2.engine import default_argument_parser
-
+from maskclippp.engine.arguments import default_address
 from maskclippp.errors import InputError
 
 
@@ -174,7 +173,7 @@ def check_own_launch(args: argparse.Namespace) -> None:
             "processes per machine; several machines without GPUs take --num-gpus 1 MODEL.DEVICE "
             "cpu"
         )
-    if machines == 1 and args.dist_url == default_argument_parser().get_default("dist_url"):
+    if machines == 1 and args.dist_url == default_address():
         args.dist_url = "auto"  # a free port
     if args.dist_url == "auto" and machines == 1:
         return

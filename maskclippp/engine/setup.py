@@ -7,12 +7,11 @@ import re
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_argument_parser, hooks
+from detectron2.engine import hooks
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -22,7 +21,6 @@ from maskclippp import generators
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
-from maskclippp.engine.arguments import RunArguments
 from maskclippp.engine.progress import JOURNALS
 from maskclippp.errors import InputError, UnsupportedError
 from maskclippp.files.images import allow_pixels
@@ -35,60 +33,6 @@ from maskclippp.words.sources import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-def _resume(text: str) -> bool | str:
-    return "auto" if text == "auto" else True
-
-
-class _StoreTag(argparse.Action):
-    """Stores the tag, and that there is one: a run may be called "default"."""
-
-    def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, __: Any = None) -> None:
-        namespace.tag, namespace.tag_is_told = values, True
-
-
-def argument_parser(
-    program: str | None = None, examples: str | None = None
-) -> argparse.ArgumentParser:
-    """detectron2's arguments, ``--tag``, ``--overwrite``, and ``--resume auto``.
-
-    Args:
-        program: its name in the usage; default: of the script.
-        examples: shown below the options; default: those of detectron2.
-    """
-    inherited: argparse.ArgumentParser = default_argument_parser(epilog=examples)
-    parser = RunArguments(
-        prog=program,
-        parents=[inherited],
-        add_help=False,  # it is inherited
-        conflict_handler="resolve",
-        epilog=inherited.epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(num_gpus=None)
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        type=_resume,
-        metavar="auto",
-        help="continue from the last checkpoint of the run; with auto, start if there is none",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="delete the run of the same tag, or replace its results in an evaluation",
-    )
-    parser.add_argument(
-        "--tag",
-        action=_StoreTag,
-        default="default",
-        help="files go to output/<config name>/<tag>; default: date and time, or the newest run if "
-        "its checkpoint is needed (--resume, or --eval-only without MODEL.WEIGHTS)",
-    )
-    return parser
 
 
 def choose_device(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskclippp.cli.download import entries_of_config
+from maskclippp.cli.fetching import entries_of_config
 from maskclippp.cli.main import main
 from maskclippp.files.downloads import direct_address
 from maskclippp.files.published import published

@@ -68,6 +68,26 @@ finally:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_help_of_no_command_imports_torch() -> None:
+    program = f"""
+import sys
+from maskclippp.cli.main import main
+for command in {list(COMMANDS)}:
+    try:
+        main([command, "--help"])
+    except SystemExit:
+        assert "torch" not in sys.modules, command
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_wrong_input_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["eval", "--num-gpus", "0", "--config-file", "absent.yaml"])

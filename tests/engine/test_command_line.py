@@ -10,7 +10,8 @@ import torch
 
 import train_maskclippp
 from maskclippp.detectron2_engine import is_embedded
-from maskclippp.engine.setup import argument_parser, build_config
+from maskclippp.engine.arguments import argument_parser
+from maskclippp.engine.setup import build_config
 from maskclippp.errors import InputError
 from tests.golden_cases import cases
 

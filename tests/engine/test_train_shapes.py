@@ -17,7 +17,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import train_maskclippp
 from maskclippp.data.shapes import dataset as shapes
-from maskclippp.engine.setup import argument_parser
+from maskclippp.engine.arguments import argument_parser
 from tests.engine.processes import run_in_processes
 from tests.engine.test_resume import KILLED, assert_same_final_checkpoint
 

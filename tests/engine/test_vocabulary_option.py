@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import train_maskclippp
-from maskclippp.engine.setup import argument_parser, build_config
+from maskclippp.engine.arguments import argument_parser
+from maskclippp.engine.setup import build_config
 
 ARGUMENTS = ["--num-gpus", "0", "--eval-only", "DATASETS.TEST", "('shapes_val',)"]
 
