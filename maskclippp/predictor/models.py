@@ -55,8 +55,8 @@ def build_model(
         generator: ``superpixels``, the name of a generator in the published list, a registered
             class, a config whose generator is taken, or a model on the Hub; default: of the config.
         device: such as "cuda" or "cpu"; default: CUDA if it is available.
-        dtype: "float32", "bfloat16" or "float16"; "auto": bfloat16 on CUDA devices that compute
-            with it, elsewhere what the config says (TEST.DTYPE).
+        dtype: "float32", "bfloat16" or "float16"; "auto": bfloat16 on CUDA devices and CPUs that
+            compute with it (AVX512-BF16 or AMX), elsewhere what the config says (TEST.DTYPE).
         revision: commit or tag of the Hub repository.
 
     Returns:
@@ -218,8 +218,15 @@ def _dtype(dtype: str, cfg: Any) -> str:
         raise InputError(f"dtype {dtype!r} is not one of {list(_DTYPES)}")
     if dtype != "auto":
         return dtype
-    on_gpu = cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_bf16_supported()
-    return "bfloat16" if on_gpu else str(cfg.MODEL.MASKCLIPPP.TEST.DTYPE)
+    fast = computes_bfloat16(torch.device(cfg.MODEL.DEVICE))
+    return "bfloat16" if fast else str(cfg.MODEL.MASKCLIPPP.TEST.DTYPE)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; others emulate it, slower than float32."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def list_models(kind: str | None = None) -> list[Published]:

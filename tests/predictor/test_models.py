@@ -62,6 +62,15 @@ def test_the_published_list_is_complete() -> None:
         assert entry.path in entry.config_file.read_text()
 
 
+def test_auto_computes_in_bfloat16_where_the_processor_can() -> None:
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text() if flags.exists() else ""
+    fast = "avx512_bf16" in text or "amx_bf16" in text
+    model = build_model("shapes", device="cpu")[1]
+    assert model.inference.dtype == ("bfloat16" if fast else "float32")
+    assert build_model("shapes", device="cpu", dtype="float32")[1].inference.dtype == "float32"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

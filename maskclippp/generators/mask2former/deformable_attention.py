@@ -186,7 +186,8 @@ class MultiScaleDeformableAttention(nn.Module):
         if padding_mask is not None:
             value = value.masked_fill(padding_mask[..., None], 0)
         value = value.unflatten(-1, (self.num_heads, -1))
-        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1)
+        logits = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
+        weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
         locations = self._locations(query, reference, tuple(spatial_shapes))
         return self.output_proj(sample_multi_scale(value, spatial_shapes, locations, weights))

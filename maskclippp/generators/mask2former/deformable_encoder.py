@@ -102,6 +102,7 @@ class DeformableTransformer(nn.Module):
         """[B, C, h, w] per level -> the same shapes, in channels-last memory format."""
         sizes = [(level.shape[-2], level.shape[-1]) for level in maps]
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
+        tokens = tokens.to(self.level_embed.dtype)  # sums are not rounded under autocast
         tokens = self.encoder(tokens, self._positions(sizes, tokens), sizes)
         levels = tokens.split([height * width for height, width in sizes], dim=1)
         return [

@@ -35,8 +35,10 @@ class PixelDecoderOutput:
 class MSDeformAttnPixelDecoder(nn.Module):
     """Multi-scale deformable attention encoder and feature pyramid.
 
-    Always computes in the dtype of its weights, even under autocast: masks are thresholded, and
-    reduced precision would change them. Parameter names are those of published checkpoints.
+    Under bfloat16 autocast convolutions and linear layers follow; sampling positions, softmax,
+    norms and residual sums stay in float32. Under float16, whose range is too small for the sums,
+    everything is computed in the dtype of the weights. Parameter names are those of published
+    checkpoints.
 
     Args:
         channels: channels of each input feature by name.
@@ -114,29 +116,40 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> PixelDecoderOutput:
         """Decode backbone features by name, each [B, C, h, w]; further names are ignored."""
         self._check(features)
-        dtype = self.mask_features.weight.dtype
-        with torch.autocast(self.mask_features.weight.device.type, enabled=False):
+        kind = self.mask_features.weight.device.type
+        is_bfloat16 = torch.get_autocast_dtype(kind) == torch.bfloat16
+        follow = torch.is_autocast_enabled(kind) and is_bfloat16
+        # Convolutions in bfloat16 are two to three times slower on contiguous maps.
+        layout = torch.channels_last if follow else torch.contiguous_format
+        with torch.autocast(kind, enabled=follow):
             maps = self.transformer(
                 [
-                    project(features[name].to(dtype))
+                    project(self._feature(features[name], layout))
                     for name, project in zip(
                         self.transformer_in_features, self.input_proj, strict=True
                     )
                 ]
             )
             for number in range(len(self.pyramid_features), 0, -1):
-                finer = features[self.pyramid_features[number - 1]].to(dtype)
-                maps.append(self._refine(number, maps[-1], finer))
+                finer = self._feature(features[self.pyramid_features[number - 1]], layout)
+                maps.append(self._refine(number, maps[-1], finer, layout))
             return PixelDecoderOutput(
                 mask_features=self.mask_features(maps[-1]),
                 multi_scale_features=maps[:_NUM_OUTPUT_LEVELS],
             )
 
-    def _refine(self, number: int, coarse: Tensor, finer: Tensor) -> Tensor:
+    def _feature(self, feature: Tensor, layout: torch.memory_format) -> Tensor:
+        """In the dtype of the weights."""
+        return feature.to(self.mask_features.weight.dtype).contiguous(memory_format=layout)
+
+    def _refine(
+        self, number: int, coarse: Tensor, finer: Tensor, layout: torch.memory_format
+    ) -> Tensor:
         """One step of the top-down path: add the next finer feature."""
         lateral = self.get_submodule(f"adapter_{number}")(finer)
         # The encoder's maps are stored channels last; mixed formats would be copied at each step.
-        enlarged = F.interpolate(coarse.contiguous(), size=lateral.shape[-2:], mode="bilinear")
+        coarse = coarse.contiguous(memory_format=layout)
+        enlarged = F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear")
         return F.relu(self.get_submodule(f"layer_{number}")(lateral + enlarged))
 
     def _check(self, features: Mapping[str, Tensor]) -> None:

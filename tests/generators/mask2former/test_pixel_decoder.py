@@ -89,11 +89,27 @@ def test_order_of_names_does_not_matter() -> None:
     assert_close(shuffled(features).mask_features, build()(features).mask_features)
 
 
-def test_autocast_does_not_change_the_result() -> None:
+def test_float16_autocast_does_not_change_the_result() -> None:
     decoder, features = build(), random_features()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.float16):
         output = decoder(features)
     assert torch.equal(output.mask_features, decoder(features).mask_features)
+
+
+def test_bfloat16_autocast_is_close_and_keeps_norms_and_sums_in_float32() -> None:
+    decoder, features = build(), random_features()
+    expected = decoder(features)
+    norms: list[torch.dtype] = []
+    for layer in decoder.transformer.encoder.layers:
+        layer.get_submodule("norm2").register_forward_hook(
+            lambda *call: norms.append(call[-1].dtype)
+        )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = decoder(features)
+    assert found.mask_features.dtype == torch.bfloat16
+    assert norms
+    assert set(norms) == {torch.float32}
+    assert_close(found.mask_features.float(), expected.mask_features, rtol=0.1, atol=0.1)
 
 
 def test_half_precision_features_are_accepted() -> None:
