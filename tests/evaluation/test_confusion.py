@@ -66,3 +66,10 @@ def test_a_class_that_is_never_predicted_has_no_boundary_iou() -> None:
     assert found[0] == 0
     assert 0 < found[1] < 1
     assert np.isnan(found[2])
+
+
+def test_a_class_without_ground_truth_has_no_boundary_iou() -> None:
+    intersection, union, true = [0, 2], [5, 4], [0, 3]
+    found = boundary_iou(np.array([intersection, union, true]))
+    assert math.isnan(found[0])
+    assert found[1] == 0.5

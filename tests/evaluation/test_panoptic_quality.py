@@ -57,3 +57,17 @@ def test_only_the_last_crowd_of_a_category_is_remembered() -> None:
     assert counted([1, 1, 1, 0], [5, 5, 6, 6], *crowds)["fp"] == 1
     assert counted([0, 1, 1, 1], [5, 5, 6, 6], *crowds)["fp"] == 0
     assert counted([1, 1, 1, 0], [5, 5, 6, 6], *reversed(crowds))["fp"] == 0
+
+
+def test_void_pixels_are_no_part_of_the_union() -> None:
+    """The prediction covers the segment exactly, and as many pixels of void."""
+    segment = {"id": 5, "category_id": 1}
+    assert counted([1, 1, 1, 1], [5, 5, 0, 0], segment) == {"tp": 1, "fp": 0, "fn": 0}
+
+
+def test_predicted_segments_may_be_listed_in_any_order() -> None:
+    ids = np.array([[9, 9, 3, 3, 7]], np.int32)
+    truth = [{"id": i, "category_id": i, "area": int((ids == i).sum())} for i in (3, 7, 9)]
+    for listed in ({9: 9, 3: 3, 7: 7}, {7: 7, 9: 9, 3: 3}):
+        counts = count_image(ids, listed, ids, truth)
+        assert {category: n.tp for category, n in counts.items()} == {3: 1, 7: 1, 9: 1}

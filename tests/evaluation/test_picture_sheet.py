@@ -80,3 +80,13 @@ def test_maps_are_kept_small(shape: tuple[int, int]) -> None:
     assert max(small.shape) <= 160
     assert small.base is None
     assert (small == 846).all()
+
+
+@pytest.mark.parametrize("names", ["abcdefgh", "hgfedcba", "dahbcgef"])
+def test_of_equal_scores_the_names_decide(names: str) -> None:
+    """Not the order, which depends on the number of processes."""
+    sheet = PictureSheet()
+    for name in names:
+        sheet.offer(scored(50.0, name))
+    assert [image.file_name for image in sheet._best] == list("abcdef")
+    assert [image.file_name for image in sheet._worst] == list("abcdef")
