@@ -220,3 +220,18 @@ def test_results_name_the_words_that_were_asked_for(tmp_path: Path) -> None:
         assert [(row["true"], row["predicted"]) for row in csv.DictReader(file)] == [
             ("hound", "human, person")
         ]
+
+
+def test_boundaries_are_summed_over_the_images(tmp_path: Path) -> None:
+    """The pixels of all images count together: one is right, one lacks the class."""
+    labels = np.zeros((20, 20), np.uint8)
+    labels[5:15, 5:15] = 1
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    record = {"file_name": "a.jpg", "sem_seg_file_name": str(tmp_path / "labels.png")}
+    right = torch.from_numpy(labels).long()
+    with small_dataset([record], ["back", "front"]) as truth:
+        evaluator = SemanticEvaluator(truth)
+        for prediction in (right, torch.zeros_like(right)):
+            evaluator.process([record], [{"sem_seg_labels": prediction}])
+        metrics = evaluator.evaluate()["sem_seg"]
+    assert metrics["BoundaryIoU-front"] == 50
