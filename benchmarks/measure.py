@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from maskclippp.errors import UnreadableFileError
 
@@ -64,6 +66,22 @@ def measure(
         name: Measurement(tuple(seconds[name]), peak, result)
         for name, (peak, result) in first.items()
     }
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts the operations of matrix products, convolutions and attention: 2 per multiply-add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, function: Any, _: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if count := flop_registry.get(function.overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def _seconds(function: Callable[[], Any], device: torch.device) -> float:
