@@ -142,7 +142,7 @@ def test_turned_images_are_counted(
     size = (HEIGHT, WIDTH) if orientation > 4 else (WIDTH, HEIGHT)
     Image.new("RGB", size).save(tmp_path / "images/b.jpg", exif=exif)
     load(entry)
-    assert "1 image, the first of them" in caplog.text
+    assert "b.jpg, is turned or mirrored" in caplog.text
 
 
 def test_segments_that_only_the_map_has_are_refused(panoptic: tuple[Any, Any]) -> None:

@@ -117,9 +117,11 @@ def test_words_in_a_row_name_the_test_classes() -> None:
     assert evaluation_vocabulary(PLAIN, "heaven, hound, oak").synonyms == ("heaven", "hound", "oak")
 
 
-def test_a_users_words_must_fit_the_annotation() -> None:
-    with pytest.raises(ValueError, match=r"has 2 classes, but dataset .* with 3.*'sky' first"):
-        evaluation_vocabulary(PLAIN, "heaven, hound")
+@pytest.mark.parametrize(("words", "count"), [("heaven, hound", 2), ("a, b, c, d", 4)])
+def test_a_users_words_must_fit_the_annotation(words: str, count: int) -> None:
+    message = rf"has {count} classes, but dataset .* with 3.*'sky' first"
+    with pytest.raises(ValueError, match=message):
+        evaluation_vocabulary(PLAIN, words)
 
 
 @pytest.mark.parametrize(
