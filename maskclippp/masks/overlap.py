@@ -62,5 +62,5 @@ def label_by_overlap(
         portions = torch.split(found.binary.flatten(1), _AT_A_TIME)
         inside = torch.cat([portion.float() @ annotated for portion in portions])  # [Q, n]
     share, best = (inside / found.area[:, None].clamp(min=1)).max(dim=1)
-    chosen = classes[best.cpu()]
-    return torch.where(share.cpu() > min_share, chosen, labels)
+    best = torch.where(share > min_share, best, -1).cpu()
+    return torch.where(best >= 0, classes[best.clamp(min=0)], labels)

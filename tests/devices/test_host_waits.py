@@ -18,7 +18,7 @@ ALLOWED = {
     "evaluate Mask2Former": 9,
     "train EVA02": 1,
     "train both towers": 2,
-    "train on generated masks": 7,
+    "train on generated masks": 5,
 }
 
 
