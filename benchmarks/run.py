@@ -46,7 +46,8 @@ from benchmarks.workload import (
     name_random_weights,
     register_classes,
 )
-from maskclippp.clip import VisualEncoder, build_text_tower, build_visual_encoder
+from maskclippp.clip import VisualEncoder, build_visual_encoder
+from maskclippp.clip.open_clip_models import load_text_tower
 from maskclippp.clip.visual_encoder import FeatureShape
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
@@ -131,8 +132,8 @@ class Models:
 
     def parameters(self) -> dict[str, float]:
         """Millions of parameters per tower."""
-        with torch.device("meta"):  # only counted
-            text = build_text_tower(self.cfg.MODEL.MASKCLIPPP.TEXT_ENCODER)
+        with torch.device("meta"):  # only counted, and without the tokenizer, a file of its own
+            text, _ = load_text_tower(self.cfg.MODEL.MASKCLIPPP.TEXT_ENCODER)
         towers = {"image": self.encoder, "text": text}
         return {
             name: sum(p.numel() for p in tower.parameters()) / 1e6 for name, tower in towers.items()

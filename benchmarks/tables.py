@@ -24,7 +24,7 @@ from tabulate import tabulate
 from benchmarks.model_stages import STAGES
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
-from maskclippp.errors import exit_on_bad_input
+from maskclippp.errors import INPUT_ERROR_STATUS, exit_on_bad_input
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # A mask classifier lies one folder below its dataset, a config with a generator two.
@@ -102,15 +102,17 @@ def run_benchmark(config: Path, part: str, *options: Any) -> list[dict[str, Any]
     """The results of one part of a config, measured in its own process.
 
     Raises:
-        subprocess.CalledProcessError: the measurement failed; its message is on standard error.
+        SystemExit: it refused its input; its sentence is on standard error.
+        subprocess.CalledProcessError: it failed otherwise.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         module = [sys.executable, "-m", "benchmarks.run"]
         command = [*module, "--config-file", config, "--parts", part, "--output", report, *options]
-        done = subprocess.run(
-            [str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True
-        )
+        done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True)
+        if done.returncode == INPUT_ERROR_STATUS:
+            sys.exit(INPUT_ERROR_STATUS)
+        done.check_returncode()
         sys.stderr.write(done.stdout)  # progress
         results: list[dict[str, Any]] = json.loads(report.read_text())["results"]
         return results

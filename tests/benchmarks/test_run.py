@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ import tests.tiny_eva  # noqa: F401  (registers models)
 from benchmarks import measure, run, tables
 from maskclippp.alignment.psm import PseudoTextPSM
 from maskclippp.clip.convnext import CLIPConvNeXt
+from maskclippp.errors import INPUT_ERROR_STATUS
 from tests.tiny_models import MODEL_NAME, tiny_model
 
 STRIDE = 32  # of MODEL_NAME
@@ -211,6 +213,38 @@ def test_the_table_of_encoders_has_a_row_per_config(
     assert cells[0] == "some-encoder"
     assert cells[2:4] == ["64 x 96", f"{64 // STRIDE} x {96 // STRIDE}"]
     assert table in capsys.readouterr().out
+
+
+@pytest.mark.processes
+def test_a_table_ends_with_the_sentence_of_a_refused_config(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "some-encoder" / "config.yaml"
+    config.parent.mkdir()
+    config.write_text("MODEL: {MASKCLIPPP: {VISUAL_ENCODER: {NAME: no_such_encoder}}}\n")
+    with pytest.raises(SystemExit) as ended:
+        tables.main(["encoders", "--config-files", str(config), "--device", "cpu"])
+    assert ended.value.code == INPUT_ERROR_STATUS
+    assert "no_such_encoder" in capfd.readouterr().err
+
+
+@pytest.mark.processes  # builds an image tower of 94 million parameters
+def test_an_encoder_is_measured_without_its_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)  # a folder without pretrained/
+    config = tables.CONFIGS.glob("coco-pan/siglip2-vit-b-16-512/*.yaml")
+    output = tmp_path / "report.json"
+    run.main(
+        [
+            *("--config-file", str(next(config)), "--parts", "encoder", *TINY),
+            *("--output", str(output), "MODEL.MASKCLIPPP.VISUAL_ENCODER.TEST_IMAGE_SIZE", "64"),
+        ]
+    )
+    (result,) = json.loads(output.read_text())["results"]
+    millions = {tower: round(count) for tower, count in result["parameters_millions"].items()}
+    assert millions == {"image": 94, "text": 282}
 
 
 def test_the_table_of_encoders_knows_all_published_ones() -> None:
