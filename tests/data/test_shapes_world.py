@@ -12,7 +12,7 @@ from maskclippp.data.shapes import dataset
 from maskclippp.data.shapes.captions import describe
 from maskclippp.data.shapes.dataset import SPLIT_SIZES, classes_of, make_split, scene_of
 from maskclippp.data.shapes.scenes import MIN_OBJECT_AREA, MIN_VISIBLE_SHARE
-from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, GROUNDS, SHAPES, TINTS
+from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, FEW_COLORS, GROUNDS, SHAPES, TINTS
 from maskclippp.files.images import read_image, read_label_map, read_panoptic_ids
 from maskclippp.words.vocabulary import Vocabulary
 
@@ -22,7 +22,7 @@ FEW = 6
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both splits with a few scenes each, as files."""
+    """All splits with a few scenes each, as files."""
     root = tmp_path_factory.mktemp("world")
     for split in SPLITS:
         dataset.write_split(split, FEW, root / split)
@@ -99,7 +99,7 @@ def test_a_scene_is_a_function_of_split_and_index() -> None:
     assert first.segments == again.segments
 
 
-@pytest.mark.parametrize("other", [("val", 8), ("train", 7)])
+@pytest.mark.parametrize("other", [("val", 8), ("train", 7), ("tune", 7)])
 def test_scenes_differ(other: tuple[str, int]) -> None:
     assert (scene_of("val", 7).image != scene_of(*other).image).any()
 
@@ -147,8 +147,30 @@ def test_words_of_unseen_classes_occur_in_seen_ones() -> None:
 
 
 def test_registered_vocabularies_tell_seen_from_unseen() -> None:
-    train, val = (Vocabulary.from_metadata(MetadataCatalog.get(f"shapes_{s}")) for s in SPLITS)
+    train, few, val, tune = (
+        Vocabulary.from_metadata(MetadataCatalog.get(f"shapes_{s}")) for s in SPLITS
+    )
     assert val.seen_in(train).tolist() == [c.is_seen for c in CLASSES]
+    assert tune.classes == val.classes
+    in_few = [c.is_seen and c.color in FEW_COLORS for c in CLASSES]
+    assert val.seen_in(few).tolist() == in_few
+    assert sum(in_few) == 14
+
+
+def test_the_biased_training_set_shows_the_scenes_of_the_other(world: Path) -> None:
+    for index in range(FEW):
+        name = f"{index:06d}.jpg"
+        few, train = (world / s / "images" / name for s in ("few_train", "train"))
+        assert few.read_bytes() == train.read_bytes()
+    annotated, all_seen = (
+        {
+            s["category_id"]
+            for a in annotations_of(world, split)["annotations"]
+            for s in a["segments_info"]
+        }
+        for split in ("few_train", "train")
+    )
+    assert annotated == {c.id for c in classes_of("few_train")} & all_seen
 
 
 def test_things_and_stuff_are_told_apart() -> None:
@@ -164,7 +186,7 @@ def test_records_point_to_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     """The registered function makes the files at the first call."""
     monkeypatch.setitem(SPLIT_SIZES, "val", 2)
     monkeypatch.setenv("MASKCLIPPP_CACHE", str(tmp_path))
-    names = {"shapes_train", "shapes_val"}
+    names = {f"shapes_{split}" for split in SPLITS}
     saved = {name: (DatasetCatalog[name], MetadataCatalog[name]) for name in names}
     try:
         for name in names:

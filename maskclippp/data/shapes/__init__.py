@@ -1,7 +1,7 @@
 """The built-in `shapes` world: drawn scenes with exact annotation, so that nothing is downloaded.
 
 `vocabulary` has the words, `scenes` draws, `captions` describes (for pre-training), `dataset`
-registers `shapes_train` and `shapes_val`, and `weights/` holds the small CLIP that
+registers `shapes_train`, `shapes_val` and two more, and `weights/` holds the small CLIP that
 `shapes/pretrain_clip.py` made.
 """
 

@@ -1,7 +1,14 @@
-"""The datasets `shapes_train` and `shapes_val`: drawn once, in COCO's panoptic layout.
+"""The datasets of the built-in world: drawn once, in COCO's panoptic layout.
 
-Both hold scenes of all classes. `shapes_val` annotates everything; `shapes_train` annotates seen
-classes only and leaves the others void, as a training set has no labels for what it does not know.
+All hold scenes of all classes. What a training set does not annotate is void, as a training set has
+no labels for what it does not know.
+
+| dataset | scenes | annotated | for |
+|---|---|---|---|
+| `shapes_train` | 1200 | seen classes | training |
+| `shapes_few_train` | the same | the 14 seen classes of `FEW_COLORS` | training on a biased set |
+| `shapes_val` | 130 others | everything | what is reported |
+| `shapes_tune` | 130 others | everything | choosing settings |
 """
 
 import colorsys
@@ -22,7 +29,7 @@ from tqdm import tqdm
 
 from maskclippp.data.panoptic import PanopticDataset
 from maskclippp.data.shapes.scenes import Scene, draw_scene
-from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, TINTS, ShapesClass
+from maskclippp.data.shapes.vocabulary import CLASSES, COLORS, FEW_COLORS, TINTS, ShapesClass
 from maskclippp.errors import UnreadableFileError
 from maskclippp.files.cache import cache_folder
 from maskclippp.masks.run_length import encode_mask
@@ -31,10 +38,10 @@ from maskclippp.words import Vocabulary
 logger = logging.getLogger(__name__)
 
 WORLD_VERSION = 1  # raise it whenever the same (split, index) would be drawn differently
-SPLIT_SIZES = {"train": 1200, "val": 130}
+SPLIT_SIZES = {"train": 1200, "few_train": 1200, "val": 130, "tune": 130}
 VOID = 255
 _CHECKSUMS = "checksums.json"
-_SPLIT_SEEDS = {"train": 1, "val": 2}
+_SPLIT_SEEDS = {"train": 1, "few_train": 1, "val": 2, "tune": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,10 @@ def scene_of(split: str, index: int) -> Scene:
 
 def classes_of(split: str) -> tuple[ShapesClass, ...]:
     """The annotated classes of a split, things first; their order gives the contiguous ids."""
-    return tuple(c for c in CLASSES if c.is_seen or split == "val")
+    if split in ("val", "tune"):
+        return CLASSES
+    few = split == "few_train"
+    return tuple(c for c in CLASSES if c.is_seen and (not few or c.color in FEW_COLORS))
 
 
 def vocabulary_of(split: str) -> Vocabulary:
@@ -77,7 +87,7 @@ def shapes_folder() -> Path:
 
 
 def register_shapes() -> None:
-    """Register both splits; nothing is drawn before their records are asked for."""
+    """Register all splits; nothing is drawn before their records are asked for."""
     root = shapes_folder()
     for split in SPLIT_SIZES:
         dataset = ShapesDataset(

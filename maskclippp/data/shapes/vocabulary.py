@@ -44,6 +44,8 @@ TINTS: dict[str, Color] = {
     "brown": Color(("brown", "chocolate"), (18, 34), (0.4, 0.65), (0.3, 0.55)),
     "pink": Color(("pink", "rosy"), (325, 350), (0.2, 0.45), (0.75, 1.0)),
 }
+# The colors and tints of a biased training set: in it, whole words are unseen.
+FEW_COLORS = ("red", "yellow", "blue", "gray")
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("dotted circle", "spotted disc"),
     "square": ("striped square", "lined box"),
