@@ -154,21 +154,23 @@ def evaluate(
     output: Path,
     options: Sequence[str],
     on_line: Callable[[str], None],
+    dataset: str = DATASET,
 ) -> Scores:
     """One evaluation of plain CLIP (``weights`` None) or of a checkpoint."""
     folder = output / evaluation.name.replace(" ", "_")
     arguments = ["--config-file", str(config), "--eval-only", *device_arguments()]
     arguments.append("--overwrite")  # the weights differ from those of an earlier call
     arguments += ["OUTPUT_DIR", str(folder), *evaluation.options, *options]
+    arguments += ["DATASETS.TEST", f"('{dataset}',)"]
     if weights is not None:
         arguments += ["MODEL.WEIGHTS", str(weights)]
     run(arguments, folder / "terminal.txt", on_line)
-    return read_scores(evaluation, output)
+    return read_scores(evaluation, output, dataset)
 
 
-def read_scores(evaluation: Evaluation, output: Path) -> Scores:
+def read_scores(evaluation: Evaluation, output: Path, dataset: str = DATASET) -> Scores:
     """The numbers that an evaluation left in ``output``."""
-    results = _results(evaluation, output)
+    results = _results(evaluation, output, dataset)
     return {
         column: {
             group: float(results[task][metric + suffix])
@@ -195,8 +197,10 @@ def read_class_scores(evaluation: Evaluation, output: Path) -> dict[str, dict[st
     return scores
 
 
-def _results(evaluation: Evaluation, output: Path) -> dict[str, dict[str, float]]:
+def _results(
+    evaluation: Evaluation, output: Path, dataset: str = DATASET
+) -> dict[str, dict[str, float]]:
     folder = output / evaluation.name.replace(" ", "_")
-    content = json.loads((folder / "inference" / DATASET / "results.json").read_text())
+    content = json.loads((folder / "inference" / dataset / "results.json").read_text())
     results: dict[str, dict[str, float]] = content["results"]
     return results

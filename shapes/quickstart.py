@@ -37,14 +37,13 @@ from shapes.protocol import (
     train,
 )
 from shapes.report import Gain, Table, View
-from shapes.study import mean_and_spread
+from shapes.study import SETTINGS, mean_and_spread
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 CONFIGS = REPOSITORY / "configs" / "shapes"
 BEFORE, AFTER = CONFIGS / "plain_clip.yaml", CONFIGS / "linear_psm.yaml"
 WITH_GENERATOR = CONFIGS / "linear_psm_fcclip.yaml"
-STUDY = Path(__file__).with_name("study.json")
 OWN_PICTURE = """
 Segment a picture of your own into your own words:
 
@@ -103,7 +102,7 @@ def main() -> None:
             tables=[
                 tuning,
                 masks,
-                *study_tables(STUDY),
+                *(table for setting in SETTINGS for table in study_tables(setting)),
                 class_table(output / "before", output / "after"),
             ],
             options=args.options,
@@ -249,24 +248,23 @@ def class_table(before: Path, after: Path) -> Table:
     return Table("Every class", headers, rows, note, sortable=True)
 
 
-def study_tables(path: Path) -> list[Table]:
+def study_tables(setting: str) -> list[Table]:
     """The study of the README, as measured once."""
-    if not path.is_file():
-        return []
+    path = Path(__file__).with_name(f"study_{setting}.json")
     content = json.loads(path.read_text(encoding="utf-8"))
     return [
         Table(
-            "The study: what the paper claims, over several seeds",
+            f"The study: what the paper claims, over several seeds ({SETTINGS[setting]})",
             ("trained", *COLUMNS),
             [
                 (name, *(mean_and_spread(scores, column) for column in COLUMNS))
                 for name, scores in content["scores"].items()
             ],
             "All / seen / unseen classes, percent, mean and standard deviation over seeds. "
-            "Measured once; python -m shapes.study repeats it.",
+            f"Measured once; python -m shapes.study --setting {setting} repeats it.",
         ),
         Table(
-            "The claims",
+            f"The claims ({SETTINGS[setting]})",
             ("claim", "verdict", "difference in points, 95 % interval"),
             [(v["claim"], v["verdict"], v["difference"]) for v in content["verdicts"]],
         ),

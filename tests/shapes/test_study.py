@@ -1,10 +1,12 @@
 """The study's verdicts: paired by seed, with an interval, open to failure."""
 
+import json
 import math
+import statistics
 
 import pytest
 
-from shapes import protocol, study
+from shapes import learning_rates, protocol, study
 from shapes.study import Verdict
 
 
@@ -38,10 +40,28 @@ def test_differences_are_paired_by_seed() -> None:
     assert study.differences(results, "a", "plain_clip", "mask accuracy", "all") == [3.0, 5.0]
 
 
+def test_learning_rates_are_the_best_on_scenes_that_are_not_reported() -> None:
+    measured = json.loads((study.REPOSITORY / "shapes" / "learning_rates.json").read_text())
+    best = {
+        name: float(max(found, key=lambda multiplier: statistics.harmonic_mean(found[multiplier])))
+        for name, found in measured.items()
+    }
+    assert best == study.MULTIPLIERS
+    assert learning_rates.DATASET != protocol.DATASET
+
+
+@pytest.mark.parametrize("setting", study.SETTINGS)
+def test_the_printed_studies_are_those_of_the_readme(setting: str) -> None:
+    content = json.loads((study.REPOSITORY / "shapes" / f"study_{setting}.json").read_text())
+    readme = (study.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for name in study.TUNED:
+        assert study.mean_and_spread(content["scores"][name], "mask accuracy") in readme
+
+
 def test_the_table_has_a_row_per_config_and_a_line_per_claim() -> None:
     names = ("plain_clip", *study.TUNED)
     results = {name: [scores(float(i)), scores(i + 1.0)] for i, name in enumerate(names)}
     verdicts = study.judge(results)
     text = study.markdown(results, verdicts)
     assert all(f"| {name} | " in text for name in names)
-    assert len(verdicts) == text.count("points: **") == 14
+    assert len(verdicts) == text.count("points: **") == 18
