@@ -214,7 +214,7 @@ def test_processes_that_ask_at_once_share_one_drawing(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=300)
     assert [process.exitcode for process in processes] == [0, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["val", "val.lock"]
     assert len(annotations_of(tmp_path, "val")["annotations"]) == 3
