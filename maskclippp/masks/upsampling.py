@@ -173,7 +173,7 @@ def compete(
             low, high = _bounds(tile.values)
             solid_area += (low >= threshold) * tile.num_pixels
             rivals = _rivals(low * scores, high * scores)
-            crosses = (low < threshold) & (high >= threshold)
+            crosses = ~(low >= threshold) & ~(high < threshold)  # also what is not a number
             index = _indices(rivals | crosses)
             resized = tile.resized(tile.values[index])
             solid = torch.ge(resized, threshold, out=torch.empty_like(resized))
@@ -211,7 +211,8 @@ def solid_parts(masks: SoftMasks, size: tuple[int, int], threshold: float = 0.5)
     mass = torch.zeros(len(masks), dtype=exact, device=device)
     with torch.autocast(device.type, enabled=False):
         for tile in _tiles(masks, size, len(masks)):
-            index = _indices(_bounds(tile.values)[1] > threshold)
+            _, high = _bounds(tile.values)
+            index = _indices(~(high <= threshold))  # also what is not a number
             resized = tile.resized(tile.values[index])
             solid = torch.gt(resized, threshold, out=torch.empty_like(resized))
             binary[(index, *tile.area)] = solid.bool()

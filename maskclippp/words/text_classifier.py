@@ -10,6 +10,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -58,6 +59,10 @@ class TextClassifier:
         self._tokens_of_name: dict[str, Tensor] = {}
         self._kept: dict[tuple[Hashable, ...], Tensor] = {}
         self._hashed: tuple[Hashable, hashlib.blake2b] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies of the model, all but the state of a hash, which cannot be copied."""
+        return self.__dict__ | {"_hashed": None}
 
     def sentences(self, names: Sequence[str]) -> list[str]:
         """Every name in every template: len(names) x T sentences, templates varying fastest."""

@@ -64,6 +64,21 @@ def test_masks_that_are_not_a_number_win_as_in_the_definition() -> None:
     assert torch.equal(best, torch.zeros_like(best))
 
 
+def test_values_that_are_not_a_number_stay_visible() -> None:
+    """A score of 0 would hide them; other masks are as without them."""
+    values, size, scores = torch.rand(4, 20, 20), (70, 70), torch.rand(4)
+    others = torch.tensor([0, 1, 3])
+    expected = solid_parts(SoftMasks(values[others]), size)
+    values[2] = torch.nan
+    found = solid_parts(SoftMasks(values), size)
+    assert found.mass[2].isnan()
+    assert torch.equal(found.mass[others], expected.mass)
+    assert torch.equal(found.area[others], expected.area)
+    values[2], values[2, 0, 0] = 1, torch.nan
+    area = compete(scores, SoftMasks(values), size).solid_area
+    assert 0 < area[2] < 70 * 70
+
+
 @pytest.mark.parametrize("budget", [1, 300])
 def test_portions_do_not_change_the_result(
     masks: SoftMasks, budget: int, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """The text classifier: exact for less work, cached on disk, the same on many processes."""
 
+import copy
 import logging
 import os
 import random
@@ -168,6 +169,18 @@ def test_a_sample_has_one_synonym_of_every_class(finetune_type: str) -> None:
     assert_close(found, made.embed(names), check_stride=False)
     assert found.shape == (2, 14, 64)
     assert found.requires_grad == (finetune_type == "all")
+
+
+def test_a_classifier_can_be_copied_after_use() -> None:
+    """Averaging of weights, say, copies a model; the copy sees its own weights."""
+    made = classifier()
+    before = made.embed_frozen(["cat"])
+    copied = copy.deepcopy(made)
+    with torch.no_grad():
+        for parameter in copied.tower.parameters():
+            parameter.mul_(1.5).add_(0.1)
+    assert not torch.allclose(copied.embed_frozen(["cat"]), before)
+    assert torch.equal(made.embed_frozen(["cat"]), before)
 
 
 def test_chunk_size_must_be_positive() -> None:
