@@ -20,8 +20,8 @@ from maskclippp.errors import InputError, MissingFileError
 BASE_KEY = "_BASE_"
 # What a list may hold, by the type of its default entries.
 _ACCEPTED: dict[type, Any] = {int: int, float: (int, float), str: str}
-# MemoryError: Python's parser refuses a value of thousands of signs or brackets.
 _MAY_BE_INFINITE = {"SOLVER.CLIP_GRADIENTS.NORM_TYPE"}  # the maximum norm
+# MemoryError: Python's parser refuses a value of thousands of signs or brackets.
 _YACS_ERRORS = (AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 

@@ -20,9 +20,10 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import DataLoader
 
-from maskclippp import __version__
+import maskclippp
 from maskclippp.evaluation.base import ImageEvaluator
 from maskclippp.files.journal import Journal
+from maskclippp.generators import MaskGenerator
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +55,12 @@ class Progress:
         self, cfg: CfgNode, model: nn.Module, weights: Mapping[str, Any], *, resume: bool
     ) -> None:
         self._facts = {
-            "versions of the program": __version__,
+            "versions of the program": _program(),
             "settings": _settings(cfg),
-            "weights": _fingerprint(model, weights),
+            "weights": _digest(str(weights.get("sha256")).encode()) + _fingerprint(model),
             "numbers of processes": str(comm.get_world_size()),
         }
+        self._model = model
         self._resume = resume
         self._journals: list[Journal] = []
 
@@ -83,8 +85,14 @@ class Progress:
         except OSError as error:
             logger.warning("%s: finished images are not kept (%s)", folder, error)
             return loader, evaluator
-        facts = {**self._facts, "words": _digest(msgspec.json.encode(words))}
-        entries = self._found(journal, facts, dataset_name, loader)
+        # The model builds its generator for the first dataset, and does not count it as a part.
+        generator: MaskGenerator | None = getattr(self._model, "mask_generator", None)
+        facts = {
+            **self._facts,
+            "mask generators": "" if generator is None else _fingerprint(generator),
+            "words": _digest(msgspec.json.encode(words)),
+        }
+        entries = self._found(journal, facts, dataset_name, loader, generator)
         self._journals.append(journal)
         if not entries:
             journal.clear()
@@ -100,10 +108,17 @@ class Progress:
         comm.synchronize()
         for journal in self._journals:
             journal.close()
-            journal.path.unlink(missing_ok=True)
+            # Also those of a killed evaluation with more processes.
+            for path in journal.path.parent.glob(JOURNALS):
+                path.unlink(missing_ok=True)
 
     def _found(
-        self, journal: Journal, facts: Mapping[str, str], dataset_name: str, loader: DataLoader[Any]
+        self,
+        journal: Journal,
+        facts: Mapping[str, str],
+        dataset_name: str,
+        loader: DataLoader[Any],
+        generator: MaskGenerator | None,
     ) -> list[_Entry]:
         """What can be continued; warns if there is something that cannot."""
         if not journal.entries:
@@ -122,7 +137,7 @@ class Progress:
         if not self._resume:
             reason = "--resume was not given"
         elif not reason:
-            reason = _change(dataset_name, loader, finished, header["begun"])
+            reason = _change(dataset_name, loader, generator, finished, header["begun"])
         if reason:
             logger.warning(
                 "%s: an unfinished evaluation of %d images is not continued, because %s",
@@ -206,19 +221,29 @@ def _without_first(loader: DataLoader[Any], images: int) -> DataLoader[Any]:
 
 
 def _change(
-    dataset_name: str, loader: DataLoader[Any], finished: list[list[str]], begun: float
+    dataset_name: str,
+    loader: DataLoader[Any],
+    generator: MaskGenerator | None,
+    finished: list[list[str]],
+    begun: float,
 ) -> str:
     """How the finished images of a dataset have changed since the evaluation began; else ""."""
     records = get_detection_dataset_dicts([dataset_name], filter_empty=False)
-    indices = list(loader.sampler)[: len(finished)]
-    if [_files(records[index]) for index in indices] != finished:
+    done = [records[index] for index in list(loader.sampler)[: len(finished)]]
+    if [_files(record) for record in done] != finished:
         return "the dataset lists other images"
     metadata = MetadataCatalog.get(dataset_name)
-    annotations = [metadata.get(key, None) or "" for key in _ANNOTATIONS]
-    for file in {*annotations, *(file for files in finished for file in files)} - {""}:
+    files = {metadata.get(key, None) or "" for key in _ANNOTATIONS}
+    files.update(*finished)
+    if generator is not None:
+        files.update(str(file) for record in done for file in generator.files_of(record))
+    for file in files - {""}:
         path = Path(file)
-        if not path.exists() or path.stat().st_ctime > begun:
-            return f"{file} has changed"
+        # Label maps may be missing; if one was removed, its folder has changed.
+        while not path.exists():
+            path = path.parent
+        if path.stat().st_ctime > begun:
+            return f"{path} has changed"
     return ""
 
 
@@ -237,10 +262,16 @@ def _settings(cfg: CfgNode) -> str:
     return _digest(cfg.dump().encode())
 
 
-def _fingerprint(model: nn.Module, weights: Mapping[str, Any]) -> str:
-    """A hash of the checkpoint, and of some numbers of every tensor: not all come from it."""
-    parts = [str(weights.get("sha256")).encode()]
-    for name, tensor in model.state_dict().items():
+def _program() -> str:
+    """The version, and a hash of the source code: researchers edit it."""
+    sources = sorted(Path(maskclippp.__path__[0]).rglob("*.py"))
+    return f"{maskclippp.__version__} {_digest(b''.join(map(Path.read_bytes, sources)))}"
+
+
+def _fingerprint(module: nn.Module) -> str:
+    """A hash of some numbers of every tensor: not all come from the checkpoint."""
+    parts = []
+    for name, tensor in module.state_dict().items():
         step = max(1, tensor.numel() // _NUMBERS_PER_TENSOR)
         numbers = tensor.detach().flatten()[::step].cpu().double()
         parts += [

@@ -143,9 +143,12 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
     if start and _version(response) != version:
         response.close()
         response, start = _open(url, 0), 0
+    is_whole = response.status != http.HTTPStatus.PARTIAL_CONTENT
+    if is_whole or not start:
+        part.unlink(missing_ok=True)  # the new mark must not vouch for what is there
     mark.write_text(_version(response))
     with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+        if is_whole:
             start = 0
         elif _range_start(response) != start:
             raise InputError("the server continued at another place; delete the .part file")

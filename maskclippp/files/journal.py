@@ -20,15 +20,17 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
+        # Without a buffer: what a full disk has refused is not written later.
+        self._file = path.open("a+b", buffering=0)
         self.entries, size = self._read()
         os.truncate(path, size)
 
     def append(self, entry: bytes) -> None:
         """Add an entry. It survives the end of the process, not that of the machine."""
         digest = hashlib.sha256(entry).digest()
-        self._file.write(len(entry).to_bytes(_LENGTH, "little") + digest + entry)
-        self._file.flush()
+        left = memoryview(len(entry).to_bytes(_LENGTH, "little") + digest + entry)
+        while left:
+            left = left[self._file.write(left) :]
 
     def clear(self) -> None:
         """Remove all entries."""

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from detectron2.config import CfgNode
@@ -60,6 +61,13 @@ class MaskGenerator(Part):
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Set the test vocabulary; overridden by generators that classify into it."""
+
+    def files_of(self, record: Record) -> Sequence[Path]:  # noqa: ARG002
+        """The files, besides those that a record names, that the masks of an image are read from.
+
+        A killed evaluation is not continued if one of them has changed.
+        """
+        return ()
 
     def reclassify(self, found: ImageMasks, vocabulary: Vocabulary) -> ImageMasks:  # noqa: ARG002
         """The masks of an image with logits for other words, which become the test vocabulary.

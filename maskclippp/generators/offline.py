@@ -70,15 +70,22 @@ class OfflineSegmentor(MaskGenerator):
         """See :class:`MaskGenerator`; reads ``file_name``, ``image_id``, ``height``, ``width``."""
         return [ImageMasks(SoftMasks(self._masks(record))) for record in records]
 
-    def _masks(self, record: Record) -> Tensor:
+    def files_of(self, record: Record) -> list[Path]:
+        """See :class:`MaskGenerator`."""
         if self.collection is not None:
-            return self.collection.masks_of(record)
+            return [self.collection.path]
         if "file_name" not in record:
             raise InputError(
                 "OfflineSegmentor finds masks by the name of the image file, but the record has "
                 f"only {sorted(record)}; give 'file_name' or choose another SEGMENTOR.NAME"
             )
-        return read_masks(self._find(record["file_name"]), output_size(record))
+        return [self._find(record["file_name"])]
+
+    def _masks(self, record: Record) -> Tensor:
+        if self.collection is not None:
+            return self.collection.masks_of(record)
+        (file,) = self.files_of(record)
+        return read_masks(file, output_size(record))
 
     def _find(self, image: str) -> Path:
         for path in self._places(image):

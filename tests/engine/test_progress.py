@@ -119,6 +119,8 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same_files(
 ) -> None:
     folder = shutil.copytree(killed, tmp_path / "copy")
     assert evaluate(cache, folder, "--resume", kill_after=1) == [KILLED]
+    journal = folder / INFERENCE / "progress_0.journal"
+    shutil.copy(journal, journal.with_name("progress_1.journal"))  # of more processes, before
     assert evaluate(cache, folder, "--resume") == [0], said(folder)
     first, second = (int(line.split()[2]) for line in finished(folder))
     assert 3 <= first < second < SCENES

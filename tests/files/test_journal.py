@@ -1,5 +1,6 @@
 """What was written to a journal is read again, up to the first entry that is not whole."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,18 @@ def test_a_cleared_journal_is_empty(tmp_path: Path) -> None:
     journal.clear()
     journal.append(b"new")
     assert Journal(journal.path).entries == [b"new"]
+
+
+def test_what_a_full_disk_refused_is_not_written_later(tmp_path: Path) -> None:
+    """The entries before it stay, and closing is no second failure."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    journal = Journal(tmp_path / "a.journal")
+    journal.append(b"first")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.append(b"second" * 100)
+        journal.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert Journal(journal.path).entries == [b"first"]

@@ -1,0 +1,129 @@
+"""When finished images count: files that the records do not name, and weights of generators."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from PIL import Image
+from torch import nn
+
+from maskclippp.config.keys import get_cfg
+from maskclippp.engine import progress
+from maskclippp.engine.progress import Progress
+from maskclippp.evaluation import SemanticEvaluator
+from maskclippp.evaluation.ground_truth import GroundTruth
+from maskclippp.generators import MaskGenerator, OfflineSegmentor
+from tests.evaluation.golden_datasets import small_dataset
+
+IMAGES = 3
+
+
+class Weighted(MaskGenerator):
+    """A generator with a weight."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, _: Any) -> list[Any]:
+        """Never called."""
+        return []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Holds images, label maps and masks."""
+    for number in range(IMAGES):
+        for ending in ("jpg", "png"):
+            Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / f"{number}.{ending}")
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        np.savez(tmp_path / "masks" / f"{number}.npz", masks=np.ones((1, 4, 6), bool))
+    (tmp_path / "none").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def truth(folder: Path) -> Iterator[GroundTruth]:
+    """A dataset whose panoptic maps, unlike its label maps, are missing."""
+    records = [
+        {
+            "file_name": str(folder / f"{number}.jpg"),
+            "sem_seg_file_name": str(folder / f"{number}.png"),
+            "pan_seg_file_name": str(folder / "none" / f"{number}.png"),
+        }
+        for number in range(IMAGES)
+    ]
+    with small_dataset(records) as truth:
+        yield truth
+
+
+@pytest.fixture(autouse=True)
+def every_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_SHARE", math.inf)
+
+
+def images_left(folder: Path, truth: GroundTruth, generator: MaskGenerator, score: int) -> int:
+    """How many images ``--resume`` evaluates; ``score`` more are finished then."""
+    model = nn.Module()
+    model.__dict__["mask_generator"] = generator
+    records = get_detection_dataset_dicts([truth.dataset_name], filter_empty=False)
+    loader = build_detection_test_loader(
+        records, mapper=lambda record: record, num_workers=0, collate_fn=list
+    )
+    kept = Progress(get_cfg(), model, {}, resume=True)
+    output = folder / "inference"
+    loader, evaluator = kept.keep(truth.dataset_name, loader, SemanticEvaluator(truth), output, {})
+    evaluator.reset()
+    for _, batch in zip(range(score), loader, strict=False):
+        evaluator.process(batch, [{"sem_seg_labels": torch.zeros(4, 6)}])
+    return len(loader)
+
+
+def test_files_that_are_still_missing_have_not_changed(folder: Path, truth: GroundTruth) -> None:
+    generator = Weighted(1.0)
+    assert images_left(folder, truth, generator, score=2) == 3
+    assert images_left(folder, truth, generator, score=0) == 1
+    (folder / "none" / "other.png").touch()
+    assert images_left(folder, truth, generator, score=0) == 3
+
+
+def test_other_weights_of_the_generator_start_over(
+    folder: Path, truth: GroundTruth, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert images_left(folder, truth, Weighted(1.0), score=2) == 3
+    assert images_left(folder, truth, Weighted(1.0), score=0) == 1
+    assert images_left(folder, truth, Weighted(2.0), score=0) == 3
+    assert "because it was one of other mask generators" in caplog.text
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_changed_mask_files_of_finished_images_start_over(
+    changed: int, folder: Path, truth: GroundTruth
+) -> None:
+    """Those of the other images are still to be read."""
+    generator = OfflineSegmentor(folder=folder / "masks", suffix=".npz")
+    assert images_left(folder, truth, generator, score=2) == 3
+    time.sleep(0.02)  # the clock of files may be behind
+    os.utime(folder / "masks" / f"{changed}.npz")
+    assert images_left(folder, truth, generator, score=0) == (1 if changed == 2 else 3)
+
+
+def test_an_edited_program_starts_over(
+    folder: Path, truth: GroundTruth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(shutil.copytree(Path(progress.__file__).parent, folder / "copy"))
+    monkeypatch.setattr(progress.maskclippp, "__path__", [str(source)])
+    assert images_left(folder, truth, Weighted(1.0), score=2) == 3
+    assert images_left(folder, truth, Weighted(1.0), score=0) == 1
+    with (source / "evaluate.py").open("a") as file:
+        file.write("# edited\n")
+    assert images_left(folder, truth, Weighted(1.0), score=0) == 3
