@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from maskclippp.alignment import PSM, build_criterion, build_psm
 from maskclippp.clip import EncodedImages, VisualEncoder, build_text_tower, build_visual_encoder
 from maskclippp.clip.similarity import choose_logit_scale, similarity
+from maskclippp.devices import copied_to
 from maskclippp.errors import InputError
 from maskclippp.generators import ImageMasks, MaskGenerator, build_generator, check_generator
 from maskclippp.inference.class_logits import combine_with_generator, max_over_synonyms
@@ -292,7 +293,7 @@ class MaskCLIPpp(nn.Module):
         logits = self._align(encoded, self.text_classifier.sample(self.train_vocabulary))
         loss = self.criterion(
             logits,
-            torch.cat(labels).to(self.device, non_blocking=True),
+            copied_to(torch.cat(labels), self.device),
             encoded.batch.image_of_mask,
             len(records),
             encoded.mask_areas,

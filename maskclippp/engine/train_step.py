@@ -12,6 +12,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskclippp.devices import copied_to
 from maskclippp.engine.interruption import request_stop, stop_requested
 from maskclippp.errors import InputError
 from maskclippp.seeding import seed_training_step
@@ -165,7 +166,7 @@ class TrainStep:
         names = list(losses[0])
         # A single transfer from the device and a single exchange between ranks.
         table = torch.stack([torch.stack([step[n] for n in names]).float() for step in losses])
-        extra = torch.tensor([data_time, stop_requested()]).to(table.device, non_blocking=True)
+        extra = copied_to(torch.tensor([data_time, stop_requested()]), table.device)
         gathered = _gather(torch.cat([table.flatten(), extra])).cpu()
         tables = gathered[:, :-2].unflatten(1, table.shape)  # rank, batch, loss
         if gathered[:, -1].any():  # all ranks stop after the same step

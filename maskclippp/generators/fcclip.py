@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.text_tower import build_text_tower
+from maskclippp.devices import copied_to
 from maskclippp.generators.base import ImageMasks
 from maskclippp.generators.checkpoints import load_head
 from maskclippp.generators.mask2former.class_heads import OpenVocabularyDecoder
@@ -109,8 +110,8 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
         assert isinstance(self.predictor, OpenVocabularyDecoder)
         return self.predictor.class_logits(
             classes,
-            self._text.to(classes.device, non_blocking=True),
+            copied_to(self._text, classes.device),
             self.void_embedding.weight,
-            self._vocabulary.class_of_synonym.to(classes.device, non_blocking=True),
+            copied_to(self._vocabulary.class_of_synonym, classes.device),
             len(self._vocabulary),
         )

@@ -6,6 +6,7 @@ Everything is computed in float32, because the constants underflow in half preci
 import torch
 from torch import Tensor
 
+from maskclippp.devices import copied_to
 from maskclippp.errors import InputError
 from maskclippp.inference.settings import InferenceSettings
 
@@ -134,9 +135,9 @@ def combine_with_generator(
                 f"trained on, but DATASETS.TRAIN has {len(class_of_train_class) - 1}; name the "
                 "generator's training set there, or set TEST.ENSEMBLE_ON False"
             )
-        table = class_of_train_class.to(logits.device, non_blocking=True)
+        table = copied_to(class_of_train_class, logits.device)
         theirs = train_to_test_logits(generator_logits, table, logits.shape[1])
-    seen = seen.to(logits.device, non_blocking=True)
+    seen = copied_to(seen, logits.device)
     combined = geometric_ensemble(
         logits, theirs, seen, settings.ensemble_alpha, settings.ensemble_beta
     )

@@ -13,6 +13,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from maskclippp.devices import copied_to
 from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.resampling import resample
 from maskclippp.masks.soft_masks import SoftMasks
@@ -146,7 +147,7 @@ def panoptic_segments(
     valid = (kept > 0) & (overlap >= settings.overlap_threshold)
     valid_of_mask, label_of_mask = torch.stack([valid, labels]).tolist()  # one copy to the host
     ids, segments = _number_segments(valid_of_mask, label_of_mask, thing_classes)
-    table = torch.tensor(ids, dtype=torch.int32).to(scores.device, non_blocking=True)
+    table = copied_to(torch.tensor(ids, dtype=torch.int32), scores.device)
     id_of_mask[index] = table.long()
     ids_of_winners = torch.where(result.is_solid, table[result.winner], 0)
     return ids_of_winners, segments, id_of_mask
@@ -198,7 +199,7 @@ def instance_segmentation(
     mask_index, labels = top.indices // found.num_classes, top.indices % found.num_classes
     if classes is not None:
         wanted = torch.tensor(sorted(classes), dtype=labels.dtype)
-        chosen = torch.isin(labels, wanted.to(labels.device, non_blocking=True))
+        chosen = torch.isin(labels, copied_to(wanted, labels.device))
         kept = chosen.nonzero()[:, 0]
         mask_index, labels, scores = mask_index[kept], labels[kept], scores[kept]
     # A mask may be chosen for several classes; it is resized only once.

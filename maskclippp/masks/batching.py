@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskclippp.devices import copied_to
 from maskclippp.errors import InputError
 from maskclippp.masks.resampling import Taps, resample
 from maskclippp.masks.soft_masks import SoftMasks
@@ -90,7 +91,7 @@ class PaddedBatch:
     def image_of_mask(self) -> Tensor:
         """int64 [N]: the index of the image of every mask."""
         counts = torch.tensor(self.masks_per_image, device="cpu")
-        return torch.repeat_interleave(counts).to(self.images.device, non_blocking=True)
+        return copied_to(torch.repeat_interleave(counts), self.images.device)
 
     def padded_masks(self) -> Tensor:
         """Float [N, H, W]: all masks at the padded size, 0 in the padding."""
@@ -139,7 +140,7 @@ def pad_batch(
     resized_images: list[Tensor] = []
     for index, (image, image_masks) in enumerate(zip(images, masks, strict=True)):
         _check_shapes(index, image, image_masks.values)
-        image = image.to(device, non_blocking=True).float()
+        image = copied_to(image, device).float()
         resized_images.append(resize((image - mean) / std))
     image_sizes = [(image.shape[-2], image.shape[-1]) for image in resized_images]
     height, width = padded_size(image_sizes, input_format.size_divisibility)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskclippp.devices import copied_to
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.masks.upsampling import solid_parts
 
@@ -57,7 +58,7 @@ def label_by_overlap(
         return labels
     size = (truth.shape[-2], truth.shape[-1])
     found = solid_parts(masks, size)
-    annotated = truth.to(found.binary.device, non_blocking=True).flatten(1).float().t()
+    annotated = copied_to(truth, found.binary.device).flatten(1).float().t()
     with torch.autocast(annotated.device.type, enabled=False):
         portions = torch.split(found.binary.flatten(1), _AT_A_TIME)
         inside = torch.cat([portion.float() @ annotated for portion in portions])  # [Q, n]

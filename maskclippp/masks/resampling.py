@@ -6,6 +6,8 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from maskclippp.devices import copied_to
+
 # Images have few sizes: their maps, and the copies on devices, are kept for the next image.
 _KEPT = 512
 # Outputs per matrix product on a CPU: the sources of a block are a narrow band.
@@ -123,8 +125,8 @@ def _composed(taps: Taps, first: Taps) -> Taps:
 @torch.inference_mode(mode=False)
 def _on_device(taps: Taps, device: torch.device) -> tuple[Tensor, Tensor]:
     """The index and, as float32, the weights; the host does not wait for the device."""
-    index = taps.index.to(device, non_blocking=True)
-    return index, taps.weights.float().to(device, non_blocking=True)
+    index = copied_to(taps.index, device)
+    return index, copied_to(taps.weights.float(), device)
 
 
 def resample(maps: Tensor, rows: Taps, columns: Taps) -> Tensor:

@@ -6,6 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from maskclippp.devices import copied_to
 from maskclippp.masks.resampling import Taps, resample
 
 
@@ -57,7 +58,7 @@ class SoftMasks:
 
     def to(self, device: torch.device) -> "SoftMasks":
         """The same on a device."""
-        return SoftMasks(self.values.to(device, non_blocking=True), self.frame)
+        return SoftMasks(copied_to(self.values, device), self.frame)
 
     @property
     def shape(self) -> tuple[int, int]:

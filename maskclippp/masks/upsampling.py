@@ -15,6 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from maskclippp.devices import copied_to
 from maskclippp.masks.resampling import Taps
 from maskclippp.masks.soft_masks import SoftMasks
 
@@ -49,9 +50,7 @@ def _pieces(taps: Taps, side: int, device: torch.device) -> list[_Piece]:
         matrix = None
         if len(part) >= part.source:
             matrix = torch.zeros(len(part), part.source)
-            matrix = matrix.scatter_(1, part.index, part.weights.float()).to(
-                device, non_blocking=True
-            )
+            matrix = copied_to(matrix.scatter_(1, part.index, part.weights.float()), device)
         pieces.append(_Piece(outputs, read, part, matrix))
     return pieces
 

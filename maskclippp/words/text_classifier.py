@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from maskclippp.clip.text_tower import TextTower
+from maskclippp.devices import copied_to
 from maskclippp.errors import InputError
 from maskclippp.files.cache import cache_folder, read_cached_tensor, write_cached_tensor
 from maskclippp.words.spelling import shortened
@@ -76,7 +77,7 @@ class TextClassifier:
         rows = vocabulary.sample_synonyms()
         if self.tower.frozen:
             embeddings = self.embed_frozen(vocabulary.synonyms)
-            return embeddings[torch.tensor(rows).to(embeddings.device, non_blocking=True)]
+            return embeddings[copied_to(torch.tensor(rows), embeddings.device)]
         return self.embed([vocabulary.synonyms[row] for row in rows])
 
     def embed(self, names: Sequence[str]) -> Tensor:
@@ -164,8 +165,8 @@ class TextClassifier:
         chunks = []
         for rows in torch.split(order, self.chunk_size):
             chunk = tokens[rows, : int(lengths[rows[-1]])]
-            chunks.append(self.tower.encode_tokens(chunk.to(self.tower.device, non_blocking=True)))
-        back = order.argsort().to(self.tower.device, non_blocking=True)
+            chunks.append(self.tower.encode_tokens(copied_to(chunk, self.tower.device)))
+        back = copied_to(order.argsort(), self.tower.device)
         return F.normalize(torch.cat(chunks), dim=-1)[back]
 
     def _fingerprint(self, tokens: Tensor) -> str:
