@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "segment images, folders, videos or a camera into words",
     "label": "label any number of images, by any number of processes",
     "serve": "show a web page that segments pictures into words",
+    "export": "write a model as files that other programs run (ONNX, torch.export)",
     "models": "list the published models, and what is here of them",
     "config": "print a resolved config, or explain a key",
     "datasets": "list the registered datasets, and which of them are complete",

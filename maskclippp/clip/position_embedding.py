@@ -27,7 +27,8 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: 
         raise InputError(
             f"position embedding: expected {prefix} + g*g rows, found {len(embedding)}"
         )
-    if grid == (side, side):
+    is_known = all(isinstance(cells, int) for cells in grid)  # else a symbol of an exported graph
+    if is_known and grid == (side, side):
         return embedding
     cells = embedding[prefix:].T.reshape(1, -1, side, side)
     # Half precision is too coarse for positions.

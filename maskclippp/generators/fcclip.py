@@ -96,12 +96,22 @@ class FCCLIPSegmentor(MaskTransformerSegmentor):
         self._text = F.normalize(embeddings, dim=-1)
         self._vocabulary = vocabulary
 
+    @property
+    def text(self) -> Tensor | None:
+        """[Ka, D] of length 1, of all synonyms; None before :meth:`set_vocabulary`."""
+        return self._text
+
     def reclassify(self, found: ImageMasks, vocabulary: Vocabulary) -> ImageMasks:
         """See :class:`MaskGenerator`."""
         self.set_vocabulary(vocabulary)
         assert found.class_embeddings is not None
         logits = self.class_logits(found.class_embeddings[None])
         return replace(found, logits=None if logits is None else logits[0])
+
+    def synonym_logits(self, classes: Tensor, text: Tensor) -> Tensor:
+        """float32 [B, Q, Ka + 1], void last, from class embeddings and text [Ka, D] of length 1."""
+        assert isinstance(self.predictor, OpenVocabularyDecoder)
+        return self.predictor.synonym_logits(classes, text, self.void_embedding.weight)
 
     def class_logits(self, classes: Tensor) -> Tensor | None:
         """See :class:`MaskTransformerSegmentor`; None before :meth:`set_vocabulary`."""

@@ -53,9 +53,11 @@ class Resize:
     def _output_size(self, height: int, width: int) -> tuple[int, int]:
         if self.kind == "square":
             return self.size, self.size
-        if height >= width:
-            return int(height * self.size / width), self.size
-        return self.size, int(width * self.size / height)
+        # The larger of both is that of the longer side; no branch, for exported graphs.
+        return (
+            torch.sym_max(self.size, height * self.size // width),
+            torch.sym_max(self.size, width * self.size // height),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def padded_size(sizes: Sequence[tuple[int, int]], divisibility: int) -> tuple[in
     """The largest height and width, each rounded up to a multiple of ``divisibility`` (if > 1)."""
     divisor = max(divisibility, 1)
     height, width = (max(side) for side in zip(*sizes, strict=True))
-    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+    return (height + divisor - 1) // divisor * divisor, (width + divisor - 1) // divisor * divisor
 
 
 def call_by_size(
@@ -202,11 +204,15 @@ def downsample_masks(masks: Tensor, size: tuple[int, int], method: str) -> Tenso
 
 def pad_ragged(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """Rows [N, ...] of B images with ``counts`` rows each -> [B, max(counts), ...], 0-padded."""
+    if len(counts) == 1:
+        return rows[None]
     return torch.nn.utils.rnn.pad_sequence(list(torch.split(rows, list(counts))), batch_first=True)
 
 
 def unpad_ragged(padded: Tensor, counts: Sequence[int]) -> Tensor:
     """The inverse of :func:`pad_ragged`: [B, Q, ...] -> [N, ...]."""
+    if len(counts) == 1:
+        return padded[0]
     return torch.cat([padded[index, :count] for index, count in enumerate(counts)])
 
 

@@ -75,8 +75,6 @@ class OpenVocabularyDecoder(MaskedAttentionDecoder):
     ) -> Tensor:
         """Scaled similarity with the best synonym of every class, and with void.
 
-        Computed in float32, even under autocast: in half precision similar words tie.
-
         Args:
             class_embeddings: [B, Q, D] of length 1.
             synonym_embeddings: [Ka, D] of length 1.
@@ -87,13 +85,21 @@ class OpenVocabularyDecoder(MaskedAttentionDecoder):
         Returns:
             float32 [B, Q, K + 1], void last.
         """
+        similarities = self.synonym_logits(class_embeddings, synonym_embeddings, void_embedding)
+        logits = max_over_synonyms(similarities.flatten(0, 1), class_of_synonym, num_classes)
+        return logits.unflatten(0, class_embeddings.shape[:2])
+
+    def synonym_logits(
+        self, class_embeddings: Tensor, synonym_embeddings: Tensor, void_embedding: Tensor
+    ) -> Tensor:
+        """Scaled similarity with every synonym, and with void: float32 [B, Q, Ka + 1].
+
+        Computed in float32, even under autocast: in half precision similar words tie.
+        """
         with torch.autocast(class_embeddings.device.type, enabled=False):
             void = F.normalize(void_embedding.float(), dim=-1)
             text = torch.cat([synonym_embeddings.float(), void])
-            scale = clamped_scale(self.logit_scale.float())
-            similarities = scale * (class_embeddings.float().flatten(0, 1) @ text.T)
-            logits = max_over_synonyms(similarities, class_of_synonym, num_classes)
-        return logits.unflatten(0, class_embeddings.shape[:2])
+            return clamped_scale(self.logit_scale.float()) * (class_embeddings.float() @ text.T)
 
 
 def pool_positive_cells(features: Tensor, masks: Tensor) -> Tensor:

@@ -54,20 +54,22 @@ def sample_multi_scale(
     index_of = partial(torch.arange, dtype=torch.int32, device=value.device)
     image = index_of(batch)[:, None, None, None] * (cells * heads)
     origin = image + index_of(heads)[:, None]
-    bags = attention_weights.shape[:3].numel()
+    bags = math.prod(attention_weights.shape[:3])
     output = value.new_zeros(bags, width)
     for level, (h, w) in enumerate(spatial_shapes):
         rows, weights = _corners(
             sampling_locations[..., level, :, :], attention_weights[..., level, :], (h, w), origin
         )
-        output += F.embedding_bag(
-            rows.view(bags, -1),
-            table,
-            per_sample_weights=weights.to(value.dtype).view(bags, -1),
-            mode="sum",
-        )
+        output += _weighted_sums(table, rows.view(bags, -1), weights.to(value.dtype).view(bags, -1))
         origin = origin + h * w * heads
     return output.view(batch, -1, heads * width)
+
+
+def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Sums of rows of a table [S, D], by int32 indices [N, n] and weights [N, n]: [N, D]."""
+    if torch.compiler.is_exporting():  # ONNX has no such operator
+        return (weights[:, None] @ table[rows.long()])[:, 0]
+    return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
 
 
 def _corners(
@@ -202,15 +204,20 @@ class MultiScaleDeformableAttention(nn.Module):
         centers, extents = reference[:, :, None, :, None].tensor_split([2], dim=-1)
         if extents.shape[-1]:
             return centers + offsets * (extents * (0.5 / self.num_points))
-        return centers + offsets * _cell_sizes(spatial_shapes, offsets.device, offsets.dtype)
+        # Sizes of an exported graph are symbols, which no table can hold.
+        cell_sizes = _cell_sizes if torch.compiler.is_exporting() else _kept_cell_sizes
+        return centers + offsets * cell_sizes(spatial_shapes, offsets.device, offsets.dtype)
 
 
-# Cached because a copy from the host would make every layer wait for the device.
-@lru_cache(maxsize=64)
 def _cell_sizes(
     spatial_shapes: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Width and height of a cell in units of its map: [levels, 1, 2]."""
     with torch.inference_mode(False):  # training may need it after an evaluation
-        sizes = [[[1 / width, 1 / height]] for height, width in spatial_shapes]
-        return torch.tensor(sizes, dtype=dtype, device=device)
+        full = partial(torch.full, (1,), dtype=dtype, device=device)
+        sizes = [torch.stack([full(1 / w), full(1 / h)], dim=-1) for h, w in spatial_shapes]
+        return torch.stack(sizes)
+
+
+# So that no layer but the first needs to make it.
+_kept_cell_sizes = lru_cache(maxsize=64)(_cell_sizes)
