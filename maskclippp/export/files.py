@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +75,12 @@ def export_model(
         test_size: least shorter and largest longer side at which the model sees images, a note.
 
     Raises:
-        InputError: a graph that cannot be exported, or not for images of any size.
+        InputError: a graph that cannot be exported, or not for images of any size; ``folder`` is
+            a file.
         MissingPackageError: a format needs a package that is not installed.
     """
     check_packages(formats)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     image = 255 * torch.rand(1, 3, *(image_size or _TRACED_IMAGE))
     matrices = text_matrices(model, words)
     note: dict[str, Any] = {"image_size": image_size, "test_size": test_size}
@@ -92,7 +94,7 @@ def export_model(
         note["mask_stride"] = [pixels / cells for pixels, cells in pairs]
     if "classifier" in graphs:
         traced["classifier"] = _classifier(model, image, matrices, image_size)
-    written = [folder / "text.npz", folder / "words.json", folder / "model.json"]
+    written = [folder / "text.npz", folder / "words.json"]
     for name, graph in traced.items():
         written += _write_graph(graph, folder / name, formats, fixed=image_size is not None)
     content = io.BytesIO()
@@ -100,8 +102,20 @@ def export_model(
     with atomic_write(written[0]) as file:
         file.write(content.getvalue())
     write_json(written[1], _listed(words))
-    write_json(written[2], note)
+    if traced:  # other words for graphs of before leave their note as it is
+        written.append(folder / "model.json")
+        write_json(written[-1], note)
     return written
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(
+            f"{folder}: expected a folder for the exported files, found a file there or above it; "
+            "give another one"
+        ) from None
 
 
 def text_matrices(model: MaskCLIPpp, words: RequestedWords) -> dict[str, Tensor]:
@@ -214,9 +228,12 @@ def _write_onnx(program: Any, path: Path, outputs: Sequence[str]) -> None:
     for name in ("onnxscript", "onnx_ir"):  # they report each step
         logging.getLogger(name).setLevel(logging.ERROR)
     bytes_of_weights = sum(value.nbytes for value in program.state_dict.values())
-    converted = torch.onnx.export(
-        program, dynamo=True, output_names=outputs, external_data=False, verbose=False
-    )
+    with warnings.catch_warnings():
+        # torch copies a class that it calls deprecated itself.
+        warnings.filterwarnings("ignore", "`isinstance.treespec", FutureWarning)
+        converted = torch.onnx.export(
+            program, dynamo=True, output_names=outputs, external_data=False, verbose=False
+        )
     assert converted is not None
     # Written by its library, under its own name: a second file is named after the first.
     converted.save(path, external_data=bytes_of_weights > _INLINE_BYTES)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskclippp import Predictor
 from maskclippp.cli.main import main
 from tests.documents import blocks, commands
 from tests.golden_cases import REPOSITORY
-from tests.shapes_predictor import shapes_predictor
 
 pytest.importorskip("onnxruntime")
 PAGE = REPOSITORY / "docs" / "export.md"
@@ -30,7 +30,7 @@ def test_another_program_segments_a_picture(
     found: dict[str, Any] = {}
     (block,) = blocks(PAGE, "python")
     exec(block.text, found)
-    predictor = shapes_predictor()
+    predictor = Predictor.from_pretrained("shapes", device="cpu", dtype="float32")
     predictor.set_classes(command.words[command.words.index("--classes") + 1])
     expected = predictor(str(PICTURE)).labels
     assert np.mean(found["labels"] == np.asarray(expected)) > 0.999
