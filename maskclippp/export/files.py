@@ -2,9 +2,10 @@
 
 import importlib.util
 import io
+import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,16 @@ def export_model(
     write_json(written[1], _listed(words))
     if traced:  # other words for graphs of before leave their note as it is
         written.append(folder / "model.json")
-        write_json(written[-1], note)
+        write_json(written[-1], _earlier_note(written[-1], traced) | note)
     return written
+
+
+def _earlier_note(path: Path, written: Collection[str]) -> dict[str, Any]:
+    """What still holds for a generator that was exported earlier."""
+    if "generator" in written or not any(path.parent.glob("generator.*")) or not path.is_file():
+        return {}
+    note = json.loads(path.read_bytes())
+    return {"mask_stride": note["mask_stride"]} if "mask_stride" in note else {}
 
 
 def _make_folder(folder: Path) -> None:

@@ -129,7 +129,7 @@ def _with_constant_padding(network: Network) -> Network:
                 conv.in_channels,
                 conv.out_channels,
                 (conv.kernel_size[0], conv.kernel_size[1]),
-                dilation=conv.dilation,
+                dilation=(conv.dilation[0], conv.dilation[1]),
                 groups=conv.groups,
                 bias=conv.bias is not None,
             )
