@@ -110,9 +110,9 @@ def _main(
     world_size: int,
 ) -> None:
     os.environ["MASKCLIPPP_CACHE"] = str(cache)
-    for name in ("shapes_train", "shapes_val"):
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    for split in shapes.SPLIT_SIZES:
+        DatasetCatalog.remove(f"shapes_{split}")
+        MetadataCatalog.remove(f"shapes_{split}")
     shapes.register_shapes()
     os.chdir(folder)
     log = os.open("output.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
