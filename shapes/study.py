@@ -134,15 +134,21 @@ def measure(
     output: Path, configs: Sequence[str], seeds: Iterable[int], setting: str, options: list[str]
 ) -> Study:
     """Train every config with every seed, then evaluate everything."""
-    runs = [(name, seed) for seed in seeds for name in configs]
-    for name, seed in tqdm(runs, desc="trainings", unit="run", disable=None):
-        folder = output / name / f"seed_{seed}" / "training"
-        train_once(name, folder, [*options_of(setting, name), *options, "SEED", str(seed)])
+    runs = [
+        (
+            name,
+            seed,
+            output / name / f"seed_{seed}",
+            [*options_of(setting, name), *options, "SEED", str(seed)],
+        )
+        for seed in seeds
+        for name in configs
+    ]
+    for name, _, folder, seeded in tqdm(runs, desc="trainings", unit="run", disable=None):
+        train_once(name, folder / "training", seeded)
     plain = [*options_of(setting, PLAIN), *options]
     study: Study = {PLAIN: [_evaluate_once(PLAIN, None, output / PLAIN, plain)]}
-    for name, seed in tqdm(runs, desc="evaluations", unit="run", disable=None):
-        folder = output / name / f"seed_{seed}"
-        seeded = [*options_of(setting, name), *options, "SEED", str(seed)]
+    for name, seed, folder, seeded in tqdm(runs, desc="evaluations", unit="run", disable=None):
         weights = train_once(name, folder / "training", seeded)
         scores = _evaluate_once(name, weights, folder, seeded)
         study.setdefault(name, []).append(scores)

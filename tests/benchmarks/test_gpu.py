@@ -13,17 +13,16 @@ from benchmarks.measure import FlopCounter
 from maskclippp.generators.mask2former.deformable_attention import sample_multi_scale
 
 
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python -m benchmarks.gpu``."""
+    command = [sys.executable, "-m", "benchmarks.gpu", *arguments]
+    folder = Path(__file__).parents[2]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("device", ["cuda" if torch.cuda.is_available() else "cpu"])
 def test_the_quick_command_checks_measures_and_reports(device: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--device", device]
-    folder = Path(__file__).parents[2]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command("--quick", "--device", device, "--output", str(tmp_path))
     logs = "".join(file.read_text()[-2000:] for file in sorted(tmp_path.glob("*.log")))
     assert done.returncode == 0, done.stderr + logs
     report = json.loads((tmp_path / "report.json").read_text())
@@ -38,15 +37,7 @@ def test_the_quick_command_checks_measures_and_reports(device: str, tmp_path: Pa
 
 
 def test_steps_that_no_longer_fit_are_named(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--minutes", "0", "--device", "cpu"]
-    folder = Path(__file__).parents[2]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command("--minutes", "0", "--device", "cpu", "--output", str(tmp_path))
     assert done.returncode == 1, done.stderr
     assert done.stdout.count("not run: the time was over") == 19
 
