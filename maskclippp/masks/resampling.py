@@ -86,6 +86,11 @@ class Taps:
         same_places = torch.equal(self.low, torch.arange(self.source))
         return same_places and self.weights.shape[1] == 1 and bool((self.weights == 1).all())
 
+    def matrix(self, device: torch.device) -> Tensor:
+        """float32 [output, source]: the same map with all of its zeros."""
+        index, weights = _on_device(self, device)
+        return weights.new_zeros(len(self), self.source).scatter_(1, index, weights)
+
     def apply(self, maps: Tensor, dim: int) -> Tensor:
         """Maps [N, h, w] of any type -> float32, along ``dim`` -1 or -2."""
         if self.is_identity:
@@ -96,7 +101,7 @@ class Taps:
             taken = maps.index_select(dim, index.flatten())
             return (torch.unflatten(taken, dim, index.shape) * weights).sum(dim)
         maps = maps.float()
-        matrix = weights.new_zeros(len(self), self.source).scatter_(1, index, weights)
+        matrix = self.matrix(maps.device)
         parts = []
         step = _CPU_BLOCK if maps.device.type == "cpu" else len(self)
         for start in range(0, len(self), step):

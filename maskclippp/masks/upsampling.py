@@ -15,7 +15,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from maskclippp.devices import copied_to
 from maskclippp.masks.resampling import Taps
 from maskclippp.masks.soft_masks import SoftMasks
 
@@ -47,10 +46,7 @@ def _pieces(taps: Taps, side: int, device: torch.device) -> list[_Piece]:
     for first in range(0, len(taps), side):
         outputs = slice(first, first + side)
         read, part = taps[outputs].cropped()
-        matrix = None
-        if len(part) >= part.source:
-            matrix = torch.zeros(len(part), part.source)
-            matrix = copied_to(matrix.scatter_(1, part.index, part.weights.float()), device)
+        matrix = part.matrix(device) if len(part) >= part.source else None
         pieces.append(_Piece(outputs, read, part, matrix))
     return pieces
 
