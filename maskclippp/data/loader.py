@@ -95,25 +95,47 @@ def build_train_loader(
         ),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=batch_of,
+        pin_memory=pins_memory(cfg),
         # Its own generator, because creating an iterator must not advance the global one.
         generator=torch.Generator().manual_seed(derive_seed(seed)),
     )
 
 
-def batch_of(records: list[Record]) -> list[Record]:
+class Batch(list[Record]):
+    """Records of a batch, whose tensors, also those in ``Instances``, are moved together."""
+
+    def move(self, place: Callable[[Tensor], Tensor]) -> "Batch":
+        """Replace every tensor by what ``place`` makes of it."""
+        for record in self:
+            _move(cast(dict[str, Any], record), place)
+        return self
+
+    def pin_memory(self) -> "Batch":
+        """Called by a loader with ``pin_memory``: copies to a GPU then need no wait."""
+        return self.move(Tensor.pin_memory)
+
+
+def _move(fields: dict[str, Any], place: Callable[[Tensor], Tensor]) -> None:
+    for name, value in fields.items():
+        if isinstance(value, Instances):
+            _move(value.get_fields(), place)
+        elif isinstance(value, Tensor):
+            fields[name] = place(value)
+
+
+def batch_of(records: list[Record]) -> Batch:
     """The records; in a worker process, their tensors are in shared memory.
 
     Sending the batch would move them there as well, but in a thread whose errors are lost: if
     /dev/shm is full, the main process would wait forever.
     """
-    if get_worker_info() is not None:
-        for record in records:
-            for value in record.values():
-                fields = value.get_fields().values() if isinstance(value, Instances) else [value]
-                for field in fields:
-                    if isinstance(field, Tensor):
-                        field.share_memory_()
-    return records
+    batch = Batch(records)
+    return batch if get_worker_info() is None else batch.move(Tensor.share_memory_)
+
+
+def pins_memory(cfg: CfgNode) -> bool:
+    """Whether loaders pin the memory of their batches: for NVIDIA's and AMD's GPUs."""
+    return torch.cuda.is_available() and str(cfg.MODEL.DEVICE).startswith("cuda")
 
 
 def images_per_process(images_per_batch: int, world_size: int) -> int:
@@ -213,10 +235,17 @@ def random_subset(size: int, ratio: float, seed: int) -> list[int]:
     return order[: int(size * ratio)].tolist()
 
 
+def image_size(record: Record) -> tuple[int, int]:
+    """Height and width of the image of a record, which are read from its header if need be."""
+    if "width" in record and "height" in record:
+        return record["height"], record["width"]
+    return read_image_size(record["file_name"])
+
+
 class AspectRatioGroups:
     """Index of a record -> 0 (wider than high) or 1, by the original size of its image.
 
-    For a record without width and height, the header of its image is read, once, on first use.
+    The size of an image is found once, on first use.
     """
 
     def __init__(self, records: Records) -> None:
@@ -225,11 +254,7 @@ class AspectRatioGroups:
 
     def __call__(self, index: int) -> int:
         if self._groups[index] == 0xFF:
-            record = self._records[index]
-            if "width" in record and "height" in record:
-                height, width = record["height"], record["width"]
-            else:
-                height, width = read_image_size(record["file_name"])
+            height, width = image_size(self._records[index])
             self._groups[index] = 0 if width > height else 1
         return self._groups[index]
 

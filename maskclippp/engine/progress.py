@@ -217,6 +217,7 @@ def _without_first(loader: DataLoader[Any], images: int) -> DataLoader[Any]:
         sampler=list(loader.sampler)[images:],
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
     )
 
 

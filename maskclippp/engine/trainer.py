@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -21,8 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
 import maskclippp.meta_arch  # noqa: F401  (registers the model)
-from maskclippp.data.loader import batch_of, build_train_loader
+from maskclippp.data.loader import build_train_loader
 from maskclippp.data.mappers import EvaluationMapper
+from maskclippp.data.test_loader import build_test_loader
 from maskclippp.engine.checkpoint import Checkpointer, unwrapped
 from maskclippp.engine.evaluate import AUGMENTED_SUFFIX, evaluate, inference_folder
 from maskclippp.engine.interruption import Interrupted, interruptible
@@ -279,10 +279,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """All records of one dataset, shared by the processes, mapped for evaluation."""
+        """See :func:`maskclippp.data.test_loader.build_test_loader`."""
         generator = check_generator(cfg)
         mapper = EvaluationMapper(cfg, dataset_name, with_ground_truth=generator.needs_ground_truth)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper, collate_fn=batch_of)
+        return build_test_loader(cfg, dataset_name, mapper)
 
     @classmethod
     def build_evaluator(

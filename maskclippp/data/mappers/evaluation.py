@@ -58,6 +58,10 @@ class EvaluationMapper:
             "ignore_label": MetadataCatalog.get(dataset_name).get("ignore_label", 255),
         }
 
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width that an image of this size is resized to."""
+        return shortest_edge_size(height, width, self.min_size, self.max_size)
+
     def __call__(self, record: Record) -> Record:
         out = copy.deepcopy(record)
         image = read_record_image(record)
