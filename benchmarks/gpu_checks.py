@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import tests.tiny_eva  # noqa: F401  names the models
 from benchmarks.deformable_sampling import check_ways
+from maskclippp.devices import set_float32_precision
 from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.meta_arch import MaskCLIPpp
@@ -223,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="few images")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(arguments)
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+    set_float32_precision("highest")
     checks = [partial(c, images=6) if args.quick and c is memory else c for c in CHECKS]
     for check, original in zip(checks, CHECKS, strict=True):
         check.__name__ = original.__name__  # type: ignore[attr-defined]

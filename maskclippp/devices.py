@@ -1,7 +1,13 @@
-"""Copies between the host and a device."""
+"""What the devices of a run are asked for: copies, precision and cores."""
+
+import os
 
 import torch
 from torch import Tensor
+
+from maskclippp.errors import InputError
+
+PRECISIONS = ("", "highest", "high", "medium")
 
 
 def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
@@ -11,3 +17,31 @@ def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
     the memory of the source later, when it may belong to something else (PyTorch issue 189690).
     """
     return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
+
+
+def set_float32_precision(precision: str) -> None:
+    """What FLOAT32_PRECISION allows GPUs to do with float32.
+
+    Args:
+        precision: "" or "highest" for float32 as on a CPU, also in convolutions, where PyTorch
+            allows TensorFloat-32 by default; "high" or "medium" to allow it there and in matrix
+            products, which "medium" may compute in bfloat16.
+
+    Raises:
+        InputError: another precision.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"FLOAT32_PRECISION: {precision!r} is not one of {PRECISIONS}")
+    torch.set_float32_matmul_precision(precision or "highest")
+    torch.backends.cudnn.allow_tf32 = precision in ("high", "medium")
+
+
+def share_cores(processes: int) -> None:
+    """Give each process that is started from here its share of the cores for PyTorch's threads.
+
+    A share that is set, as OMP_NUM_THREADS, is kept.
+    """
+    if processes > 1:
+        has_affinity = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))

@@ -31,6 +31,22 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: 
     if is_known and grid == (side, side):
         return embedding
     cells = embedding[prefix:].T.reshape(1, -1, side, side)
-    # Half precision is too coarse for positions.
-    resized = F.interpolate(cells.float(), size=grid, mode="bicubic", align_corners=True)
+    cells = cells.float()  # half precision is too coarse for positions
+    if cells.requires_grad and torch.is_grad_enabled():
+        # On GPUs, the gradient of F.interpolate depends on the order in which threads finish.
+        rows, columns = (_bicubic_weights(side, size, cells) for size in grid)
+        with torch.autocast(cells.device.type, enabled=False):
+            resized = rows @ cells @ columns.T
+    else:
+        resized = _bicubic(cells, grid)
     return torch.cat([embedding[:prefix], resized[0].flatten(1).T.to(embedding.dtype)])
+
+
+def _bicubic(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(cells, size=size, mode="bicubic", align_corners=True)
+
+
+def _bicubic_weights(side: int, size: int, like: Tensor) -> Tensor:
+    """[size, side]: what each of ``side`` cells in a row adds to those of the resized row."""
+    cells = torch.eye(side, dtype=like.dtype, device=like.device)[None, :, :, None]
+    return _bicubic(cells, (size, 1))[0, :, :, 0].T

@@ -15,6 +15,7 @@ from detectron2.engine import launch as start_processes
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
+from maskclippp.devices import share_cores
 from maskclippp.engine.checkpoint import Checkpointer
 from maskclippp.engine.evaluate import AUGMENTED_SUFFIX, inference_folder
 from maskclippp.engine.failures import died, explaining_failures
@@ -174,6 +175,7 @@ def launch_run(args: argparse.Namespace) -> None:
 
 def _start_and_run(args: argparse.Namespace) -> None:
     """Start the processes of this machine, which run :func:`main`, and wait for them."""
+    share_cores(args.num_gpus)
     try:
         with forwarding_to_children():
             start_processes(

@@ -21,6 +21,7 @@ from maskclippp import generators
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
+from maskclippp.devices import set_float32_precision
 from maskclippp.engine.progress import JOURNALS
 from maskclippp.errors import InputError, UnsupportedError
 from maskclippp.files.images import allow_pixels
@@ -122,8 +123,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not args.eval_only:  # images of evaluation have too many sizes
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    if cfg.FLOAT32_PRECISION:
-        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+    set_float32_precision(cfg.FLOAT32_PRECISION)
 
 
 def _default_tag(folder: Path, *, newest: bool, unfinished: bool) -> str:

@@ -44,6 +44,17 @@ def test_half_precision_is_resized_in_float32() -> None:
     assert torch.equal(resized, resize_position_embedding(embedding.float(), (6, 7)).half())
 
 
+@pytest.mark.parametrize("grid", [(3, 5), (4, 8), (1, 1), (9, 2)])
+def test_training_resizes_like_evaluation(grid: tuple[int, int]) -> None:
+    """In training by matrices, whose gradient is deterministic also on GPUs."""
+    embedding = torch.randn(1 + 16, 5, requires_grad=True)
+    with torch.no_grad():
+        expected = resize_position_embedding(embedding, grid)
+    with torch.autocast("cpu", torch.bfloat16):
+        resized = resize_position_embedding(embedding, grid)
+    assert_close(resized, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_embedding_is_trained_through_another_grid() -> None:
     embedding = torch.randn(1 + 16, 5, requires_grad=True)
     resize_position_embedding(embedding, (6, 7)).square().sum().backward()
