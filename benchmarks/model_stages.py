@@ -32,6 +32,7 @@ from benchmarks.workload import (
     register_classes,
     times,
 )
+from maskclippp.clip.half_weights import converted_weights
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.text_tower import TextTower
 from maskclippp.data.mappers.transforms import shortest_edge_size
@@ -132,7 +133,8 @@ def inference(bench: Bench, cfg: CfgNode) -> Iterator[Row]:
     findings = MadeUpFindings()
     findings.replace_in(model, generator)
     records = [made_up_record(cfg, work) for _ in range(work.batch_size)]
-    run = bench.compare(lambda: model(records))[OURS]
+    with converted_weights([model, generator], work.dtype):  # as in evaluation
+        run = bench.compare(lambda: model(records))[OURS]
     details = {"input_size": list(records[0]["image"].shape[-2:]), "masks": findings.num_masks}
     if bench.device.type == "cuda":  # where one more call takes no time
         calls = list(timer.calls)

@@ -1,20 +1,24 @@
 """Evaluation of a model on one dataset, with its results as a file."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from tabulate import tabulate
 from torch import nn
 
+from maskclippp.clip.half_weights import converted_weights
 from maskclippp.engine.interruption import interruptible
 from maskclippp.engine.progress import Progress
 from maskclippp.engine.run_folder import RESULTS_NAME
 from maskclippp.files.atomic import write_json
+from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.words.requested import RequestedWords
 
 logger = logging.getLogger(__name__)
@@ -59,7 +63,7 @@ def evaluate(
         data_loader, evaluator = progress.keep(
             dataset_name, data_loader, evaluator, folder, provenance
         )
-    with interruptible(at_once=True):
+    with interruptible(at_once=True), _weights_in_test_precision(model):
         results: dict[str, Any] = inference_on_dataset(model, data_loader, evaluator)
     if comm.is_main_process():
         logger.info("Evaluation results for %s:", dataset_name)
@@ -76,6 +80,17 @@ def evaluate(
             folder,
         )
     return results
+
+
+@contextmanager
+def _weights_in_test_precision(model: nn.Module) -> Iterator[None]:
+    """TEST.DTYPE for the weights of image towers, so that they are not converted in every call."""
+    with ExitStack() as stack:
+        for part in model.modules():  # perhaps in a wrapper
+            if isinstance(part, MaskCLIPpp) and part.inference.number_type != torch.float32:
+                towers = [part, part.mask_generator]
+                stack.enter_context(converted_weights(towers, part.inference.number_type))
+        yield
 
 
 def results_table(dataset_name: str, results: Mapping[str, Any]) -> str:

@@ -59,9 +59,14 @@ class InferenceSettings:
                 f"{self.clip_trust_weight}"
             )
 
+    @property
+    def number_type(self) -> torch.dtype:
+        """``dtype`` as PyTorch's."""
+        return _DTYPES[self.dtype]
+
     def autocast(self, device: torch.device) -> torch.autocast:
         """The precision context for evaluating networks."""
-        dtype = _DTYPES[self.dtype]
+        dtype = self.number_type
         return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     @classmethod

@@ -13,10 +13,12 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from torch import nn
 
+from maskclippp.engine.evaluate import evaluate
 from maskclippp.engine.trainer import Trainer
+from maskclippp.meta_arch import MaskCLIPpp
 from tests.engine.toy import FixedEvaluator, ToyTrainer, run_toy_training, toy_config, toy_mapper
 from tests.golden_cases import cases
-from tests.tiny_models import tiny_config
+from tests.tiny_models import TEST_SET, labeled_record, tiny_config
 
 TOY_RUN = cases("engine_toy_run")[0].info
 ARGUMENTS = argparse.Namespace(config_file="", eval_only=False, opts=[])
@@ -249,3 +251,16 @@ def test_ground_truth_is_read_for_the_segmentors_that_need_it(
     cfg.DATALOADER.NUM_WORKERS = 0
     (record,) = next(iter(Trainer.build_test_loader(cfg, "shapes_val")))
     assert ("sem_seg" in record) == ("pan_seg" in record) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_evaluation_holds_weights_in_its_precision(tmp_path: Path, dtype: str) -> None:
+    cfg = tiny_config(".TEST.DTYPE", dtype, ".TEXT_CACHE", False, ".SEGMENTOR.NAME", "GTSegmentor")
+    model = MaskCLIPpp(cfg)
+    layer = next(m for m in model.visual_encoder.modules() if isinstance(m, nn.Linear))
+    seen = []
+    model.visual_encoder.register_forward_hook(lambda *_: seen.append(layer.weight.dtype))
+    loader = [[labeled_record((64, 64), 0, 1)]]
+    evaluate(model, TEST_SET, loader, FixedEvaluator(), tmp_path)
+    assert seen == [getattr(torch, dtype)]
+    assert layer.weight.dtype == torch.float32
