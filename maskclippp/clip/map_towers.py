@@ -10,6 +10,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from typing_extensions import override
 
+from maskclippp.clip.depthwise import use_fast_depthwise
 from maskclippp.clip.finetuning import Patterns
 from maskclippp.clip.towers import Size, Tower
 
@@ -48,6 +49,7 @@ class MapTower(Tower):
         self.stride = trunk.feature_info[-1]["reduction"]
         # timm's Swin has its channels last.
         self.channels_last = isinstance(trunk, SwinTransformer)
+        use_fast_depthwise(trunk)
         if self.channels_last:
             _accept_all_sizes(trunk)
 
