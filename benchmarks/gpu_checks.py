@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu_checks [--device cuda] [--quick] --output checks.json
 
-Models are tiny and random; golden cases hold on the CPU, so that what equals the CPU equals them.
-Every check is reported, also if others fail.
+Golden cases are those of the tests; other models are tiny and random. Every check is reported, also
+if others fail.
 """
 
 import argparse
@@ -27,11 +27,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 import tests.tiny_eva  # noqa: F401  names the models
 from benchmarks.deformable_sampling import check_ways
+from maskclippp.data.loader import Batch
 from maskclippp.devices import set_float32_precision
 from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.generators.tiny_generators import fcclip_config, mask2former_config
+from tests.golden_cases import cases
+from tests.golden_evaluations import (
+    check_evaluation_with_a_generator,
+    check_evaluation_with_true_masks,
+    check_training_step,
+)
 from tests.tiny_models import labeled_record, striped_record, tiny_config
 
 # The mean difference of a CPU's and the device's values, relative to the CPU's mean magnitude.
@@ -65,6 +72,23 @@ def built(make: Callable[[], CfgNode], device: torch.device) -> MaskCLIPpp:
     if not model.inference.segmentor_only:
         model._get_generator()
     return model.to(device)
+
+
+def goldens(device: torch.device) -> dict[str, Any]:
+    """Whole models of the golden cases, in training and evaluation, in float32."""
+    checks = {
+        "meta_arch_train": check_training_step,
+        "meta_arch_eval_gt": check_evaluation_with_true_masks,
+        "meta_arch_eval_fcclip": check_evaluation_with_a_generator,
+        "meta_arch_eval_m2f": check_evaluation_with_a_generator,
+    }
+    passed = []
+    for prefix, check in checks.items():
+        for case in cases(prefix):
+            with tempfile.TemporaryDirectory() as folder:
+                check(case, Path(folder), device)
+            passed.append(str(case))
+    return {"passed": passed}
 
 
 def parity(device: torch.device) -> dict[str, Any]:
@@ -175,6 +199,16 @@ def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
+def pinned(device: torch.device) -> dict[str, Any]:
+    """Batches of the loaders are pinned, with the masks in their instances."""
+    if device.type != "cuda":
+        return {"not on": device.type}
+    (record,) = Batch([striped_record((64, 64), [0, 1])]).pin_memory()
+    tensors = [record["image"], *record["instances"].get_fields().values()]
+    assert all(tensor.is_pinned() for tensor in tensors), [t.is_pinned() for t in tensors]
+    return {"tensors": len(tensors)}
+
+
 def waits(device: torch.device) -> dict[str, Any]:
     """Where the host waits for CUDA in one image, as CUDA tells; not asserted."""
     if device.type != "cuda":
@@ -199,7 +233,7 @@ def sampling(device: torch.device) -> dict[str, Any]:
     return check_ways(device)
 
 
-CHECKS = (parity, training, process_group, compiled, memory, waits, sampling)
+CHECKS = (goldens, parity, training, process_group, compiled, memory, pinned, waits, sampling)
 
 
 def run_checks(

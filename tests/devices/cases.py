@@ -1,4 +1,7 @@
-"""``python -m tests.devices.cases``: tiny models on the pretended device, host waits as JSON."""
+"""``python -m tests.devices.cases``: models on the pretended device, host waits as JSON.
+
+Golden cases must hold there, too.
+"""
 
 import json
 import sys
@@ -11,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 
 import tests.tiny_eva  # noqa: F401  names the models
+from benchmarks.gpu_checks import goldens
 from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.meta_arch import MaskCLIPpp
@@ -139,6 +143,8 @@ def main() -> None:
         torch.manual_seed(0)
         with Watch() as watch:
             measured[name] = case(watch)
+    with Watch():
+        goldens(DEVICE)
     sys.stdout.write(json.dumps(measured))
 
 
