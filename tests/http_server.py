@@ -23,6 +23,7 @@ class Server:
         cut: the number of bytes after which transfers break off; None: they do not.
         over_quota: files that Drive does not hand out.
         has_versions: whether answers have an ETag.
+        shift: by which a continued transfer begins too late.
     """
 
     def __init__(self, root: Path) -> None:
@@ -32,6 +33,7 @@ class Server:
         self.cut: int | None = None
         self.over_quota: set[str] = set()
         self.has_versions = True
+        self.shift = 0
         handler = partial(_Handler, owner=self, directory=str(root))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -85,6 +87,7 @@ class _Handler(SimpleHTTPRequestHandler):
         if start and start >= len(content):
             self.send_error(416)
             return
+        start += self._owner.shift if start else 0
         self._owner.ranges.append(start)
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", kind)

@@ -22,7 +22,8 @@ MAX_SEGMENT_ID = 256**3 - 1
 
 CategoryId = Annotated[int, Meta(ge=0, le=2**53)]  # V7 numbers categories by 32-bit hashes
 Flag = Annotated[int, Meta(ge=0, le=1)]
-Length = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Length = Annotated[int, Meta(ge=1, le=2**16 - 1)]  # the pixels of a run-length code have 32 bits
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str
 Area = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[float, Meta(ge=0, le=2**53)]
 FileName = Annotated[str, Meta(min_length=1)]
 Coordinate = Annotated[float, Meta(ge=-_MAX_COORDINATE, le=_MAX_COORDINATE)]
@@ -50,7 +51,7 @@ class Category(TypedDict):
 class Image(TypedDict):
     """An image; ``coco_url`` and the lists of categories are LVIS's."""
 
-    id: int | str
+    id: Id
     height: NotRequired[Length]
     width: NotRequired[Length]
     file_name: NotRequired[FileName]
@@ -223,6 +224,12 @@ def _keys_of_first_annotation(path: str | Path) -> set[str]:
 def _check_images(images: Sequence[Image], path: str | Path) -> None:
     _unique((image["id"] for image in images), path, "images", "id")
     for number, image in enumerate(images):
+        if type(image["id"]) is not type(images[0]["id"]):
+            raise InputError(
+                f"{path}: images[{number}].id must be of the type of the others, found "
+                f"{image['id']!r}, but that of images[0] is {images[0]['id']!r}"
+            )
+    for number, image in enumerate(images):
         if "file_name" in image:
             _check_inside(image["file_name"], path, f"images[{number}].file_name")
 
@@ -267,9 +274,14 @@ def _check_outlines(
     sizes: Mapping[int | str, Sequence[int | None]],
     path: str | Path,
 ) -> None:
-    """Raise an InputError for polygons of half points, and codes that do not fill their image."""
+    """Raise an InputError for boxes of negative size, half points, and codes that do not fit."""
     coded = []
     for number, annotation in enumerate(annotations):
+        if min(annotation.get("bbox", (0, 0))[-2:]) < 0:
+            raise InputError(
+                f"{path}: annotations[{number}].bbox must be [x, y, width, height] of a box, found "
+                f"{annotation['bbox']}"
+            )
         outline = annotation.get("segmentation", [])
         if isinstance(outline, dict):
             coded.append((number, outline))

@@ -81,6 +81,11 @@ def _complete_index_png(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
             f"{place}: ignore must be a value of label files, 0..{_MAX_LABEL}, found "
             f"{values.ignored}"
         )
+    if max(ids) > _MAX_LABEL:
+        raise InputError(
+            f"{place}: the word list numbers a class {max(ids)}, but label files hold values "
+            f"0..{_MAX_LABEL}: number the classes by their values in the label files"
+        )
     if values.ignored in ids:
         raise InputError(
             f"{place}: ignore is {values.ignored}, which is also the value of the class "

@@ -95,7 +95,7 @@ class Checkpointer(DetectionCheckpointer):
             names = ", ".join(file.name for file in foreign)
             logger.warning("%s: not of the run that was started last, ignored: %s", folder, names)
         tag = folder / "last_checkpoint"
-        last = tag.read_text().strip() if tag.is_file() else ""
+        last = tag.read_text(errors="replace").strip() if tag.is_file() else ""
         return sorted(
             (file for file in self._files() if file not in foreign),
             key=lambda file: (file.name == last, _iteration(file), file.name),
@@ -336,7 +336,11 @@ def load_weights(
     if not found.fitting:
         raise CheckpointError(
             f"nothing in checkpoint {source} fits the model: "
-            f"it has {describe_keys(state)}; the model has {describe_keys(own)}"
+            + (
+                describe_shapes(found.misshapen)
+                if found.misshapen
+                else f"it has {describe_keys(state)}; the model has {describe_keys(own)}"
+            )
         )
     expected = [key for key, _ in _with_prefixes(own, prefixes)]
     missing = [key for key in expected if key not in state]
@@ -346,7 +350,8 @@ def load_weights(
     if (unfit or infinite) and not allow_incomplete:
         wrong = (
             f"of the {len(expected)} tensors that it should have, {len(trained)} are missing "
-            f"({describe_keys(trained)}) and {len(found.misshapen)} have another shape "
+            f"({describe_keys(trained)}) and {len(found.misshapen)} have another shape or "
+            "kind of number "
             f"({describe_shapes(found.misshapen)})"
             if unfit
             else f"{len(infinite)} tensors have numbers that are NaN or infinite "
@@ -359,7 +364,11 @@ def load_weights(
     model.load_state_dict(found.fitting, strict=False)
     logger.info("Loaded %d of %d tensors from %s", len(found.fitting), len(state), source)
     for problem, keys, described in (
-        ("tensors of another shape, skipped", found.misshapen, describe_shapes(found.misshapen)),
+        (
+            "tensors of another shape or kind, skipped",
+            found.misshapen,
+            describe_shapes(found.misshapen),
+        ),
         ("keys that the model does not have, ignored", found.unexpected, None),
         ("keys that the file lacks, left as they were", missing, None),
         ("tensors with numbers that are NaN or infinite", infinite, None),

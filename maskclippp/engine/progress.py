@@ -123,11 +123,17 @@ class Progress:
         """What can be continued; warns if there is something that cannot."""
         if not journal.entries:
             return []
-        header = msgspec.json.decode(journal.entries[0])
-        entries = [
-            msgspec.msgpack.decode(zlib.decompress(entry), type=_Entry)
-            for entry in journal.entries[1:]
-        ]
+        try:
+            header = msgspec.json.decode(journal.entries[0], type=dict[str, Any])
+            entries = [
+                msgspec.msgpack.decode(zlib.decompress(entry), type=_Entry)
+                for entry in journal.entries[1:]
+            ]
+        except (msgspec.DecodeError, zlib.error) as error:
+            logger.warning(
+                "%s is not continued, because it is no journal (%s)", journal.path, error
+            )
+            return []
         journal.entries = []
         finished = [files for entry in entries for files in entry.images]
         if not finished:

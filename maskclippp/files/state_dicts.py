@@ -17,10 +17,11 @@ class Comparison:
     """A state dict compared with the module that it is meant for.
 
     Attributes:
-        fitting: the tensors that fit by key and shape.
+        fitting: the tensors that fit by key, shape and kind of number.
         missing: keys of the module that the state dict lacks.
         unexpected: keys that the module does not have.
-        misshapen: one message per key whose shapes differ.
+        misshapen: one message per key whose shapes differ, or whose numbers are of another kind:
+            integers (quantized weights, without their scale) or complex ones.
     """
 
     fitting: dict[str, Tensor]
@@ -30,17 +31,14 @@ class Comparison:
 
 
 def compare(state: Mapping[str, Tensor], module: nn.Module) -> Comparison:
-    """Compare a state dict with a module by keys and shapes."""
+    """Compare a state dict with a module by keys, shapes and kinds of numbers."""
     own = module.state_dict()
+    problems = {key: _problem(own[key], value) for key, value in state.items() if key in own}
     return Comparison(
-        fitting={k: v for k, v in state.items() if k in own and own[k].shape == v.shape},
+        fitting={key: state[key] for key, problem in problems.items() if not problem},
         missing=[key for key in own if key not in state],
         unexpected=[key for key in state if key not in own],
-        misshapen=[
-            f"{key}: expected shape {list(own[key].shape)}, found {list(value.shape)}"
-            for key, value in state.items()
-            if key in own and own[key].shape != value.shape
-        ],
+        misshapen=[f"{key}: {problem}" for key, problem in problems.items() if problem],
     )
 
 
@@ -92,6 +90,14 @@ def describe_keys(keys: Iterable[str]) -> str:
         component, _, rest = key.partition(".")
         groups.setdefault(component, []).append(rest or key)
     return "; ".join(_describe_group(*group) for group in groups.items()) or "no keys"
+
+
+def _problem(own: Tensor, found: Tensor) -> str:
+    if own.shape != found.shape:
+        return f"expected shape {list(own.shape)}, found {list(found.shape)}"
+    if own.is_floating_point() and not found.is_floating_point():
+        return f"expected real numbers ({own.dtype}), found {found.dtype}"
+    return ""
 
 
 def _is_finite(value: Tensor) -> bool:

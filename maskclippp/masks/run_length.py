@@ -116,7 +116,9 @@ def _list_problem(code: Mapping[str, Any]) -> str:
     counts, (height, width) = code["counts"], code["size"]
     if not isinstance(counts, list) or {int} < {int, *map(type, counts)}:
         return f"its counts are {counts!r}"[:_SHOWN]
-    if min(counts, default=0) < 0 or sum(counts) != height * width:
+    if min(counts, default=0) < 0:
+        return "it has runs of less than no pixel"
+    if sum(counts) != height * width:
         return f"its runs add up to {sum(counts)} pixels"
     return ""
 

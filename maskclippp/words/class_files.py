@@ -42,8 +42,8 @@ _OTHER_FILES = {
 }
 # re.ASCII: \d is 0-9 only, not the digits of other scripts.
 _NUMBERED = re.compile(r"\s*(\d+)\s*:(.*)", re.ASCII)
-# Lines of tables and enumerations: "0,person", "0 person", "1. person".
-_ENUMERATED = re.compile(r"\s*\d+\s*[\s,;.)|-]\s*\S", re.ASCII)
+# Lines of tables and enumerations: "0,person", "0 person", "1. person", "- person".
+_ENUMERATED = re.compile(r"\s*(\d+\s*[\s,;.)|-]|[-*+]\s)\s*\S", re.ASCII)
 _ROW = re.compile(r"(\d+)\t(thing|stuff)\t(\d+),(\d+),(\d+)\t([^\t]*)", re.ASCII)
 
 
@@ -130,10 +130,12 @@ def parse_vocabulary(lines: Iterable[str], source: str) -> Vocabulary:
         _check_unique(found)
     else:
         _check_numbering(parsed)
-        if len(rows) > 1 and all(_ENUMERATED.match(line) for line, _ in rows):
+        begin = [_ENUMERATED.match(line) is not None for line, _ in rows]
+        # The first line of a table may be a title.
+        if all(begin[1:]) and sum(begin) > 1:
             raise InputError(
-                f"{source}: all lines begin with a number, the first is {parsed[0].text!r}; write "
-                "ids as id: name, synonym, ..., or leave them out"
+                f"{source}: the lines begin with numbers or bullets, such as {parsed[1].text!r}; "
+                "write ids as id: name, synonym, ..., or leave them out"
             )
     return Vocabulary(
         tuple(line.synonyms for line in found),

@@ -151,7 +151,12 @@ A = "annotations.1"
         (f"{A}.image_id", 8, "annotations[1].image_id must be an id of images, found 8"),
         (f"{A}.id", 0, "annotations[1].id must be unique, found 0"),
         (f"{A}.bbox", [1, 2, 3], "bbox must be a list of length >= 4, found [1, 2, 3]"),
+        (f"{A}.bbox", [2, 2, 5, -1], "bbox must be [x, y, width, height] of a box, found [2.0, 2"),
+        (f"{A}.bbox", [2, 2, -5, 1], "annotations[1].bbox must be [x, y, width, height]"),
         (f"{A}.iscrowd", "1", 'iscrowd must be a whole number, found "1"'),
+        ("images.0.height", 2**16, "images[0].height must be a whole number <= 65535, found 65536"),
+        ("images.0.id", 2**70, "images[0].id must be a whole number"),
+        ("images", [], "annotations[0].image_id must be an id of images, found 7"),
         ("images.0.width", 31, "annotations[1].segmentation.size must be that of image 7"),
     ],
 )
@@ -207,3 +212,12 @@ def test_annotation_of_the_other_kind_is_recognized(tmp_path: Path) -> None:
         read_panoptic(tmp_path / "i.json", "a test")
     with pytest.raises(InputError, match=r"p\.json is panoptic annotation.* kind coco_panoptic"):
         read_instances(tmp_path / "p.json", "a test")
+
+
+def test_ids_of_images_are_of_one_type(tmp_path: Path) -> None:
+    """Others have no order, in which results are computed."""
+    content = changed(panoptic(), "images.1.id", "8")
+    (tmp_path / "p.json").write_text(json.dumps(changed(content, "annotations.1.image_id", "8")))
+    message = r"images\[1\]\.id must be of the type of the others, found '8', .* images\[0\] is 7"
+    with pytest.raises(InputError, match=message):
+        read_panoptic(tmp_path / "p.json", "a test")

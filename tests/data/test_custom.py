@@ -43,6 +43,7 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         Image.fromarray(colors).save(tmp_path / "images" / f"{name}.jpeg")
         Image.fromarray(labels).save(tmp_path / "labels" / f"{name}.png")
     (tmp_path / "words.txt").write_text("7: dog, puppy\n9: grass")
+    (tmp_path / "large.txt").write_text("7: dog\n65536: grass")
     return {
         "name": NAME,
         "kind": "index_png",
@@ -166,6 +167,7 @@ def test_missing_images_are_counted_and_named(panoptic_entry: dict[str, Any]) ->
         ({"words": ["dog", "cat,,"]}, ValueError, "empty synonym"),
         ({"words": 3}, ValueError, "words must be the path"),
         ({"ignore": 7}, ValueError, "also the value of the class 'dog, puppy'"),
+        ({"words": "large.txt"}, ValueError, "numbers a class 65536, but .* hold values 0..65535"),
         ({"ignore": "void"}, ValueError, "ignore must be an integer"),
         ({"name": "shapes_val"}, ValueError, "shapes_val is a built-in dataset"),
         ({"name": "../x"}, ValueError, r"\[0\]: name is that of a folder too, found '../x'"),

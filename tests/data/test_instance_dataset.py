@@ -147,3 +147,10 @@ def test_missing_files_say_what_where_and_how(missing: str, root: Path) -> None:
 def test_missing_images_may_be_tolerated(root: Path) -> None:
     (root / LAYOUT.image).unlink()
     assert len(DATASET.load(root, check_files=False)) == 1
+
+
+def test_a_file_without_images_is_named(root: Path) -> None:
+    content = json.loads((root / LAYOUT.json).read_text())
+    (root / LAYOUT.json).write_text(json.dumps({**content, "images": [], "annotations": []}))
+    with pytest.raises(FileNotFoundError, match=r"expected at least one image: .*\.json\n"):
+        load(root)

@@ -20,6 +20,7 @@ from maskclippp.engine import progress
 from maskclippp.engine.progress import Progress
 from maskclippp.evaluation import SemanticEvaluator
 from maskclippp.evaluation.ground_truth import GroundTruth
+from maskclippp.files.journal import Journal
 from maskclippp.generators import MaskGenerator, OfflineSegmentor
 from tests.evaluation.golden_datasets import small_dataset
 
@@ -127,3 +128,20 @@ def test_an_edited_program_starts_over(
     with (source / "evaluate.py").open("a") as file:
         file.write("# edited\n")
     assert images_left(folder, truth, Weighted(1.0), score=0) == 3
+
+
+@pytest.mark.parametrize("entries", [(b"{}", b"not compressed"), (b"\xff",), (b"[1]", b"")])
+def test_a_journal_of_another_form_is_not_continued(
+    entries: tuple[bytes, ...],
+    folder: Path,
+    truth: GroundTruth,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As another version may have left it."""
+    journal = Journal(folder / "inference" / "progress_0.journal")
+    for entry in entries:
+        journal.append(entry)
+    journal.close()
+    assert images_left(folder, truth, Weighted(1.0), score=2) == 3
+    assert "progress_0.journal is not continued, because it is no journal" in caplog.text
+    assert images_left(folder, truth, Weighted(1.0), score=0) == 1

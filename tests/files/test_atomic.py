@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskclippp.files.atomic import atomic_write, json_value, write_json
+from maskclippp.files.atomic import atomic_write, json_value, remove_leftovers, write_json
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -87,3 +87,22 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_truth_stays_truth() -> None:
+    assert json.dumps(json_value({"a": True, "b": [False]})) == '{"a": true, "b": [false]}'
+
+
+def test_only_what_killed_writers_have_left_is_removed(tmp_path: Path) -> None:
+    old, young, foreign = (
+        tmp_path / name
+        for name in (".a.pth.12.0123abcd.tmp", ".a.pth.13.0123abcd.tmp", ".editor.tmp")
+    )
+    for file in (old, young, foreign):
+        file.touch()
+    for file in (old, foreign):
+        os.utime(file, (0, 0))
+    remove_leftovers(tmp_path, older_than=3600.0)
+    assert set(tmp_path.iterdir()) == {young, foreign}
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {foreign}

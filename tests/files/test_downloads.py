@@ -183,3 +183,14 @@ def test_a_part_of_another_version_is_fetched_anew(
     download_all([file])
     assert file.path.read_bytes() == changed
     assert [path.name for path in tmp_path.glob("b.bin*")] == ["b.bin"]
+
+
+def test_a_server_that_continues_elsewhere_is_noticed(server: Server, tmp_path: Path) -> None:
+    file = RemoteFile(f"{server.url}/sub/b.bin", tmp_path / "b.bin")
+    server.cut = 250_000
+    with pytest.raises(DownloadError, match="broke off"):
+        download_all([file])
+    server.cut, server.shift = None, 7
+    with pytest.raises(DownloadError, match="the server continued at another place"):
+        download_all([file])
+    assert not file.path.exists()

@@ -142,3 +142,15 @@ def test_the_limit_of_pixels_is_exact(tmp_path: Path, monkeypatch: pytest.Monkey
     assert read_image(tmp_path / "10.png").size == (10, 10)
     with pytest.raises(UnreadableFileError, match=r"11\.png.*INPUT\.MAX_IMAGE_PIXELS"):
         read_image(tmp_path / "11.png")
+
+
+def test_label_maps_of_lossy_formats_are_refused(tmp_path: Path) -> None:
+    """Several pictures in one JPEG file (MPO), as cameras write them, are JPEG as well."""
+    labels = Image.fromarray(np.zeros((8, 8), dtype=np.uint8))
+    for name, format, options in (
+        ("map.png", "JPEG", {}),
+        ("map.tif", "MPO", {"save_all": True, "append_images": [labels]}),
+    ):
+        labels.save(tmp_path / name, format, **options)
+        with pytest.raises(UnreadableFileError, match=rf"it is a {format} file, whose compression"):
+            read_label_map(tmp_path / name)

@@ -186,3 +186,29 @@ def test_a_claim_elsewhere_is_taken_over_without_a_sign_of_life(
     threading.Event().wait(0.5)
     with claims.claim("part") as is_ours:
         assert is_ours
+
+
+def test_a_claim_is_as_old_as_its_last_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner may touch it less often than others look at it."""
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.4)
+    claims, part = Claims(tmp_path), tmp_path / "part"
+    part.write_text("elsewhere 1\n")
+    for beat in range(4):
+        os.utime(part, (beat, beat))
+        for _ in range(2):
+            with claims.claim("part") as is_ours:
+                assert not is_ours
+            threading.Event().wait(0.15)
+
+
+def test_a_process_of_another_user_is_alive() -> None:
+    """The system does not let us signal it."""
+    script = (
+        "import os, sys\n"
+        "from maskclippp.files.lock import _is_gone\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        f"sys.exit(_is_gone({HOST!r}, '1'))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -268,3 +268,14 @@ def test_inconsistent_arrays_are_refused(state: Any, tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(stream.getvalue())
     with pytest.raises(CheckpointError, match=r"model\.pkl"):
         read_weights(tmp_path / "model.pkl")
+
+
+@pytest.mark.parametrize("encoding", [b"utf-7", b"rot13", b"utf_16"])
+def test_text_is_encoded_as_bytes_were_written_and_not_otherwise(
+    encoding: bytes, tmp_path: Path
+) -> None:
+    name = b"X" + len(encoding).to_bytes(4, "little") + encoding
+    content = b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00a" + name + b"\x86R."
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"encodes text as '{encoding.decode()}'"):
+        read_weights(tmp_path / "a.pkl")

@@ -85,3 +85,15 @@ def test_a_seal_that_is_cut_off_is_damage(cut: int, tmp_path: Path) -> None:
     assert read_seal(path) is None
     with pytest.raises(CheckpointError):
         read_checkpoint(path)
+
+
+def test_a_file_of_several_blocks_is_verified_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "large.pth"
+    with path.open("wb") as file:
+        writer = SealingWriter(file)
+        torch.save({"model": {"a": torch.zeros(3 * 2**18)}}, writer)  # 3 MiB
+        writer.seal({})
+    assert len(read_checkpoint(path)["model"]["a"]) == 3 * 2**18
+    whole = path.read_bytes()
+    for place in (2**20 + 5, 2**21 + 2**19):
+        assert read_flipped(path, whole, 8 * place) is None

@@ -41,3 +41,29 @@ def test_large_numbers_whose_sum_overflows_are_finite() -> None:
     assert not_finite({"large": large, "infinite": infinite, "count": torch.ones(2).int()}) == [
         "infinite"
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
+def test_numbers_of_another_kind_do_not_fit(dtype: torch.dtype) -> None:
+    """Quantized weights without their scale would load as other weights."""
+    state = {"weight": torch.ones(2, 2, dtype=dtype), "bias": torch.ones(2, dtype=torch.float16)}
+    found = compare(state, nn.Linear(2, 2))
+    assert list(found.fitting) == ["bias"]
+    assert found.misshapen == [f"weight: expected real numbers (torch.float32), found {dtype}"]
+
+
+def test_counters_may_be_of_any_type() -> None:
+    norm = nn.BatchNorm1d(2)
+    state = {**norm.state_dict(), "num_batches_tracked": torch.tensor(3.0)}
+    assert not compare(state, norm).misshapen
+
+
+def test_a_file_of_another_model_is_told_from_one_that_lacks_tensors() -> None:
+    """At a tenth of the keys, what is missing is listed."""
+    module = nn.Sequential(*(nn.Linear(1, 1) for _ in range(5)))
+    for state, message in (
+        ({"0.weight": torch.ones(1, 1)}, r"(?s)disagreements\):\n  missing 0\.bias"),
+        ({"weight": torch.ones(1, 1)}, "only 0 of the model's 10 tensors are in the file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_exactly(module, state, source="w.pt", model_name="chain")

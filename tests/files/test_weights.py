@@ -14,7 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskclippp.errors import InputError
-from maskclippp.files.weights import CheckpointError, UnreadableCheckpointError, read_weights
+from maskclippp.files.weights import (
+    CheckpointError,
+    UnreadableCheckpointError,
+    read_checkpoint,
+    read_weights,
+)
 
 
 def make_state() -> dict[str, Tensor]:
@@ -245,4 +250,63 @@ def test_archives_that_torch_does_not_write_are_refused(
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(member, content)
     with pytest.raises(UnreadableCheckpointError, match=rf"weights\.pt is damaged.*{named}"):
+        read_weights(path)
+
+
+def test_the_weights_themselves_come_before_a_second_copy(tmp_path: Path) -> None:
+    """The order of names is one of preference, wherever they stand in a file."""
+    for first in ("state_dict", "model"):
+        content = {"model": {"a": torch.zeros(1)}, "state_dict": {"a": torch.ones(1)}}
+        torch.save({first: content.pop(first), **content}, tmp_path / "weights.pt")
+        assert read_weights(tmp_path / "weights.pt")["a"] == 1
+
+
+def test_a_bare_state_dict_is_held_once(tmp_path: Path) -> None:
+    torch.save(make_state(), tmp_path / "weights.pt")
+    assert list(read_checkpoint(tmp_path / "weights.pt")) == ["model"]
+
+
+def test_members_that_lie_in_each_other_are_refused(tmp_path: Path) -> None:
+    """Each would take the memory of all that follow it."""
+    path = tmp_path / "weights.pt"
+    torch.save({f"{number}": torch.rand(500) for number in range(4)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"written anew"
+        end = archive.start_dir
+        for member in archive.filelist:
+            if "/data/" in member.filename:
+                member.file_size = member.compress_size = end - member.header_offset - 200
+    with pytest.raises(UnreadableCheckpointError, match="its members overlap"):
+        read_weights(path)
+
+
+def test_a_tensor_that_repeats_one_number_forever_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(2**28 + 1)}, tmp_path / "weights.pt")
+    with pytest.raises(UnreadableCheckpointError, match="a tensor repeats its storage too often"):
+        read_weights(tmp_path / "weights.pt")
+    torch.save({"a": torch.ones(1).expand(5, 4)}, tmp_path / "weights.pt")
+    assert torch.equal(read_weights(tmp_path / "weights.pt")["a"], torch.ones(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        (b"little_endianq\x02\x88", b"little_endianq\x02\x89", "its tensors are big-endian"),
+        (b"M,\x01", b"M\xff\xff", "its storages are larger than the file"),
+        (b"", b"\x80\x02]q\x00.", "it lacks tensor storages"),
+    ],
+    ids=["byte order", "size", "keys"],
+)
+def test_files_of_old_torch_that_it_does_not_write_are_refused(
+    before: bytes, after: bytes, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.rand(15, 20)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    if not before:  # the last pickle lists their keys
+        start = content.rindex(b"\x80\x02]q\x00")
+        before = content[start : content.index(b".", start) + 1]
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(UnreadableCheckpointError, match=named):
         read_weights(path)

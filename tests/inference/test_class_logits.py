@@ -116,3 +116,18 @@ def test_without_trust_void_is_what_the_generator_says() -> None:
 def test_trust_is_a_share(weight: float) -> None:
     with pytest.raises(ValueError, match=r"CLIP_TRUST_WEIGHT: expected a number from 0 to 1"):
         InferenceSettings(clip_trust_weight=weight)
+
+
+def test_what_is_impossible_has_the_probability_of_the_paper() -> None:
+    """1e-8, as published: other constants reorder classes that are nearly impossible."""
+    ours, theirs = torch.tensor([[0.0, -1000.0]]), torch.tensor([[0.0, -1000.0]])
+    chances = geometric_ensemble(ours, theirs, torch.tensor([True, True]), 0.5, 0.5).exp()
+    assert chances[0, 1].item() == pytest.approx(1e-8, rel=1e-5)
+    assert append_void(ours, theirs)[0, 2].exp().item() == pytest.approx(1e-8, rel=1e-5)
+
+
+def test_of_a_generator_whose_classes_have_no_names_only_void_is_used() -> None:
+    ours, theirs = torch.randn(5, 4), torch.randn(5, 8)
+    seen, settings = torch.ones(4).bool(), InferenceSettings(ensemble_on=True, ensemble_alpha=0.5)
+    found = combine_with_generator(ours, theirs, seen, torch.tensor([4]), settings)
+    assert torch.equal(found, append_void(ours, theirs))

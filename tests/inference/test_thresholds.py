@@ -65,3 +65,13 @@ def test_results_are_exact_within_autocast(output: str) -> None:
     assert torch.equal(results[key], expected[key])
     assert torch.equal(results["panoptic_seg"][0], expected["panoptic_seg"][0])
     assert torch.equal(results["instances"].scores, expected["instances"].scores)
+
+
+@pytest.mark.parametrize(("panoptic_on", "expected"), [(False, [1, 0]), (True, [0])])
+def test_only_panoptic_data_have_classes_without_instances(
+    panoptic_on: bool, expected: list[int]
+) -> None:
+    found = classified(torch.ones(1, *SIZE), [[0.0, 1.0]])
+    settings = InferenceSettings(panoptic_on=panoptic_on, instance_on=True)
+    instances = image_results(found, SIZE, frozenset({0}), settings)["instances"]
+    assert instances.pred_classes.tolist() == expected

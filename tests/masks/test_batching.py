@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -186,3 +187,21 @@ def test_images_of_one_size_are_passed_on_together() -> None:
 
     assert call_by_size(function, records) == [0, 1, 2]
     assert batches == [[0, 2], [1]]
+
+
+def test_images_that_differ_in_one_side_only_are_of_two_sizes() -> None:
+    records: list[Record] = [{"image": torch.zeros(3, *size)} for size in ((4, 6), (4, 7), (5, 6))]
+    batches: list[int] = []
+
+    def function(batch: Sequence[Record]) -> list[int]:
+        batches.append(len(batch))
+        return [0] * len(batch)
+
+    call_by_size(function, records)
+    assert batches == [1, 1, 1]
+
+
+def test_bicubic_downsampling_is_not_corner_aligned() -> None:
+    masks = torch.rand(2, 9, 12)
+    expected = F.interpolate(masks[None], (4, 5), mode="bicubic", align_corners=False)[0]
+    assert_close(downsample_masks(masks, (4, 5), "bicubic"), expected)

@@ -224,3 +224,21 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one of \('\.json', .*\), found 'a\.pkl'"):
         read_masks(tmp_path / "a.pkl", SIZE)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_in_an_archive_is_noticed(write: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write(path, masks=partition(3, SIZE).numpy())
+    content = path.read_bytes()
+    middle = content.index(b"NUMPY") + 200 if write is np.savez else len(content) // 3
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    with pytest.raises(OSError, match=r"a\.npz cannot be read"):
+        read_masks(path, SIZE)
+
+
+@pytest.mark.parametrize("count", [255, 256])
+def test_every_mask_of_a_picture_has_an_id(count: int, tmp_path: Path) -> None:
+    masks = partition(count, (16, 32))
+    write_masks(tmp_path / "a.png", masks)
+    assert torch.equal(read_masks(tmp_path / "a.png", (16, 32)), masks)

@@ -6,7 +6,7 @@ import torch
 from pycocotools import mask as mask_codec
 
 from maskclippp.masks import run_length
-from maskclippp.masks.run_length import encode_masks
+from maskclippp.masks.run_length import encode_masks, first_invalid
 
 
 def expected(masks: torch.Tensor) -> list[dict[str, object]]:
@@ -76,3 +76,10 @@ def test_the_first_code_that_does_not_fill_its_image_is_found() -> None:
     codes[2900] = {"size": [9, 7], "counts": [62]}
     assert run_length.first_invalid(codes) == (2345, "its runs add up to 63 pixels")
     assert run_length.first_invalid(codes[2346:]) == (554, "its runs add up to 62 pixels")
+
+
+def test_runs_of_less_than_no_pixel_are_named() -> None:
+    assert first_invalid([{"size": [2, 3], "counts": [-1, 7]}]) == (
+        0,
+        "it has runs of less than no pixel",
+    )

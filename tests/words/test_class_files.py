@@ -159,11 +159,20 @@ def test_another_kind_of_file_is_named(text: str, kind: str, tmp_path: Path) -> 
         read_vocabulary(path)
 
 
-@pytest.mark.parametrize("lines", ["0,person\n1,car\n", "0 person\n1 car\n", "1. person\n2. car\n"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *("0,person\n1,car\n", "0 person\n1 car\n", "1. person\n2. car\n", "- person\n- car\n"),
+        "id,name\n0,person\n1,car\n",
+    ],
+)
 def test_numbers_before_the_names_are_not_taken_for_words(lines: str) -> None:
-    with pytest.raises(ValueError, match=r"all lines begin with a number.*id: name"):
+    with pytest.raises(
+        ValueError, match=r"lines begin with numbers or bullets.*(person|car)'.*id: name"
+    ):
         parse_vocabulary(lines.split("\n"), "list")
-    assert len(parse_vocabulary([*lines.split("\n"), "24 hour shop, kiosk", "dog"], "list")) == 4
+    more = ["dog", "24 hour shop, kiosk", *lines.split("\n"), "cat"]
+    assert len(parse_vocabulary(more, "list")) == 3 + lines.count("\n")
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
