@@ -1,5 +1,6 @@
 """Optimizer groups are the published ones, and clipping limits what a step does."""
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -210,3 +211,31 @@ def test_a_checkpoint_fits_other_groups_of_equal_settings() -> None:
             torch.testing.assert_close(
                 optimizer.state[mine]["exp_avg"], other.state[theirs]["exp_avg"], rtol=0, atol=0
             )
+
+
+@pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+def test_steps_are_those_of_the_plain_formula_and_continue_its_checkpoints(name: str) -> None:
+    """A fused step rounds otherwise; states from before it was used go on exactly as they began."""
+    torch.manual_seed(0)
+    settings = {"SOLVER.OPTIMIZER": name, "SOLVER.BASE_LR": 0.1, "SOLVER.WEIGHT_DECAY": 0.01}
+    fused, plain, resumed = (nn.Linear(30, 20) for _ in range(3))
+    plain.load_state_dict(fused.state_dict())
+    optimizers = {model: build_optimizer(config(settings), model) for model in (fused, plain)}
+    for group in optimizers[plain].param_groups:
+        group["fused"] = None  # as before
+
+    def step(model: nn.Module) -> None:
+        for number, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.linspace(-1, number + 1, parameter.numel()).view_as(parameter)
+        optimizers[model].step()
+
+    for _ in range(3):
+        step(fused)
+        step(plain)
+    torch.testing.assert_close(fused.state_dict(), plain.state_dict())
+    resumed.load_state_dict(plain.state_dict())
+    optimizers[resumed] = build_optimizer(config(settings), resumed)
+    optimizers[resumed].load_state_dict(deepcopy(optimizers[plain].state_dict()))
+    step(plain)
+    step(resumed)
+    torch.testing.assert_close(resumed.state_dict(), plain.state_dict(), rtol=0, atol=0)
