@@ -27,10 +27,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 import tests.tiny_eva  # noqa: F401  names the models
 from benchmarks.deformable_sampling import check_ways
+from benchmarks.measure import measure
 from maskclippp.data.loader import Batch
 from maskclippp.devices import set_float32_precision
 from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.train_step import TrainStep
+from maskclippp.inference.image_resize import resize_like_pillow
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.generators.tiny_generators import fcclip_config, mask2former_config
 from tests.golden_cases import cases
@@ -199,6 +201,15 @@ def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
+def resizing(device: torch.device) -> dict[str, Any]:
+    """INPUT.RESIZE_ON_DEVICE: the bytes are those on the CPU, which are Pillow's."""
+    image, size = torch.randint(0, 256, (3, 427, 640), dtype=torch.uint8), (800, 1199)
+    there = image.to(device)
+    assert torch.equal(resize_like_pillow(there, size).cpu(), resize_like_pillow(image, size))
+    runs = measure({"ours": lambda: resize_like_pillow(there, size)}, 10, device)
+    return {"milliseconds": runs["ours"].median * 1e3}
+
+
 def pinned(device: torch.device) -> dict[str, Any]:
     """Batches of the loaders are pinned, with the masks in their instances."""
     if device.type != "cuda":
@@ -233,7 +244,18 @@ def sampling(device: torch.device) -> dict[str, Any]:
     return check_ways(device)
 
 
-CHECKS = (goldens, parity, training, process_group, compiled, memory, pinned, waits, sampling)
+CHECKS = (
+    goldens,
+    parity,
+    training,
+    process_group,
+    compiled,
+    memory,
+    resizing,
+    pinned,
+    waits,
+    sampling,
+)
 
 
 def run_checks(

@@ -21,6 +21,7 @@ from maskclippp.devices import copied_to
 from maskclippp.errors import InputError
 from maskclippp.generators import ImageMasks, MaskGenerator, build_generator, check_generator
 from maskclippp.inference.class_logits import combine_with_generator, max_over_synonyms
+from maskclippp.inference.image_resize import resized_on
 from maskclippp.inference.postprocess import ClassifiedMasks, binary_masks, image_results
 from maskclippp.inference.settings import InferenceSettings
 from maskclippp.masks.batching import call_by_size
@@ -326,6 +327,7 @@ class MaskCLIPpp(nn.Module):
         return logits
 
     def _infer(self, records: Sequence[Record]) -> list[ImageResult]:
+        records = [resized_on(record, self.device) for record in records]
         if self.inference.pad_alone:
             return call_by_size(self._infer_padded, records)
         return self._infer_padded(records)

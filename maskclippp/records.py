@@ -58,6 +58,9 @@ class Record(TypedDict, total=False):
     # Of the train mapper.
     instances: Instances  # gt_classes int64 [n], gt_masks bool [n, h, w]
 
+    # Of the evaluation mapper, with INPUT.RESIZE_ON_DEVICE.
+    resize_to: tuple[int, int]  # h and w that the model resizes the image to
+
     # Of the evaluation mapper, for generators of ground-truth masks.
     sem_seg: Tensor  # int64 [H, W], contiguous classes or ignore_label
     ignore_label: int

@@ -109,7 +109,9 @@ class TextClassifier:
         """[S, D], from the cache if all processes have it there."""
         path = None
         if self.cache and self.tower.frozen:
-            path = cache_folder() / "text" / f"{self._fingerprint(tokens)}.safetensors"
+            # One process reads all weights for it.
+            own = self._fingerprint(tokens) if comm.is_main_process() else ""
+            path = cache_folder() / "text" / f"{comm.all_gather(own)[0]}.safetensors"
         embeddings = None if path is None else read_cached_tensor(path, len(tokens))
         # Processes may see different disks.
         if not all(comm.all_gather(embeddings is not None)):

@@ -28,8 +28,8 @@ def test_the_quick_command_checks_measures_and_reports(device: str, tmp_path: Pa
     report = json.loads((tmp_path / "report.json").read_text())
     checks, measured = report["steps"]
     assert set(checks["report"]) == {
-        *("goldens", "parity", "training", "process_group", "compiled", "memory", "pinned"),
-        *("waits", "sampling"),
+        *("goldens", "parity", "training", "process_group", "compiled", "memory"),
+        *("resizing", "pinned", "waits", "sampling"),
     }
     assert measured["report"]["results"]
     table = (tmp_path / "report.md").read_text()

@@ -32,19 +32,28 @@ class EvaluationMapper:
 
     A call returns a copy of the record with ``image`` (uint8 [3, h, w], shorter side ``min_size``,
     longer side at most ``max_size``; ``min_size`` 0 keeps the size) and ``height``, ``width`` of
-    the original. With ``with_ground_truth`` it adds ``sem_seg`` (int64, class ids) with the
-    dataset's ``ignore_label``, and ``pan_seg`` (int64, segment ids), if the record has them, at the
-    original size so that no small segment is lost. Otherwise it reads no annotation file.
+    the original. With ``resize_on_device``, ``image`` has its own size, and ``resize_to`` is the
+    size that the model gives it. With ``with_ground_truth`` it adds ``sem_seg`` (int64, class ids)
+    with the dataset's ``ignore_label``, and ``pan_seg`` (int64, segment ids), if the record has
+    them, at the original size so that no small segment is lost. Otherwise it reads no annotation
+    file.
     """
 
     @configurable
     def __init__(
-        self, *, min_size: int, max_size: int, with_ground_truth: bool, ignore_label: int = 255
+        self,
+        *,
+        min_size: int,
+        max_size: int,
+        with_ground_truth: bool,
+        ignore_label: int = 255,
+        resize_on_device: bool = False,
     ) -> None:
         self.min_size = min_size
         self.max_size = max_size
         self.with_ground_truth = with_ground_truth
         self.ignore_label = ignore_label
+        self.resize_on_device = resize_on_device
 
     @classmethod
     def from_config(
@@ -56,6 +65,7 @@ class EvaluationMapper:
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
             "with_ground_truth": with_ground_truth,
             "ignore_label": MetadataCatalog.get(dataset_name).get("ignore_label", 255),
+            "resize_on_device": cfg.INPUT.RESIZE_ON_DEVICE,
         }
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
@@ -66,7 +76,11 @@ class EvaluationMapper:
         out = copy.deepcopy(record)
         image = read_record_image(record)
         out["height"], out["width"] = size = (image.height, image.width)
-        out["image"] = resized_for_test(image, self.min_size, self.max_size)
+        if self.resize_on_device:
+            out["image"] = image_to_tensor(image)
+            out["resize_to"] = self.output_size(image.height, image.width)
+        else:
+            out["image"] = resized_for_test(image, self.min_size, self.max_size)
         if not self.with_ground_truth:
             return out
 
