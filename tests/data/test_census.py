@@ -41,7 +41,7 @@ def index_set(root: Path, labels: np.ndarray[Any, Any], words: Any) -> dict[str,
 
 
 def halves(upper: int, lower: int) -> np.ndarray[Any, Any]:
-    labels = np.full((HEIGHT, WIDTH), upper, np.uint8)
+    labels = np.full((HEIGHT, WIDTH), upper, np.uint16 if lower > 255 else np.uint8)
     labels[HEIGHT // 2 :] = lower
     return labels
 
@@ -125,6 +125,13 @@ def test_void_that_is_read_as_a_class_is_noticed(
 ) -> None:
     load(index_set(tmp_path, halves(0, 255), [f"word {i}" for i in range(300)]))
     assert "value 255 is read as the class 'word 255'" in caplog.text
+
+
+def test_255_among_larger_values_is_a_class_like_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(index_set(tmp_path, halves(255, 256), [f"word {i}" for i in range(300)]))
+    assert "value 255 is read" not in caplog.text
 
 
 def test_nothing_labeled_is_refused(tmp_path: Path) -> None:

@@ -101,11 +101,14 @@ def test_unnumbered_words_count_from_zero(entry: dict[str, Any]) -> None:
         DatasetCatalog.get(NAME)
 
 
-def test_many_classes_keep_clear_of_the_ignore_label(entry: dict[str, Any]) -> None:
-    words = [f"class {index}" for index in range(300)]
+@pytest.mark.parametrize(("count", "ignore"), [(255, 255), (256, 65535), (300, 65535)])
+def test_many_classes_keep_clear_of_the_ignore_label(
+    count: int, ignore: int, entry: dict[str, Any]
+) -> None:
+    words = [f"class {index}" for index in range(count)]
     del entry["ignore"]
     register_custom_datasets([{**entry, "words": words}])
-    assert MetadataCatalog.get(NAME).ignore_label == 65535
+    assert MetadataCatalog.get(NAME).ignore_label == ignore
 
 
 def test_panoptic_classes_come_from_the_json(panoptic_entry: dict[str, Any]) -> None:
@@ -187,6 +190,7 @@ def test_wrong_entries_are_explained(
     ("changes", "message"),
     [
         ({"ignore": 0}, r"ignore must be .* no class, 133\.\.65535, found 0, the class 'person'"),
+        ({"ignore": 132}, r"ignore must be .* no class, 133\.\.65535, found 132, the class"),
         ({"ignore": -1}, r"133\.\.65535, found -1$"),
         ({"semantic_maps": "nowhere"}, r"semantic_maps: .*nowhere is not a folder"),
         ({"instances": "nowhere.json"}, r"nowhere\.json does not exist; .* the instances of"),

@@ -80,7 +80,8 @@ def test_images_that_are_their_own_label_maps_are_refused(tmp_path: Path) -> Non
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     save(tmp_path, "im/a.jpg", "labels/a.png")
-    for hidden in ("im/._a.jpg", "im/.cache/b.jpg", "im/__MACOSX/c.jpg", "labels/.d.png"):
+    shadows = ("im/__MACOSX/c.jpg", "labels/__MACOSX/c.png")
+    for hidden in ("im/._a.jpg", "im/.cache/b.jpg", *shadows, "labels/.d.png"):
         (tmp_path / hidden).parent.mkdir(exist_ok=True)
         (tmp_path / hidden).write_bytes(b"\0\5\26\7")
     folders = {"images": str(tmp_path / "im"), "annotations": str(tmp_path / "labels")}

@@ -290,3 +290,16 @@ def test_record_without_objects_key_says_what_to_choose(record: dict[str, Any]) 
     del record["annotations"]
     with pytest.raises(ValueError, match="choose an instance dataset"):
         call("coco_instance_lsj", LSJ, record)
+
+
+@pytest.mark.parametrize(("mapper", "config"), BOTH)
+def test_a_triangle_is_drawn_and_less_is_nothing(
+    mapper: str, config: dict[str, Any], record: dict[str, Any]
+) -> None:
+    """Also one that the crop leaves of a larger outline."""
+    whole = {**config, "INPUT.CROP.ENABLED": False, "INPUT.RANDOM_FLIP": "none"}
+    triangle = [2, 2, 2, 38, 50, 38]
+    record["annotations"] = [{"category_id": 0, "segmentation": [triangle]}]
+    masks = call(mapper, whole, record)["instances"].gt_masks
+    assert len(masks) == 1
+    assert 0.4 < masks[0].sum() / masks[0].any(0).sum() / masks[0].any(1).sum() < 0.6

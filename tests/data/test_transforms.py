@@ -12,6 +12,7 @@ from maskclippp.data.mappers.transforms import (
     RandomCrop,
     RandomFlip,
     ResizeShortestEdge,
+    Segments,
     pad_to,
     resize_labels,
     shortest_edge_size,
@@ -42,6 +43,12 @@ def test_shortest_edge_sizes_equal_the_recorded_ones() -> None:
         rows += case["short_edge_shapes_h_w_size_max_newh_neww"]
     for height, width, shortest, longest, *expected in rows:
         assert list(shortest_edge_size(height, width, shortest, longest)) == expected
+
+
+def test_the_longer_side_is_never_longer_than_it_may_be() -> None:
+    """Not by rounding either: 401 / 300 * 1000 is 1336.67."""
+    assert shortest_edge_size(300, 1000, 401, 1336) == (401, 1336)
+    assert shortest_edge_size(300, 1000, 401, 1337) == (401, 1337)
 
 
 def test_shortest_edge_zero_keeps_the_size() -> None:
@@ -82,6 +89,8 @@ def test_padding_is_gray_and_labeled_as_asked() -> None:
     assert image.size == (50, 50)
     assert (np.array(image)[30:] == 128).all()
     assert (labels[:, 44:] == 255).all()
+    segments = torch.ones(2, 3).as_subclass(Segments)
+    assert pad_to(segments, (2, 5), label_padding=255)[:, 3:].tolist() == [[0, 0], [0, 0]]
 
 
 def test_extreme_shapes_keep_at_least_one_pixel() -> None:

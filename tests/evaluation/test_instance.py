@@ -133,6 +133,14 @@ GHOST = {"id": 987, "name": "ghost"}
             lambda content: {**content, "categories": [*content["categories"], GHOST]},
             "categories, data",
         ),
+        (
+            lambda content: {
+                **content,
+                "categories": content["categories"][:-1],
+                "annotations": [],
+            },
+            r"has \d+ categories, dataset \S+ \d+ things$",
+        ),
     ],
 )
 def test_broken_annotation_is_named_before_inference(

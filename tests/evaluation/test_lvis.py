@@ -145,6 +145,13 @@ def test_the_best_300_detections_of_every_image_are_kept(better: int, expected: 
     assert table.over([1]) == pytest.approx(expected)
 
 
+def test_a_category_may_have_all_of_the_300() -> None:
+    """Not only 100, as in COCO."""
+    found = [detection(1, 10.0, 0.8), *(detection(1, 200.0, 0.9) for _ in range(250))]
+    table = average_precision(one_image(), found, "bbox", federated=True)
+    assert table.over([1]) == pytest.approx(100 / 251)
+
+
 @contextmanager
 def lvis_dataset(folder: Path, truth: dict[str, Any]) -> Iterator[GroundTruth]:
     file = folder / "lvis.json"

@@ -134,6 +134,17 @@ def test_prediction_of_another_size_is_refused() -> None:
             evaluator.process(dataset.inputs[:1], [output])
 
 
+@pytest.mark.parametrize("label", [-1, 0])
+def test_labels_that_are_no_class_are_refused(label: int) -> None:
+    """The number of classes stands for ignored pixels, of the annotation only."""
+    with registered(PANOPTIC_CASES[-1]) as dataset:
+        truth = dataset.ground_truth
+        wrong = label if label < 0 else truth.num_classes
+        output = {"sem_seg_labels": torch.full((3, 5), wrong)}
+        with pytest.raises(ValueError, match=rf"labels {wrong}\.\.{wrong}, expected 0\.\."):
+            SemanticEvaluator(truth).process(dataset.inputs[:1], [output])
+
+
 def test_errors_of_derived_labels_name_the_panoptic_map() -> None:
     with registered(PANOPTIC_CASES[-1]) as dataset:
         record = {**dataset.inputs[0], "sem_seg_file_name": "absent.png"}

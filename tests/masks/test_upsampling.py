@@ -122,3 +122,11 @@ def test_memory_of_labels_does_not_grow_with_classes_times_pixels() -> None:
     with Watch():
         best_rows(weights, SoftMasks(masks), (320, 320))
     assert largest <= 32 * 2**20
+
+
+def test_a_mask_whose_greatest_value_is_the_threshold_is_solid_there() -> None:
+    values = torch.full((2, 4, 4), 0.25)
+    values[0, 1, 2] = 0.5
+    result = compete(torch.tensor([1.0, 0.1]), SoftMasks(values), (4, 4))
+    assert result.solid_area.tolist() == [1, 0]
+    assert result.is_solid.sum() == 1

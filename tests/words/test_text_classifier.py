@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 import random
+import weakref
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,12 @@ from tests.tiny_models import tiny_text_tower
 NAMES = ["cat", "traffic light", "a very long name of a thing that nobody has ever seen", "x"]
 
 
-def classifier(*, chunk_size: int = 512, cache: bool = True, seed: int = 0) -> TextClassifier:
+def classifier(
+    templates: str = "t14", *, chunk_size: int = 512, cache: bool = True, seed: int = 0
+) -> TextClassifier:
     torch.manual_seed(seed)
-    return TextClassifier(tiny_text_tower(), TEMPLATES["t14"], chunk_size=chunk_size, cache=cache)
+    sentences = TEMPLATES[templates]
+    return TextClassifier(tiny_text_tower(), sentences, chunk_size=chunk_size, cache=cache)
 
 
 def count_calls(made: TextClassifier) -> list[Tensor]:
@@ -114,6 +118,14 @@ class TestMemory:
         for number in range(10):
             made.embed_frozen([f"class {number}"])
         assert len(made._kept) == text_classifier._MAX_KEPT
+
+    def test_those_of_other_weights_are_not_kept(self) -> None:
+        made = classifier(cache=False)
+        before = weakref.ref(made.embed_frozen(NAMES))
+        with torch.no_grad():
+            made.tower.text_projection.mul_(2)
+        made.embed_frozen(["cat"])
+        assert before() is None
 
     def test_what_is_used_again_and_again_is_kept(self) -> None:
         made = classifier(cache=False)
@@ -280,14 +292,16 @@ class TestCache:
         assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
-def _embed_and_save(folder: Path, names: list[str], *, rank: int, world_size: int) -> None:
+def _embed_and_save(
+    folder: Path, names: list[str], templates: str, *, rank: int, world_size: int
+) -> None:
     torch.set_num_threads(1)
     # Every process has its own cache folder, as on several machines.
     os.environ["MASKCLIPPP_CACHE"] = str(folder / f"cache{rank}")
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size
     )
-    made = classifier()
+    made = classifier(templates)
     calls = count_calls(made)
     embeddings = made.embed_frozen(names)
     sentences = sum(len(call) for call in calls)
@@ -296,14 +310,19 @@ def _embed_and_save(folder: Path, names: list[str], *, rank: int, world_size: in
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("names", [NAMES, ["cat"]], ids=["even", "odd"])
-def test_two_processes_give_what_one_gives(names: list[str], tmp_path: Path) -> None:
-    assert run_in_processes(_embed_and_save, tmp_path, names, world_size=2) == [0, 0]
-    expected = classifier(cache=False).embed_frozen(names)
+@pytest.mark.parametrize(
+    ("names", "templates", "share"), [(NAMES, "t14", 28), (NAMES[:3], "t1", 2), (["x"], "t1", 1)]
+)
+def test_two_processes_give_what_one_gives(
+    names: list[str], templates: str, share: int, tmp_path: Path
+) -> None:
+    """Also where the sentences cannot be shared equally."""
+    assert run_in_processes(_embed_and_save, tmp_path, names, templates, world_size=2) == [0, 0]
+    expected = classifier(templates, cache=False).embed_frozen(names)
     shares = []
     for rank in range(2):
         result = torch.load(tmp_path / f"{rank}.pt")
         assert_close(result["first"], expected)
         assert_close(result["again"], expected)
         shares.append(result["sentences"])
-    assert shares == [len(names) * 7] * 2
+    assert shares == [share] * 2
