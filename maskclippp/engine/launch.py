@@ -35,6 +35,7 @@ from maskclippp.engine.layout import (
 from maskclippp.engine.progress import Progress
 from maskclippp.engine.run_folder import (
     RESULTS_NAME,
+    check_writable,
     holds_checkpoint,
     holds_metrics,
     raise_together,
@@ -114,27 +115,25 @@ def evaluate_checkpoint(
     weights, problem = weights_of_file(checkpointer.loaded), ""
     if comm.is_main_process():
         try:
-            replace_results(
-                [
-                    inference_folder(cfg, name, suffix) / RESULTS_NAME
-                    for suffix in ("", AUGMENTED_SUFFIX)
-                    for name in cfg.DATASETS.TEST
-                ],
-                weights,
-                overwrite=overwrite,
+            plain, augmented = (
+                [inference_folder(cfg, name, suffix) for name in cfg.DATASETS.TEST]
+                for suffix in ("", AUGMENTED_SUFFIX)
             )
+            check_writable([*plain, *(augmented if cfg.TEST.AUG.ENABLED else ())])
+            results = [place / RESULTS_NAME for place in (*plain, *augmented)]
+            replace_results(results, weights, overwrite=overwrite)
             write_config(cfg, eval_only=True)
         except InputError as error:
             problem = str(error)
     raise_together(problem)
     log_summary(cfg, model, weights=weights)
     progress = Progress(cfg, model, weights, resume=resume)
-    results = Trainer.test(cfg, model, weights=weights, progress=progress)
+    metrics = Trainer.test(cfg, model, weights=weights, progress=progress)
     if cfg.TEST.AUG.ENABLED:
-        results.update(Trainer.test_with_augmentation(cfg, model, weights, progress))
+        metrics.update(Trainer.test_with_augmentation(cfg, model, weights, progress))
     progress.finish()
     if comm.is_main_process():
-        verify_results(cfg, results)
+        verify_results(cfg, metrics)
 
 
 def _warn_of_initial_weights(folder: Path) -> None:

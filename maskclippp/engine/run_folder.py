@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -135,6 +136,20 @@ def weights_of_file(checkpoint: Path | None) -> dict[str, Any]:
     return {"checkpoint": str(checkpoint.absolute()), "sha256": sha256_of_file(checkpoint)}
 
 
+def check_writable(folders: Iterable[Path]) -> None:
+    """Create folders; an InputError if one cannot be written, before hours of work are lost."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"{folder} cannot be created or written ({error.strerror}): correct its "
+                "permissions, or choose another --tag or OUTPUT_DIR"
+            ) from error
+
+
 def replace_results(files: Iterable[Path], weights: Mapping[str, Any], *, overwrite: bool) -> None:
     """Set aside earlier results of the same weights; an InputError if some are of others.
 
@@ -159,7 +174,7 @@ def _weights_of_results(results: Path) -> dict[str, Any]:
     """What a result file says about its weights; those of older versions say nothing."""
     try:
         content = json.loads(results.read_bytes())
-    except ValueError:
+    except (OSError, ValueError):
         return {}
     weights = content.get("weights") if isinstance(content, dict) else None
     return weights if isinstance(weights, dict) else {}

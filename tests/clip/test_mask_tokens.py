@@ -25,7 +25,10 @@ SIZES = [(37, 50), (48, 20), (30, 30)]
 
 
 def make(
-    kind: str, out_features: Sequence[str] = ("m_embs",), first_block: int = 3, **options: Any
+    kind: str,
+    out_features: Sequence[str] = ("m_embs",),
+    first_block: int | None = 3,
+    **options: Any,
 ) -> MaskTokenEncoder:
     torch.manual_seed(0)
     settings = MaskAttentionSettings(log_scale=0.5, learnable=options.pop("learnable", True))
@@ -101,13 +104,22 @@ def test_masks_of_a_ragged_batch_are_embedded_as_alone(kind: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_looks_at_mask_tokens(kind: str) -> None:
-    names = ("p_embs", "i_embs", *(f"block{number}" for number in range(1, DEPTH + 1)))
-    encoder = make(kind, names)
+    numbered = (f"{kind}{number}" for kind in ("block", "i_embs") for number in range(1, DEPTH + 1))
+    names = ("p_embs", "i_embs", *numbered)
     images, masks = inputs(3, 2)
-    with_masks, without = encoder(images, soft(masks)).maps, encoder(images).maps
-    assert set(with_masks) == set(names)
-    for name in names:
-        assert_close(with_masks[name], without[name])
+    without = make(kind, names)(images).maps
+    # Each alone, too: the last block leaves out what no output needs.
+    for wanted in (names, *((name,) for name in names)):
+        with_masks = make(kind, wanted)(images, soft(masks)).maps
+        assert set(with_masks) == set(wanted)
+        for name in wanted:
+            assert_close(with_masks[name], without[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_default_the_last_three_blocks_have_mask_tokens(kind: str) -> None:
+    """As in the published models."""
+    assert make(kind, first_block=None).first_block == DEPTH - 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

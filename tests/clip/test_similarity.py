@@ -35,6 +35,9 @@ def test_a_trained_scale_of_the_tower_is_used_itself() -> None:
     assert own is not None
     assert own.requires_grad
     assert own == scale
+    with torch.no_grad():
+        own += 1
+    assert scale == 2, "the tower's own is frozen"
 
 
 def test_an_unused_scale_is_not_trained() -> None:

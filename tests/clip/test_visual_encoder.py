@@ -72,3 +72,24 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
 def test_unknown_features_list_the_valid_ones() -> None:
     with pytest.raises(ValueError, match=r"OUT_FEATURES has \['stage5'\]; valid names are .*stag"):
         encoder(".VISUAL_ENCODER.OUT_FEATURES", ["stage5"])
+
+
+def test_a_frozen_encoder_stays_in_evaluation_mode() -> None:
+    """Stochastic depth would change the features that a generator or an alignment builds on."""
+    made = encoder(".VISUAL_ENCODER.FINETUNE_TYPE", "none")
+    assert not any(module.training for module in made.train().modules())
+    assert encoder(".VISUAL_ENCODER.FINETUNE_TYPE", "all").train().proxy.training
+
+
+@pytest.mark.parametrize(("tuned", "expected"), [("none", (48, 72)), ("all", (32, 48))])
+def test_a_frozen_encoder_sees_images_as_in_evaluation(
+    tuned: str, expected: tuple[int, int]
+) -> None:
+    """Also before anybody has called ``train`` or ``eval``."""
+    made = encoder(
+        *(".VISUAL_ENCODER.FINETUNE_TYPE", tuned, ".VISUAL_ENCODER.RESIZE_TYPE", "short"),
+        *(".VISUAL_ENCODER.IMAGE_SIZE", 32, ".VISUAL_ENCODER.TEST_RESIZE_TYPE", "short"),
+        *(".VISUAL_ENCODER.TEST_IMAGE_SIZE", 48),
+    )
+    assert made([random_image(64, 96)]).batch.image_sizes == [expected]
+    assert made.eval()([random_image(64, 96)]).batch.image_sizes == [(48, 72)]

@@ -10,6 +10,7 @@ import pytest
 from maskclippp.engine.run_folder import (
     CONFIG_NAME,
     PREVIOUS_RESULTS_NAME,
+    check_writable,
     forget_later_metrics,
     replace_results,
     report_changed_settings,
@@ -171,3 +172,33 @@ def test_a_last_line_without_its_end_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(LINES[0] + LINES[1].rstrip())
     forget_later_metrics(tmp_path, 70, 100)
     assert (tmp_path / "metrics.json").read_text() == LINES[0]
+
+
+def test_a_folder_of_results_that_cannot_be_written_is_told_before_the_work(
+    cache: Path, trained: Path
+) -> None:
+    place = trained / "output" / "tiny" / "run" / "inference_TTA"
+    place.touch()
+    try:
+        options = ("TEST.AUG.ENABLED", "True", "MODEL.MASKCLIPPP.TEST.MASK_ACC", "False")
+        codes = run_main(cache, trained, "--eval-only", "--overwrite", options=options)
+    finally:
+        place.unlink()
+    assert codes == [INPUT_ERROR_STATUS]
+    assert "inference_TTA/shapes_val cannot be created or written (Not a directory)" in said(
+        trained
+    )
+
+
+def test_folders_of_results_are_created_and_nothing_is_left_in_them(tmp_path: Path) -> None:
+    check_writable([tmp_path / "a" / "b"])
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file cannot be created or written \(File exists\)"):
+        check_writable([tmp_path / "file"])
+
+
+def test_results_that_cannot_be_read_are_of_unknown_weights(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_bytes(b"\xff{")
+    with pytest.raises(InputError, match=r"other weights \(unknown ones\)"):
+        replace_results([tmp_path / "results.json"], INITIAL, overwrite=False)

@@ -73,6 +73,7 @@ def test_coco_panoptic_has_its_things_before_its_stuff() -> None:
         ("1\tthing\t1,2,3\n", r"line 2: expected 4 tab-separated columns"),
         ("1\tanimal\t1,2,3\tcat\n", r"line 2: expected an integer id"),
         ("1\tthing\t1,2,300\tcat\n", r"line 2: expected an integer id"),
+        ("1\tthing\t256,2,3\tcat\n", r"line 2: expected an integer id"),
         ("1\tthing\t1,2,3,x\tcat\n", r"line 2: expected an integer id"),
         ("1\tthing\t1,2,3\tcat,,dog\n", r"line 2: 'cat,,dog' has an empty synonym"),
         ("\u00b2\tthing\t1,2,3\tcat\n", r"line 2: expected an integer id"),

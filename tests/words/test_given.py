@@ -34,6 +34,7 @@ def test_files_datasets_and_class_lists(tmp_path: Path) -> None:
 def test_things_are_what_is_not_known_as_stuff() -> None:
     words = ["dog, puppy", "grass", "unicorn", "sky"]
     assert given_words(words).thing_classes == {0, 2}
+    assert given_words(["table", "grass", "Window"]).thing_classes == {0, 2}  # of one list or both
     assert given_words(words, things=["sky", "puppy"]).thing_classes == {0, 3}
     assert given_words(words, things=[]).thing_classes == set()
 

@@ -217,6 +217,12 @@ class TestCache:
         (file,) = folder.rglob("*.safetensors")
         assert file.is_relative_to(folder)
 
+    def test_embeddings_of_a_trained_tower_are_not_kept(self, folder: Path) -> None:
+        """Each step would write others."""
+        tower = tiny_text_tower(".TEXT_ENCODER.FINETUNE_TYPE", "all")
+        TextClassifier(tower, TEMPLATES["t1"]).embed_frozen(NAMES)
+        assert not folder.exists()
+
     def test_nothing_is_written_when_it_is_off(self, folder: Path) -> None:
         classifier(cache=False).embed_frozen(NAMES)
         assert not folder.exists()
