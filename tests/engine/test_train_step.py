@@ -1,6 +1,7 @@
 """What one optimizer step draws, scales and restores."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -69,3 +70,31 @@ def test_a_step_that_overflows_is_skipped_and_the_scale_lowered() -> None:
         step.run(0)
     assert step.model.weight.eq(1).all()
     assert step.state_dict()["grad_scaler"]["scale"] == pytest.approx(before / 2)
+
+
+def test_a_model_that_was_left_in_evaluation_mode_is_trained() -> None:
+    step = step_on_ones()
+    step.model.eval()
+    with EventStorage():
+        step.run(0)
+    assert step.model.training
+
+
+class Notes(torch.optim.AdamW):
+    """Notes the gradients that a step is given, as one that clips them does."""
+
+    def step(self, closure: Any = None) -> Any:
+        self.seen = [p.grad.clone() for group in self.param_groups for p in group["params"]]
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_optimizer_sees_gradients_without_their_scale(fused: bool) -> None:
+    """Also one that divides by the scale itself."""
+    model = Draws()
+    optimizer = Notes(model.parameters(), fused=fused)
+    step = TrainStep(model, optimizer, seed=0, autocast_dtype=torch.float16)
+    step.data_loader = [[{"image": torch.ones(4)}]]
+    with EventStorage():
+        step.run(0)
+    assert optimizer.seen[0].tolist() == [1, 1, 1, 1]

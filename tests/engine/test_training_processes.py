@@ -1,6 +1,7 @@
 """Several gloo processes train what one process trains, and stop together."""
 
 import shutil
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import torch
 import torch.distributed
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 
 from maskclippp.engine.evaluate import evaluate
 from maskclippp.files.weights import CheckpointError
 from tests.engine import toy
 from tests.engine.processes import run_in_processes, train_in_processes
+from tests.engine.test_train_step import step_on_ones
 from tests.tiny_models import TEST_SET, labeled_record, tiny_model
 
 
@@ -142,3 +145,30 @@ def _evaluate_tuned_words(folder: Path, *, rank: int, world_size: int) -> None:
 def test_a_rank_without_images_does_not_stop_the_others(tmp_path: Path) -> None:
     """Embedding the words of a tuned text tower takes all ranks, also those without images."""
     assert run_in_processes(_evaluate_tuned_words, tmp_path, world_size=2) == [0, 0]
+
+
+def _one_step(folder: Path, *, rank: int, world_size: int) -> None:
+    """Note what a step draws, and how long it says that loading takes; rank 1 loads slowly."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
+    )
+    step = step_on_ones()
+    batches = step.data_loader
+    step.data_loader = (time.sleep(0.3 * rank) or batch for batch in batches)
+    with EventStorage() as storage:
+        step.run(5)
+    metrics = {name: value for name, (value, _) in storage.latest().items()}
+    torch.save((*step.model.drawn[0], metrics), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_share_the_choice_of_words_and_wait_for_the_slowest(tmp_path: Path) -> None:
+    """Python's generator chooses synonyms; PyTorch's is for dropout, of other images."""
+    assert run_in_processes(_one_step, tmp_path, world_size=2) == [0, 0]
+    (dropout, choice, metrics), (other_dropout, same_choice, same_metrics) = (
+        torch.load(tmp_path / f"{rank}.pt") for rank in range(2)
+    )
+    assert dropout != other_dropout
+    assert choice == same_choice
+    assert metrics["data_time"] == same_metrics["data_time"] >= 0.3
+    assert metrics["rank_data_time"] < 0.3 <= same_metrics["rank_data_time"]
