@@ -5,7 +5,7 @@ import os
 import torch
 from torch import Tensor
 
-from maskclippp.errors import InputError
+from maskclippp.errors import check_choice
 
 PRECISIONS = ("", "highest", "high", "medium")
 
@@ -30,8 +30,7 @@ def set_float32_precision(precision: str) -> None:
     Raises:
         InputError: another precision.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"FLOAT32_PRECISION: {precision!r} is not one of {PRECISIONS}")
+    check_choice("FLOAT32_PRECISION:", precision, PRECISIONS)
     torch.set_float32_matmul_precision(precision or "highest")
     torch.backends.cudnn.allow_tf32 = precision in ("high", "medium")
 

@@ -6,9 +6,10 @@ is a bug of ours and keeps its traceback, which ends with what to report.
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 INPUT_ERROR_STATUS = 2
 _BUG = (
@@ -48,6 +49,12 @@ class MissingPackageError(InputError, ImportError):
 
 class UnsupportedError(InputError, NotImplementedError):
     """A combination of settings that this project does not implement."""
+
+
+def check_choice(what: str, value: Any, choices: Collection[Any]) -> None:
+    """Raise an InputError that names ``what`` and the choices, unless ``value`` is one of them."""
+    if value not in choices:
+        raise InputError(f"{what} {value!r} is not one of {list(choices)}")
 
 
 @contextmanager

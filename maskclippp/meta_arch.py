@@ -18,7 +18,7 @@ from maskclippp.alignment import PSM, build_criterion, build_psm
 from maskclippp.clip import EncodedImages, VisualEncoder, build_text_tower, build_visual_encoder
 from maskclippp.clip.similarity import choose_logit_scale, similarity
 from maskclippp.devices import copied_to
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, check_choice
 from maskclippp.generators import ImageMasks, MaskGenerator, build_generator, check_generator
 from maskclippp.inference.class_logits import combine_with_generator, max_over_synonyms
 from maskclippp.inference.image_resize import resized_on
@@ -99,10 +99,7 @@ class MaskCLIPpp(nn.Module):
         inference: InferenceSettings | None = None,
     ) -> None:
         super().__init__()
-        if train_masks not in ("ground_truth", "segmentor"):
-            raise InputError(
-                f"TRAIN_MASKS: {train_masks!r} is not one of ('ground_truth', 'segmentor')"
-            )
+        check_choice("TRAIN_MASKS:", train_masks, ("ground_truth", "segmentor"))
         self.visual_encoder = visual_encoder
         self.text_classifier = text_classifier
         self.text_encoder = text_classifier.tower  # a submodule, under the name in checkpoints

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry
 from torch import nn
 
-from maskclippp.errors import InputError
+from maskclippp.errors import check_choice
 
 VISUAL_ENCODER_REGISTRY = Registry("VISUAL_ENCODER")
 TEXT_ENCODER_REGISTRY = Registry("TEXT_ENCODER")
@@ -35,7 +35,5 @@ class Part(nn.Module, ABC):
 
 def get_part(registry: Registry, name: str, key: str) -> Any:
     """The class registered as ``name``; an InputError gives the config ``key`` and valid names."""
-    if name not in registry:
-        names = sorted(entry for entry, _ in registry)
-        raise InputError(f"{key}: {name!r} is not one of {names}")
+    check_choice(f"{key}:", name, sorted(entry for entry, _ in registry))
     return registry.get(name)

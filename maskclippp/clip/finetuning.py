@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from maskclippp.errors import InputError
+from maskclippp.errors import check_choice
 
 # Shell patterns of parameter names; those after a "!" are left out.
 Patterns = tuple[str, ...]
@@ -22,10 +22,7 @@ def set_trainable(
     Raises:
         InputError: ``finetune_type`` is not a key of ``patterns_of_type``; lists the keys.
     """
-    if finetune_type not in patterns_of_type:
-        raise InputError(
-            f"{owner}: FINETUNE_TYPE {finetune_type!r} is not one of {sorted(patterns_of_type)}"
-        )
+    check_choice(f"{owner}: FINETUNE_TYPE", finetune_type, sorted(patterns_of_type))
     patterns = patterns_of_type[finetune_type]
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(_matches(name, patterns))

@@ -7,7 +7,7 @@ from detectron2.solver import build_lr_scheduler as build_detectron2_lr_schedule
 from fvcore.common.param_scheduler import ParamScheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, check_choice
 
 SCHEDULES = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR", "WarmupPolyLR")
 
@@ -15,8 +15,7 @@ SCHEDULES = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR"
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
     """The schedule SOLVER.LR_SCHEDULER_NAME, which is stepped after every iteration."""
     solver, name = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME
-    if name not in SCHEDULES:
-        raise InputError(f"SOLVER.LR_SCHEDULER_NAME: {name!r} is not one of {SCHEDULES}")
+    check_choice("SOLVER.LR_SCHEDULER_NAME:", name, SCHEDULES)
     if name != "WarmupPolyLR":
         try:
             return build_detectron2_lr_scheduler(cfg, optimizer)

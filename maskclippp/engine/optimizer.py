@@ -13,7 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, check_choice
 
 Clip = Callable[[list[nn.Parameter]], None]
 
@@ -159,10 +159,7 @@ def _with_clipping(
         "value": lambda parameters: nn.utils.clip_grad_value_(parameters, settings.CLIP_VALUE),
         "norm": lambda parameters: _clip_each(parameters, settings.CLIP_VALUE, settings.NORM_TYPE),
     }
-    if settings.CLIP_TYPE not in clips:
-        raise InputError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE: {settings.CLIP_TYPE!r} is not one of {sorted(clips)}"
-        )
+    check_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE:", settings.CLIP_TYPE, sorted(clips))
     full_model = settings.CLIP_TYPE == "full_model"
     name = (
         "FullModelGradientClippingOptimizer" if full_model else f"{base.__name__}WithGradientClip"

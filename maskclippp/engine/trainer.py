@@ -33,7 +33,7 @@ from maskclippp.engine.run_folder import forget_later_metrics, weights_of_file
 from maskclippp.engine.sample_pictures import Picture, TensorBoardPictures, draw_predictions
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, check_choice
 from maskclippp.generators import check_generator
 from maskclippp.registry import get_part
 from maskclippp.seeding import seed_training_step
@@ -385,8 +385,7 @@ def _autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
     if not cfg.SOLVER.AMP.ENABLED:
         return None
     name = cfg.SOLVER.AMP.DTYPE
-    if name not in AUTOCAST_DTYPES:
-        raise InputError(f"SOLVER.AMP.DTYPE: {name!r} is not one of {list(AUTOCAST_DTYPES)}")
+    check_choice("SOLVER.AMP.DTYPE:", name, AUTOCAST_DTYPES)
     if name == "float16" and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise InputError(
             f"SOLVER.AMP.DTYPE float16 needs CUDA, but MODEL.DEVICE is {cfg.MODEL.DEVICE}: "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from detectron2.config import CfgNode
 
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, check_choice
 
 _DTYPES = {
     "float32": torch.float32,
@@ -47,12 +47,8 @@ class InferenceSettings:
     pad_alone: bool = True
 
     def __post_init__(self) -> None:
-        if self.semantic_output not in ("labels", "scores"):
-            raise InputError(
-                f"TEST.SEMANTIC_OUTPUT: {self.semantic_output!r} is not 'labels' or 'scores'"
-            )
-        if self.dtype not in _DTYPES:
-            raise InputError(f"TEST.DTYPE: {self.dtype!r} is not one of {sorted(_DTYPES)}")
+        check_choice("TEST.SEMANTIC_OUTPUT:", self.semantic_output, ("labels", "scores"))
+        check_choice("TEST.DTYPE:", self.dtype, _DTYPES)
         if not 0 <= self.clip_trust_weight <= 1:
             raise InputError(
                 f"TEST.CLIP_TRUST_WEIGHT: expected a number from 0 to 1, found "

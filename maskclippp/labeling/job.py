@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
 
-from maskclippp.errors import InputError, UnreadableFileError
+from maskclippp.errors import InputError, UnreadableFileError, check_choice
 from maskclippp.files.atomic import remove_leftovers, write_json
 from maskclippp.files.json_files import read_json
 from maskclippp.files.lock import Claims
@@ -83,8 +83,7 @@ class Job:
         index_png: bool = False,
         write: Callable[[str], None] = lambda _: None,
     ) -> None:
-        if file_format not in FORMATS:
-            raise InputError(f"format {file_format!r} is not one of {list(FORMATS)}")
+        check_choice("format", file_format, FORMATS)
         if shard_size < 1:
             raise InputError(f"shard size {shard_size}: expected a positive number")
         check_format(file_format)

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from PIL import Image
 from torch import Tensor
 
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, check_choice
 from maskclippp.files.images import decode_image, read_image
 from maskclippp.predictor import Predictor
 from maskclippp.predictor.images import as_pillow
@@ -78,8 +78,7 @@ class Labeler:
         column: str = "image",
         batch_size: int = 8,
     ) -> None:
-        if task not in TASKS:
-            raise InputError(f"task {task!r} is not one of {list(TASKS)}")
+        check_choice("task", task, TASKS)
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold {threshold}: expected a score in 0..1")
         if batch_size < 1:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskclippp.devices import copied_to
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, check_choice
 from maskclippp.masks.resampling import Taps, resample
 from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.records import Record
@@ -34,8 +34,7 @@ class Resize:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in RESIZE_TYPES:
-            raise InputError(f"RESIZE_TYPE: {self.kind!r} is not one of {RESIZE_TYPES}")
+        check_choice("RESIZE_TYPE:", self.kind, RESIZE_TYPES)
         if self.kind in ("short", "square") and self.size < 1:
             raise InputError(f"IMAGE_SIZE: expected a positive number of pixels, found {self.size}")
         if self.kind == "rel" and self.scale <= 0:
@@ -188,8 +187,7 @@ def downsample_masks(masks: Tensor, size: tuple[int, int], method: str) -> Tenso
 
     ``avg`` and ``max`` are adaptive pooling; bicubic values are not clamped to [0, 1].
     """
-    if method not in DOWNSAMPLE_METHODS:
-        raise InputError(f"DOWNSAMPLE_METHOD: {method!r} is not one of {DOWNSAMPLE_METHODS}")
+    check_choice("DOWNSAMPLE_METHOD:", method, DOWNSAMPLE_METHODS)
     if masks.shape[0] == 0:
         return masks.new_zeros(0, *size)
     if method == "bilinear":

@@ -13,7 +13,7 @@ from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file
 from maskclippp.engine.checkpoint import Checkpointer
 from maskclippp.engine.trainer import Trainer
-from maskclippp.errors import InputError, MissingFileError
+from maskclippp.errors import InputError, MissingFileError, check_choice
 from maskclippp.files.hub import HUB_ERRORS, snapshot_folder
 from maskclippp.files.published import CONFIGS, Published, find_published, of_config, published
 from maskclippp.generators import check_generator, segmentor_of_hub_model
@@ -214,8 +214,7 @@ def _device(device: str | None) -> str:
 
 
 def _dtype(dtype: str, cfg: Any) -> str:
-    if dtype not in _DTYPES:
-        raise InputError(f"dtype {dtype!r} is not one of {list(_DTYPES)}")
+    check_choice("dtype", dtype, _DTYPES)
     if dtype != "auto":
         return dtype
     fast = computes_bfloat16(torch.device(cfg.MODEL.DEVICE))

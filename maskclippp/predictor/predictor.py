@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from maskclippp.data.mappers.evaluation import resized_for_test
-from maskclippp.errors import InputError
+from maskclippp.errors import InputError, check_choice
 from maskclippp.files.images import read_image
 from maskclippp.masks.batching import call_by_size
 from maskclippp.masks.soft_masks import SoftMasks
@@ -275,8 +275,7 @@ class Predictor:
         task: Task,
         threshold: float,
     ) -> list[Segmentation]:
-        if task not in TASKS:
-            raise InputError(f"task {task!r} is not one of {list(TASKS)}")
+        check_choice("task", task, TASKS)
         with self._lock, _Timed(pictures, "classify", self.model.device):
             classified = self.model.classify(encoded, words)
         results = []

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskclippp.errors import InputError, MissingPackageError
+from maskclippp.errors import InputError, MissingPackageError, check_choice
 from maskclippp.inference.postprocess import (
     ClassifiedMasks,
     mask_boxes,
@@ -109,8 +109,7 @@ class Segmentation:
         path: Path | None = None,
         speed: Mapping[str, float] | None = None,
     ) -> None:
-        if task not in TASKS:
-            raise InputError(f"task {task!r} is not one of {list(TASKS)}")
+        check_choice("task", task, TASKS)
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold: expected a probability in 0..1, found {threshold}")
         self.image = image

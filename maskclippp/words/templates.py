@@ -2,7 +2,7 @@
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from maskclippp.errors import InputError
+from maskclippp.errors import check_choice
 
 _SIZES = ("small", "medium", "large")
 
@@ -28,6 +28,5 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 def get_templates(name: str, key: str = "TEMPLATES") -> tuple[str, ...]:
     """The templates called ``name``; an InputError names the config ``key`` and the valid names."""
-    if name not in TEMPLATES:
-        raise InputError(f"MODEL.MASKCLIPPP.{key}: {name!r} is not one of {sorted(TEMPLATES)}")
+    check_choice(f"MODEL.MASKCLIPPP.{key}:", name, sorted(TEMPLATES))
     return TEMPLATES[name]
