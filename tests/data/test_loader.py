@@ -13,13 +13,16 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.samplers import RandomSubsetTrainingSampler, TrainingSampler
+from detectron2.structures import Instances
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from maskclippp.config.keys import get_cfg
 from maskclippp.data.loader import (
     AspectRatioGroups,
     MappedRecords,
     PositionedBatchSampler,
+    batch_of,
     build_train_loader,
     images_per_process,
     random_subset,
@@ -283,3 +286,19 @@ def test_no_training_set_is_refused() -> None:
 def test_batch_that_cannot_be_shared_is_refused(images: int, processes: int) -> None:
     with pytest.raises(ValueError, match=f"IMS_PER_BATCH={images} cannot be shared.*{processes}"):
         images_per_process(images, processes)
+
+
+def _are_shared(records: list[Any]) -> list[bool]:
+    fields = [record["instances"].get_fields().values() for record in batch_of(records)]
+    tensors = [*(record["image"] for record in records), *itertools.chain.from_iterable(fields)]
+    return [tensor.is_shared() for tensor in tensors]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_worker_puts_tensors_into_shared_memory_itself(workers: int) -> None:
+    """Where it reports that there is too little: the thread that sends them would not."""
+    instances = Instances((4, 4), gt_classes=torch.zeros(2), gt_masks=torch.zeros(2, 4, 4))
+    records = [{"image": torch.zeros(3, 4, 4), "instances": instances, "height": 4}] * 2
+    loader = DataLoader(records, batch_size=2, num_workers=workers, collate_fn=_are_shared)
+    (found,) = loader
+    assert found == [workers > 0] * 6

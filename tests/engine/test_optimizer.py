@@ -158,6 +158,20 @@ def test_norm_clipping_limits_each_parameter() -> None:
     assert step_lengths("norm", 2.0) == pytest.approx([2.0, 2.0], rel=1e-4)
 
 
+@pytest.mark.parametrize(("norm", "expected"), [(2.0, [1.2, 1.6]), (float("inf"), [1.5, 2.0])])
+def test_norm_clipping_has_a_choice_of_norms(norm: float, expected: list[float]) -> None:
+    settings = {
+        **{"SOLVER.OPTIMIZER": "SGD", "SOLVER.BASE_LR": 1.0, "SOLVER.WEIGHT_DECAY": 0.0},
+        **{"SOLVER.CLIP_GRADIENTS.ENABLED": True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "norm"},
+        **{"SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 2.0, "SOLVER.CLIP_GRADIENTS.NORM_TYPE": norm},
+    }
+    model = nn.ParameterList([torch.zeros(2)])
+    optimizer = build_optimizer(config(settings), model)
+    model[0].grad = torch.tensor([-3.0, -4.0])
+    optimizer.step()
+    assert model[0].tolist() == pytest.approx(expected, rel=1e-4)
+
+
 def test_value_clipping_limits_each_element() -> None:
     assert step_lengths("value", 3.5) == pytest.approx([3.0, 3.5])
 

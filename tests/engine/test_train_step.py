@@ -98,3 +98,31 @@ def test_an_optimizer_sees_gradients_without_their_scale(fused: bool) -> None:
     with EventStorage():
         step.run(0)
     assert optimizer.seen[0].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(value: float) -> None:
+    step = step_on_ones()
+    step.data_loader = [[{"image": torch.full((4,), value), "file_name": "a.png"}]]
+    with EventStorage(), pytest.raises(FloatingPointError, match=r"rank 0: a\.png"):
+        step.run(0)
+    assert step.model.weight.eq(1).all()
+
+
+def test_the_logged_loss_is_the_mean_of_the_accumulated_batches() -> None:
+    model = Draws()
+    step = TrainStep(
+        model, torch.optim.SGD(model.parameters(), lr=0.0), seed=0, accumulation_steps=2
+    )
+    step.data_loader = [[{"image": torch.full((4,), value)}] for value in (1.0, 3.0)]
+    with EventStorage() as storage:
+        step.run(0)
+    assert storage.latest()["total_loss"][0] == 8
+
+
+def test_every_step_starts_without_gradients() -> None:
+    step = step_on_ones()
+    with EventStorage():
+        for iteration in range(3):
+            step.run(iteration)
+    assert step.model.weight.tolist() == pytest.approx([0.7] * 4)
