@@ -228,3 +228,36 @@ def test_a_folder_of_the_hub_means_its_weights(tmp_path: Path) -> None:
 def test_a_folder_without_checkpoints_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="is a folder, and no run has left a checkpoint"):
         Checkpointer(filled(0.0)).load(tmp_path)
+
+
+def test_a_scalar_may_be_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Published checkpoints lack the logit scale; a tensor of one number is no scalar."""
+    model = nn.Linear(1, 1)
+    model.scale = nn.Parameter(torch.tensor(2.5))
+    torch.save({"model": {"weight": torch.ones(1, 1), "bias": torch.ones(1)}}, tmp_path / "a.pth")
+    Checkpointer(model, str(tmp_path)).load(tmp_path / "a.pth")
+    assert model.scale == 2.5
+    assert "1 keys that the file lacks, left as they were: 1 in scale" in caplog.text
+    torch.save({"model": {"weight": torch.ones(1, 1)}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"1 are missing .*bias"):
+        Checkpointer(model, str(tmp_path)).load(tmp_path / "a.pth")
+
+
+def test_the_checkpoint_that_a_user_names_as_the_last_one_is_taken(tmp_path: Path) -> None:
+    """To go back to an earlier one, if later ones have gone astray."""
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+    for iteration in (3, 7):
+        checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+    assert next(file.stem for file in checkpointer.resume_candidates()) == "model_0000007"
+    checkpointer.tag_last_checkpoint("model_0000003.pth")
+    assert next(file.stem for file in checkpointer.resume_candidates()) == "model_0000003"
+
+
+def test_a_new_run_has_no_last_checkpoint(tmp_path: Path) -> None:
+    """By which --resume without --tag would find it."""
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+    checkpointer.save("model_0000003", iteration=3)
+    assert (tmp_path / "last_checkpoint").is_file()
+    checkpointer.start_run()
+    assert not (tmp_path / "last_checkpoint").exists()
+    assert checkpointer.resume_candidates() == []

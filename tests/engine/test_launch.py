@@ -20,9 +20,9 @@ from maskclippp.engine.layout import (
     external_layout,
     one_launcher_per_machine,
 )
-from maskclippp.errors import InputError
+from maskclippp.errors import INPUT_ERROR_STATUS, InputError
 from maskclippp.files.lock import LOCK_NAME, folder_lock
-from tests.engine.test_train_shapes import CONFIG, REPOSITORY
+from tests.engine.test_train_shapes import CONFIG, REPOSITORY, run_main
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 # A batch script and the shell that salloc opens have the variables of a first task, but no step.
@@ -277,16 +277,13 @@ def test_slurm_trains_the_same_weights(
 
 
 @pytest.mark.processes
-def test_a_folder_that_another_run_writes_is_refused(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_folder_that_another_run_writes_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "output" / "tiny" / "run"
     folder.mkdir(parents=True)
     with folder_lock(folder):
-        process = start(tmp_path, environment, "--num-gpus", "0")
-        output, _ = process.communicate(timeout=300)
+        assert run_main(tmp_path / "cache", tmp_path) == [INPUT_ERROR_STATUS]
         assert [path.name for path in folder.iterdir()] == [LOCK_NAME]
-    assert process.returncode == 2
+    output = (tmp_path / "output.txt").read_text()
     assert f"error: output/tiny/run is in use: process {os.getpid()} on host" in output
 
 

@@ -14,6 +14,7 @@ from maskclippp.engine.run_folder import (
     forget_later_metrics,
     replace_results,
     report_changed_settings,
+    write_config,
 )
 from maskclippp.errors import INPUT_ERROR_STATUS, InputError
 from tests.engine.test_train_shapes import RESULTS, run_main
@@ -202,3 +203,17 @@ def test_results_that_cannot_be_read_are_of_unknown_weights(tmp_path: Path) -> N
     (tmp_path / "results.json").write_bytes(b"\xff{")
     with pytest.raises(InputError, match=r"other weights \(unknown ones\)"):
         replace_results([tmp_path / "results.json"], INITIAL, overwrite=False)
+
+
+def test_results_of_other_datasets_stand_beside_their_configuration_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    """Those of the datasets that are evaluated now are set aside in any case."""
+    write_config(toy_config(tmp_path), eval_only=True)
+    results = tmp_path / "inference" / "other" / "results.json"
+    results.parent.mkdir(parents=True)
+    results.write_text("{}")
+    write_config(toy_config(tmp_path), eval_only=True)
+    assert results.is_file()
+    write_config(toy_config(tmp_path, "SEED", 8), eval_only=True)
+    assert [file.name for file in results.parent.iterdir()] == [PREVIOUS_RESULTS_NAME]

@@ -264,3 +264,9 @@ def test_an_evaluation_holds_weights_in_its_precision(tmp_path: Path, dtype: str
     evaluate(model, TEST_SET, loader, FixedEvaluator(), tmp_path)
     assert seen == [getattr(torch, dtype)]
     assert layer.weight.dtype == torch.float32
+
+
+def test_the_second_evaluation_comes_before_the_last_report(tmp_path: Path) -> None:
+    trainer = ToyTrainer(toy_config(tmp_path, "TEST.AUG.ENABLED", True))
+    names = [type(hook).__name__ for hook in trainer._hooks]
+    assert names[-3:] == ["EvalHook", "EvalHook", "PeriodicWriter"]

@@ -1,5 +1,6 @@
 """Superpixel masks: a partition of any image, the same every time."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -85,3 +86,17 @@ def test_settings_come_from_the_config() -> None:
 def test_at_least_one_segment_is_asked_for() -> None:
     with pytest.raises(ValueError, match="NUM_SEGMENTS: expected >= 1, found 0"):
         SuperpixelSegmentor(num_segments=0)
+
+
+def test_a_threshold_of_zero_merges_nothing() -> None:
+    """Not even neighbors of the same color, whose distance is just that."""
+    image = torch.full((3, 50, 60), 128, dtype=torch.uint8)
+    assert len(masks_of(image, merge_threshold=0.0, min_area=0.0, num_segments=12)) > 6
+
+
+def test_nearest_pairs_are_merged_first_and_a_region_once_per_round() -> None:
+    """Grays in steps of 2: the first pair leaves its neighbor too far from the mean."""
+    lab = torch.zeros(1, 3, 3).double().numpy()
+    lab[0, :, 0] = (0.0, 2.0, 4.0)
+    merged = SuperpixelSegmentor(merge_threshold=2.5, min_area=0.0)._merge(np.arange(3)[None], lab)
+    assert merged.tolist() == [[0, 0, 1]]
