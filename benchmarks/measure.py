@@ -25,7 +25,7 @@ class Measurement:
     """What one function took.
 
     Attributes:
-        seconds: wall-clock time of every timed run.
+        seconds: of every timed run.
         peak_memory: bytes by which memory grew at most while the function ran once, its result
             included; None where it cannot be told.
         result: what that run returned.
@@ -46,6 +46,7 @@ def measure(
     repeats: int,
     device: torch.device,
     check: Callable[[dict[str, Any]], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
     """Run every function once for its memory and as warm-up, then take turns ``repeats`` times.
 
@@ -54,6 +55,7 @@ def measure(
         repeats: timed runs of every function.
         device: where the memory is counted.
         check: is given the results of the first runs, before anything is timed.
+        clock: seconds; ``time.process_time`` counts those of all threads of this process.
     """
     first = {name: _peak_memory(function, device) for name, function in functions.items()}
     if check is not None:
@@ -61,7 +63,7 @@ def measure(
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            seconds[name].append(_seconds(function, device))
+            seconds[name].append(_seconds(function, device, clock))
     return {
         name: Measurement(tuple(seconds[name]), peak, result)
         for name, (peak, result) in first.items()
@@ -84,12 +86,14 @@ class FlopCounter(TorchDispatchMode):
         return result
 
 
-def _seconds(function: Callable[[], Any], device: torch.device) -> float:
+def _seconds(
+    function: Callable[[], Any], device: torch.device, clock: Callable[[], float]
+) -> float:
     wait(device)
-    start = time.perf_counter()
+    start = clock()
     function()
     wait(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def wait(device: torch.device) -> None:

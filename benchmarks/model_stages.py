@@ -123,15 +123,11 @@ class StageTimer:
 def inference(bench: Bench, cfg: CfgNode) -> Iterator[Row]:
     """Images to results: all of it, and stage by stage."""
     work = bench.work
-    cfg = without_text_towers(cfg)
-    cfg.MODEL.MASKCLIPPP.TEST.DTYPE = str(work.dtype).removeprefix("torch.")
-    # A generator of a closed vocabulary knows as many classes as the set that it was trained on.
-    cfg.DATASETS.TRAIN = (register_classes(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES),)
-    model = MaskCLIPpp(cfg).to(bench.device).eval()
-    generator = model._get_generator()
-    timer = StageTimer(model, stage_ends(model, generator), STAGES[-1], bench.device)
+    cfg, model = whole_model(bench, cfg)
+    ends = stage_ends(model, model.mask_generator)
+    timer = StageTimer(model, ends, STAGES[-1], bench.device)
     findings = MadeUpFindings()
-    findings.replace_in(model, generator)
+    findings.replace_in(model)
     records = [made_up_record(cfg, work) for _ in range(work.batch_size)]
     with converted_weights([model, generator], work.dtype):  # as in evaluation
         run = bench.compare(lambda: model(records))[OURS]
@@ -158,6 +154,15 @@ def inference(bench: Bench, cfg: CfgNode) -> Iterator[Row]:
         share = {"share": sum(seconds) / sum(run.seconds)}
         split = Measurement(seconds, None, None)
         yield Row("inference", stage, work.batch_size, "images", {OURS: split}, share)
+
+
+def whole_model(bench: Bench, cfg: CfgNode) -> tuple[CfgNode, MaskCLIPpp]:
+    """A model with its generator, whose text towers take no time, and its config."""
+    cfg = without_text_towers(cfg)
+    cfg.MODEL.MASKCLIPPP.TEST.DTYPE = str(bench.work.dtype).removeprefix("torch.")
+    # A generator of a closed vocabulary knows as many classes as the set that it was trained on.
+    cfg.DATASETS.TRAIN = (register_classes(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES),)
+    return cfg, MaskCLIPpp(cfg).to(bench.device).eval()
 
 
 def _what(model: MaskCLIPpp, records: Sequence[dict[str, Any]]) -> str:
@@ -202,10 +207,10 @@ class MadeUpFindings:
         self._made: dict[Any, Tensor] = {}
         self.num_masks = 0
 
-    def replace_in(self, model: MaskCLIPpp, generator: MaskGenerator) -> None:
+    def replace_in(self, model: MaskCLIPpp) -> None:
         """Take the place of what a trained generator and the alignment find from now on."""
-        if isinstance(generator, MaskTransformerSegmentor):
-            generator.register_forward_hook(self._replace_masks)
+        if isinstance(model.mask_generator, MaskTransformerSegmentor):
+            model.mask_generator.register_forward_hook(self._replace_masks)
         model.psm.register_forward_hook(self._replace_similarities)
 
     def _replace_masks(self, _: nn.Module, __: Any, found: list[ImageMasks]) -> list[ImageMasks]:
@@ -235,15 +240,17 @@ class MadeUpFindings:
 def made_up_record(cfg: CfgNode, work: Workload) -> dict[str, Any]:
     """An image as the test loader gives it, with annotations for generators that return them."""
     size, limits = work.image_size, (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    # Noise has no regions: patches of color have some for generators that look for them.
-    patches = random_image((10, 15))[None]
-    image = F.interpolate(patches, size=shortest_edge_size(*size, *limits), mode="nearest")[0]
     stripe = (torch.arange(size[1]) * work.masks // size[1]).expand(size)
     return {
-        "image": image,
+        "image": patches_of_color(shortest_edge_size(*size, *limits)),
         "height": size[0],
         "width": size[1],
         "sem_seg": stripe % work.classes,
         "pan_seg": stripe + 1,
         "segments_info": [{"id": number + 1} for number in stripe.unique().tolist()],
     }
+
+
+def patches_of_color(size: tuple[int, int]) -> Tensor:
+    """uint8 [3, H, W]; noise has no regions, for generators that look for them."""
+    return F.interpolate(random_image((10, 15))[None], size=size, mode="nearest")[0]

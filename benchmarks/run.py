@@ -11,13 +11,16 @@ the straightforward formulation in ``benchmarks/plain``; both must first give th
 - masktokens: the blocks of vision transformers that have mask tokens;
 - pixeldecoder, decoder: those of the config's mask generator, on images of ``--generator-size``;
 - inference: an image of ``--image-size``, brought to the test size of the config, through the whole
-  model, and how its time is divided: see model_stages.py for what is made up.
+  model, and how its time is divided: see model_stages.py for what is made up;
+- folder, words: what people wait for: a folder of images, against the evaluation loop, and other
+  words for an encoded image.
 
-For the parts of a generator, FC-CLIP-L's published config is the default. Tables of all encoders
+For these parts but the first, FC-CLIP-L's published config is the default. Tables of all encoders
 and of all generators: ``benchmarks.tables``.
 
-Time is the median of ``--repeats`` runs. Memory is how much the peak grows while the part runs
-once: of tensors on CUDA, or of the process's resident memory on a CPU.
+Time is the median of ``--repeats`` runs: of the clock, or with ``--cpu-time``, on a busy machine,
+that of all threads of the process. Memory is how much the peak grows while the part runs once: of
+tensors on CUDA, or of the process's resident memory on a CPU.
 """
 
 import argparse
@@ -26,6 +29,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +39,13 @@ import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
-from benchmarks import classifier_parts, encoder_parts, generator_parts, model_stages
+from benchmarks import (
+    classifier_parts,
+    encoder_parts,
+    generator_parts,
+    model_stages,
+    predictor_parts,
+)
 from benchmarks.measure import Measurement
 from benchmarks.workload import (
     OURS,
@@ -58,7 +68,7 @@ from maskclippp.meta_arch import MaskCLIPpp
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 PARTS = ("text", "encoder", "postprocess", "train")  # of every model
-GENERATOR_PARTS = ("pixeldecoder", "decoder", "inference")
+GENERATOR_PARTS = ("pixeldecoder", "decoder", "inference", "folder", "words")
 ALL_PARTS = (*PARTS, "masktokens", *GENERATOR_PARTS)
 GENERATOR_CONFIG = (
     *("configs", "coco-pan", "clip-convnext-large", "fcclip-l"),
@@ -93,7 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     workload = Workload(**sizes, dtype=DTYPES[args.dtype])
     cfg = build_config(args, workload.classes)
     plain = importlib.import_module("benchmarks.plain.model") if args.against else None
-    bench = Bench(workload, torch.device(cfg.MODEL.DEVICE), plain)
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    bench = Bench(workload, torch.device(cfg.MODEL.DEVICE), plain, clock)
     models = Models(cfg)
     rows = [row for part in args.parts for row in run_part(part, bench, models, args.variants)]
     report = {"environment": describe(args, cfg), "results": [as_json(row) for row in rows]}
@@ -154,6 +165,10 @@ def run_part(part: str, bench: Bench, models: Models, variants: list[str]) -> It
         return generator_parts.decoder(bench, *models.decoders)
     if part == "inference":
         return model_stages.inference(bench, models.cfg)
+    if part == "folder":
+        return predictor_parts.folder(bench, models.cfg)
+    if part == "words":
+        return predictor_parts.other_words(bench, models.cfg)
     if part == "postprocess":
         return classifier_parts.postprocess(bench)
     return classifier_parts.train(bench, models.whole)
@@ -184,6 +199,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: PyTorch's choice")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of autocast")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of the CPU")
     parser.add_argument("--channels-last", action="store_true", help="memory format of the encoder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="KEY VALUE")

@@ -1,6 +1,7 @@
 """What the parts of ``benchmarks.run`` share: sizes, made-up inputs, and comparison with others."""
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -73,11 +74,13 @@ class Bench:
         work: sizes.
         device: where it happens.
         plain: the module with the straightforward formulation, to compare with; None: do not.
+        clock: see :func:`measure`.
     """
 
     work: Workload
     device: torch.device
     plain: ModuleType | None = None
+    clock: Callable[[], float] = time.perf_counter
 
     def compare(
         self,
@@ -100,7 +103,7 @@ class Bench:
                 if name != OURS:
                     agree(results[OURS], result)
 
-        return measure(functions, self.work.repeats, self.device, check)
+        return measure(functions, self.work.repeats, self.device, check, self.clock)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """As the workload's dtype asks for."""

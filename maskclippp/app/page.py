@@ -1,6 +1,7 @@
 """The page, and the server that shows it; needs gradio."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -227,6 +228,20 @@ def _report(found: Segmentation) -> str:
     return f"{found.path} ({width} x {height} pixels): {segments}"
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise an InputError if the page cannot be served there."""
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"the page cannot be served at {host}:{port} ({error.strerror}): choose another --port "
+            "or --host"
+        ) from error
+
+
 @contextmanager
 def serving(
     predictors: Mapping[str, Predictor], host: str = "127.0.0.1", port: int = 7860
@@ -236,33 +251,28 @@ def serving(
     Raises:
         InputError: the address or port cannot be used.
     """
+    check_address(host, port)
     with tempfile.TemporaryDirectory(prefix="maskclippp_") as folder:
         _set_environment(folder, host)
         blocks = Page(Studio(predictors), Path(folder)).blocks
         blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
-        try:
-            _, url, _ = blocks.launch(
-                server_name=host,
-                server_port=port,
-                prevent_thread_lock=True,
-                quiet=True,
-                share=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                run_history=False,
-                footer_links=[],
-                max_file_size=MAX_UPLOAD,
-                state_session_capacity=_MAX_SESSIONS,
-                app_kwargs={"middleware": [Middleware(_WithHeaders)]},
-                theme=_theme(),
-                css_paths=_FOLDER / "page.css",
-            )
-        except OSError as error:
-            raise InputError(
-                f"the page cannot be served at {host}:{port} ({error}): choose another --port or "
-                "--host"
-            ) from error
+        _, url, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            run_history=False,
+            footer_links=[],
+            max_file_size=MAX_UPLOAD,
+            state_session_capacity=_MAX_SESSIONS,
+            app_kwargs={"middleware": [Middleware(_WithHeaders)]},
+            theme=_theme(),
+            css_paths=_FOLDER / "page.css",
+        )
         try:
             yield url
         finally:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from maskclippp.engine.arguments import Parser
 from maskclippp.errors import InputError
 
 _EXAMPLES = """examples:
@@ -17,12 +18,11 @@ _EXAMPLES = """examples:
 
 def main(arguments: Sequence[str]) -> None:
     """Print a resolved config, or explain a key."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="maskclippp config",
         description="Print a config with everything that its files and options set, or explain a "
         "key: its meaning and default.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", metavar="FILE|KEY", help="a config, or a key or its end")
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="KEY VALUE")

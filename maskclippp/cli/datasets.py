@@ -1,11 +1,11 @@
 """``maskclippp datasets``."""
 
-import argparse
 import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from maskclippp.engine.arguments import Parser
 from maskclippp.errors import InputError
 
 _EXAMPLES = """examples:
@@ -21,11 +21,10 @@ _PATHS = ("image_root", "sem_seg_root", "panoptic_root", "panoptic_json", "json_
 
 def main(arguments: Sequence[str]) -> None:
     """List the registered datasets."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="maskclippp datasets",
         description="List the registered datasets, and which of them are complete.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", default="", help="only names that contain this text")
     parser.add_argument("--config-file", metavar="FILE", help="register its DATASETS.CUSTOM, too")

@@ -1,6 +1,5 @@
 """``maskclippp doctor``."""
 
-import argparse
 import importlib.metadata
 import os
 import platform
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from maskclippp import __version__
 from maskclippp.cli.datasets import dataset_states
+from maskclippp.engine.arguments import Parser
 from maskclippp.errors import InputError, exit_on_bad_input
 
 # Only what decides results or speed, by their names on PyPI.
@@ -28,11 +28,10 @@ Nothing is downloaded or written. Paste the output into a bug report."""
 
 def main(arguments: Sequence[str]) -> None:
     """Print what a bug report needs."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="maskclippp doctor",
         description="Show versions, engine, devices, caches, free space, datasets and weights.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", metavar="FILE", help="look for the files of this config")
     args = parser.parse_args(arguments)

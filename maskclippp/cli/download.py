@@ -1,14 +1,15 @@
 """``maskclippp download``."""
 
-import argparse
 import logging
 from collections.abc import Sequence
 
+from maskclippp.engine.arguments import Parser
 from maskclippp.files.published import find_published
 
 _EXAMPLES = """examples:
   maskclippp download coco-pan_clip-convnext-base fcclip-convnext-base
   maskclippp download --for configs/shapes/linear_psm.yaml
+  maskclippp download --for default
   maskclippp download vocabularies
 
 'maskclippp models' lists the names. Existing files are kept and checked, and the same command
@@ -19,11 +20,10 @@ which file belongs where."""
 def main(arguments: Sequence[str]) -> None:
     """Fetch what is published elsewhere and needed here."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="maskclippp download",
         description="Download models, weights and class lists ahead of time.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "names",
@@ -33,7 +33,10 @@ def main(arguments: Sequence[str]) -> None:
         "published numbers), or 'weights CONFIG', the same as --for",
     )
     parser.add_argument(
-        "--for", dest="config", metavar="CONFIG", help="fetch everything that a config needs"
+        "--for",
+        dest="config",
+        metavar="CONFIG",
+        help="fetch everything that a config, a published model or 'default' needs",
     )
     parser.add_argument("--origin", metavar="URL", help="a mirror with the same paths")
     args = parser.parse_args(arguments)

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskclippp.cli.model_arguments import add_model, add_words, words_of
+from maskclippp.cli.model_arguments import add_model, add_words, build_predictor
+from maskclippp.engine.arguments import Parser
 
 _EXAMPLES = """examples:
   maskclippp export --model shapes --classes "red circle; gray brick wall" --output exported
@@ -21,13 +22,12 @@ def main(arguments: Sequence[str]) -> None:
     _run(_parser().parse_args(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="maskclippp export",
         description="Write a model for other programs: mask generator and mask classifier as ONNX "
         "or torch.export, the words as matrices.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add_words(parser)
@@ -62,20 +62,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     from maskclippp.errors import InputError
     from maskclippp.export import check_packages, export_model
-    from maskclippp.predictor import Predictor
+    from maskclippp.files.atomic import make_folder
 
     if args.image_size is not None and min(args.image_size) < 1:
         raise InputError(f"--image-size: expected positive numbers, found {args.image_size}")
     check_packages(args.format)
-    predictor = Predictor.from_pretrained(
-        args.model,
-        weights=args.weights,
-        generator=args.generator,
-        device="cpu",
-        dtype="float32",
-        revision=args.revision,
-    )
-    predictor.set_classes(words_of(args))
+    make_folder(args.output, "--output")
+    predictor = build_predictor(args, device="cpu", dtype="float32")
     written = export_model(
         predictor.model,
         predictor.words,

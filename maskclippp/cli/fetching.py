@@ -16,6 +16,7 @@ from maskclippp.errors import InputError, MissingFileError
 from maskclippp.files.downloads import RemoteFile, check_recorded, download_all
 from maskclippp.files.published import Published, of_config, of_file, published
 from maskclippp.generators import check_generator
+from maskclippp.predictor.models import DEFAULT, DEFAULT_CONFIG
 from maskclippp.words.openseg import ORIGIN, openseg_folder, remote_files
 
 logger = logging.getLogger("maskclippp.download")
@@ -68,7 +69,17 @@ def download_entries(entries: Sequence[Published], origin: str | None = None) ->
 
 
 def download_weights(config: str, origin: str | None = None) -> None:
-    """Fetch everything that a config needs; the InputError says what must be done by hand."""
+    """Fetch everything that a config needs; the InputError says what must be done by hand.
+
+    Args:
+        config: a file, "default", or the name of a published model or generator, whose config is
+            meant.
+    """
+    named = published().get(config)
+    if config == DEFAULT:
+        config = str(DEFAULT_CONFIG)
+    elif named is not None and named.config:
+        config = str(named.config_file)
     problems = []
     for entry in entries_of_config(config):
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskclippp.cli.model_arguments import add_model_arguments, model_options, words_of
+from maskclippp.engine.arguments import Parser
 
 if TYPE_CHECKING:
     from maskclippp.engine.layout import Layout
@@ -28,16 +29,15 @@ def main(arguments: Sequence[str]) -> None:
     _run(_parser().parse_args(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="maskclippp label",
         description="Label any number of images, by any number of processes, resumable.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("input", help="folder, pattern, text file with a path per line, or tar file")
-    add_model_arguments(parser, batch_size=8)
+    add_model_arguments(parser)
     add("--output", type=Path, required=True, help="folder of the labels")
     add("--shard-size", type=int, default=1000, help="images per file (default: %(default)s)")
     add(

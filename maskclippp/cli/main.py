@@ -1,6 +1,5 @@
 """The program ``maskclippp``: finds the command; only that command's imports are paid for."""
 
-import argparse
 import importlib
 import os
 import signal
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from maskclippp import __version__
+from maskclippp.engine.arguments import Parser
 from maskclippp.errors import exit_on_bad_input
 
 # Command -> what it does; the module of the same name in this folder is imported when it is called.
@@ -34,11 +34,10 @@ Each command has its own help: maskclippp COMMAND --help"""
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments name (default: those of the process)."""
     listed = "\n".join(f"  {name:<10}{purpose}" for name, purpose in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="maskclippp",
         description=f"Open-vocabulary segmentation with MaskCLIP++.\n\ncommands:\n{listed}",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"maskclippp {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see above")

@@ -1,9 +1,9 @@
 """``maskclippp models``."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from maskclippp.engine.arguments import Parser
 from maskclippp.files.published import KINDS, Published, published
 
 _EXAMPLES = """examples:
@@ -15,11 +15,10 @@ _EXAMPLES = """examples:
 
 def main(arguments: Sequence[str]) -> None:
     """List what is published, with published numbers and what is here."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="maskclippp models",
         description="List the published models, mask generators and CLIPs.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--kind", choices=KINDS, help="only these")
     kind = parser.parse_args(arguments).kind

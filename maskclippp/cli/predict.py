@@ -4,17 +4,21 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskclippp.cli.model_arguments import add_model_arguments, model_options, words_of
+from maskclippp.cli.model_arguments import add_model_arguments, build_predictor
+from maskclippp.engine.arguments import Parser
 from maskclippp.errors import InputError
 
 if TYPE_CHECKING:
+    from maskclippp.evaluation.workers import ImageWork
     from maskclippp.predictor import Predictor
     from maskclippp.predictor.inputs import Video
+    from maskclippp.segmentation import Segmentation
 
 KINDS = ("overlay", "index", "panoptic", "coco", "npz")
 SETTINGS_FILE = "predict.json"
@@ -33,16 +37,15 @@ def main(arguments: Sequence[str]) -> None:
     _run(_parser().parse_args(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="maskclippp predict",
         description="Segment images, folders, patterns, videos or a camera into any words.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="image, folder, pattern, video or 'camera'")
-    add_model_arguments(parser, batch_size=4)
+    add_model_arguments(parser)
     add("--output", type=Path, default=Path("segments"), help="folder (default: %(default)s)")
     add(
         "--save-as",
@@ -58,9 +61,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from maskclippp.predictor import Predictor
+    from maskclippp.files.atomic import make_folder, write_json
     from maskclippp.predictor.inputs import Video, expand, output_stems
 
+    if not 0 <= args.threshold <= 1:
+        raise InputError(f"--threshold: expected a probability in 0..1, found {args.threshold}")
     for name, value in (("--batch-size", args.batch_size), ("--frames", args.frames)):
         if value is not None and value < 1:
             raise InputError(f"{name}: expected a positive number, found {value}")
@@ -70,6 +75,7 @@ def _run(args: argparse.Namespace) -> None:
             f"--output {args.output} holds images that are to be segmented, which results could "
             "overwrite: choose another folder"
         )
+    make_folder(args.output, "--output")
     videos = [Video(name) for name in names]
     stems = output_stems(images, args.output)
     video_stems = output_stems([video.path for video in videos], args.output)
@@ -80,13 +86,13 @@ def _run(args: argparse.Namespace) -> None:
     if not todo and not videos:
         return
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    predictor = Predictor.from_pretrained(**model_options(args))
-    predictor.set_classes(words_of(args))
-    _keep_settings(args)
+    predictor = build_predictor(args)
+    write_json(args.output / SETTINGS_FILE, _settings(args))
     failed = _segment_images(predictor, todo, stems, args) if todo else []
     for video in videos:
         _segment_video(predictor, video, video_stems[video.path], args)
-    sys.stdout.write(f"results are in {args.output}\n")
+    if len(failed) < len(todo) or videos:
+        sys.stdout.write(f"results are in {args.output}\n")
     if failed:
         listed = "; ".join(map(str, failed[:10]))
         raise InputError(f"{len(failed)} of {len(todo)} images were left out: {listed}")
@@ -98,9 +104,17 @@ def _segment_images(
     """Segment and save the images; the errors of those that cannot be read."""
     from tqdm import tqdm
 
+    def save(result: "Segmentation") -> None:
+        assert result.path is not None
+        for path in _files(stems[result.path], args):
+            result.save(path)
+
     failed: list[InputError] = []
     # Without a terminal there is no bar.
-    with tqdm(total=len(images), unit="image", disable=None) as bar:
+    with (
+        tqdm(total=len(images), unit="image", disable=None) as bar,
+        _saving(lambda _: bar.update()) as work,
+    ):
 
         def leave_out(_: Any, error: InputError) -> None:
             failed.append(error)
@@ -113,11 +127,21 @@ def _segment_images(
             threshold=args.threshold,
             on_error=leave_out,
         ):
-            assert result.path is not None
-            for path in _files(stems[result.path], args):
-                result.save(path)
-            bar.update()
+            work.submit(save, result)
     return failed
+
+
+@contextmanager
+def _saving(take: Callable[[Any], Any]) -> "Iterator[ImageWork[Any]]":
+    """Draws and writes files while the model runs; see :class:`ImageWork`."""
+    from maskclippp.evaluation.workers import ImageWork, worker_count
+
+    work = ImageWork(take, worker_count())
+    try:
+        yield work
+        work.finish()
+    finally:
+        work.clear()
 
 
 def _segment_video(
@@ -135,13 +159,23 @@ def _segment_video(
         frames, task=args.task, batch_size=args.batch_size, threshold=args.threshold
     )
     total = min(filter(None, (video.count, args.frames)), default=None)
-    with VideoFile(stem.with_name(f"{stem.name}.mp4"), video.rate) as overlays:
+    files = [kind for kind in args.save_as if kind != "overlay"]
+
+    def save(number: int, result: "Segmentation") -> Any:
+        for kind in files:
+            result.save(stem.with_name(f"{stem.name}_{number:06d}{ENDINGS[kind]}"))
+        return np.asarray(result.plot(legend=False)) if "overlay" in args.save_as else None
+
+    def write(overlay: Any) -> None:
+        if overlay is not None:
+            overlays.write(overlay)
+
+    with (
+        VideoFile(stem.with_name(f"{stem.name}.mp4"), video.rate) as overlays,
+        _saving(write) as work,
+    ):
         for number, result in enumerate(tqdm(results, total=total, unit="frame", disable=None)):
-            for kind in args.save_as:
-                if kind == "overlay":
-                    overlays.write(np.asarray(result.plot(legend=False)))
-                else:
-                    result.save(stem.with_name(f"{stem.name}_{number:06d}{ENDINGS[kind]}"))
+            work.submit(save, number, result)
 
 
 def _files(stem: Path, args: argparse.Namespace) -> list[Path]:
@@ -163,7 +197,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 def _check_settings(args: argparse.Namespace) -> None:
     """Raise an InputError if the folder has results of other settings."""
     path = args.output / SETTINGS_FILE
-    if args.overwrite or not path.is_file():
+    has_results = any(file != path for file in args.output.iterdir())
+    if args.overwrite or not has_results or not path.is_file():
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -176,15 +211,3 @@ def _check_settings(args: argparse.Namespace) -> None:
             f"{args.output} has results of another {', '.join(changed)} (see {path}): choose "
             "another --output, or give --overwrite"
         )
-
-
-def _keep_settings(args: argparse.Namespace) -> None:
-    from maskclippp.files.atomic import write_json
-
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        write_json(args.output / SETTINGS_FILE, _settings(args))
-    except OSError as error:
-        raise InputError(
-            f"--output {args.output} cannot be written ({error.strerror}): choose another folder"
-        ) from error

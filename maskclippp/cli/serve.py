@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from maskclippp.engine.arguments import Parser
 from maskclippp.errors import InputError, MissingPackageError
 
 _EXAMPLES = """examples:
@@ -26,13 +27,12 @@ def main(arguments: Sequence[str]) -> None:
     _run(argument_parser().parse_args(arguments))
 
 
-def argument_parser() -> argparse.ArgumentParser:
+def argument_parser() -> Parser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="maskclippp serve",
         description="Serve a web page: upload a picture, type words, look at the segments.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add(
@@ -62,9 +62,10 @@ def _run(args: argparse.Namespace) -> None:
             raise InputError(f"--{option} is of one model, but --model names {len(models)}")
     _require_gradio()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    from maskclippp.app.page import serving
+    from maskclippp.app.page import check_address, serving
     from maskclippp.predictor import Predictor
 
+    check_address(args.host, args.port)  # before anything is fetched
     # Also SIGTERM deletes what was uploaded.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

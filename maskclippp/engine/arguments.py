@@ -1,4 +1,4 @@
-"""The command line of a run: detectron2's arguments and ours, in any order.
+"""The parser of our programs, and the command line of a run: detectron2's arguments and ours.
 
 It imports neither torch nor detectron2, so that help is shown at once.
 """
@@ -7,10 +7,23 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from maskclippp.errors import INPUT_ERROR_STATUS
 
 
-class RunArguments(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser that shows texts as they are, and whose errors are one sentence."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the sentence, as for an InputError."""
+        self.exit(INPUT_ERROR_STATUS, f"error: {message}; see {self.prog} --help\n")
+
+
+class RunArguments(Parser):
     """A parser that accepts flags also behind and between the KEY VALUE pairs."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -61,9 +74,7 @@ def argument_parser(
         program: its name in the usage; default: of the script.
         examples: shown below the options.
     """
-    parser = RunArguments(
-        prog=program, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = RunArguments(prog=program, epilog=examples)
     add = parser.add_argument
     add("--config-file", default="", metavar="FILE", help="what to train or to evaluate")
     add(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from maskclippp.errors import InputError, MissingPackageError
 from maskclippp.export.graphs import ClassifierGraph, GeneratorGraph
-from maskclippp.files.atomic import atomic_write, write_json
+from maskclippp.files.atomic import atomic_write, make_folder, write_json
 from maskclippp.generators import FCCLIPSegmentor
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.words.requested import RequestedWords
@@ -81,7 +81,7 @@ def export_model(
         MissingPackageError: a format needs a package that is not installed.
     """
     check_packages(formats)
-    _make_folder(folder)
+    make_folder(folder, "the folder")
     image = 255 * torch.rand(1, 3, *(image_size or _TRACED_IMAGE))
     matrices = text_matrices(model, words)
     note: dict[str, Any] = {"image_size": image_size, "test_size": test_size}
@@ -115,16 +115,6 @@ def _earlier_note(path: Path, written: Collection[str]) -> dict[str, Any]:
         return {}
     note = json.loads(path.read_bytes())
     return {"mask_stride": note["mask_stride"]} if "mask_stride" in note else {}
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(
-            f"{folder}: expected a folder for the exported files, found a file there or above it; "
-            "give another one"
-        ) from None
 
 
 def text_matrices(model: MaskCLIPpp, words: RequestedWords) -> dict[str, Tensor]:

@@ -1,16 +1,19 @@
-"""Atomic file writing, and JSON that every parser reads."""
+"""Atomic file writing, folders for it, and JSON that every parser reads."""
 
 import json
 import math
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from maskclippp.errors import UnreadableFileError
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 
@@ -39,6 +42,25 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise
     if durable:
         _sync_folder(path.parent)
+
+
+def make_folder(folder: Path, what: str) -> None:
+    """Make a folder if it is missing, and check that files can be written there.
+
+    Args:
+        what: the folder, for messages.
+
+    Raises:
+        UnreadableFileError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UnreadableFileError(
+            f"{what} {folder} cannot be written ({error.strerror}): choose another folder"
+        ) from error
 
 
 def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:

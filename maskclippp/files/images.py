@@ -181,7 +181,8 @@ def _read(
 ) -> T:
     """Decode a file, or its content if that is given."""
     if content is None and not Path(path).is_file():
-        raise MissingFileError(f"{kind} {path} does not exist")
+        state = "is a folder, not a file" if Path(path).is_dir() else "does not exist"
+        raise MissingFileError(f"{kind} {path} {state}")
     try:
         with Image.open(
             path if content is None else io.BytesIO(content), formats=_FORMATS

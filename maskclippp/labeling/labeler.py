@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
@@ -18,7 +18,7 @@ from maskclippp.predictor.images import as_pillow
 from maskclippp.predictor.models import build_model
 from maskclippp.predictor.predictor import INSTANCE_THRESHOLD
 from maskclippp.segmentation import TASKS, Segmentation, Task
-from maskclippp.words.given import Words
+from maskclippp.words.given import Words, given_words
 
 Picture: TypeAlias = Image.Image | InputError  # an image that was read, or why it was not
 
@@ -56,7 +56,8 @@ class Labeler:
         task: "semantic", "panoptic", "instance" or "masks": what the segments are.
         threshold: the least score of an instance.
         column: of the images in a batch.
-        batch_size: images that are encoded together, if they are of the same size.
+        batch_size: images that are encoded together, if they are of the same size; default: that
+            of :attr:`Predictor.batch_size`.
 
     Raises:
         InputError: unknown names, wrong words, or unusable files.
@@ -76,13 +77,14 @@ class Labeler:
         task: Task = "semantic",
         threshold: float = INSTANCE_THRESHOLD,
         column: str = "image",
-        batch_size: int = 8,
+        batch_size: int | None = None,
     ) -> None:
         check_choice("task", task, TASKS)
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold {threshold}: expected a score in 0..1")
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size {batch_size}: expected a positive number")
+        given_words(classes, things)  # wrong ones are told before a model is fetched
         self._cfg, built = build_model(model, weights, generator, device, dtype, revision)
         sizes = self._cfg.INPUT
         self.predictor = Predictor(
@@ -91,7 +93,7 @@ class Labeler:
         self.task = task
         self.threshold = threshold
         self.column = column
-        self.batch_size = batch_size
+        self.batch_size = batch_size or self.predictor.batch_size
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Label a batch.
@@ -123,19 +125,13 @@ class Labeler:
 
     def segment(self, pictures: Iterable[Picture]) -> list[Segmentation | InputError]:
         """The segmentations of images, with the errors of those that were not read, in order."""
-        found: list[Segmentation | InputError] = []
-        waiting = list(pictures)
-        for start in range(0, len(waiting), self.batch_size):
-            batch = waiting[start : start + self.batch_size]
-            found += self._segment_batch(batch)
-        return found
-
-    def _segment_batch(self, batch: Sequence[Picture]) -> list[Segmentation | InputError]:
-        readable = [picture for picture in batch if not isinstance(picture, InputError)]
-        results = iter(
-            self.predictor(readable, task=self.task, threshold=self.threshold) if readable else []
+        given = list(pictures)
+        readable = [picture for picture in given if not isinstance(picture, InputError)]
+        found = self.predictor.stream(
+            readable, task=self.task, threshold=self.threshold, batch_size=self.batch_size
         )
-        return [picture if isinstance(picture, InputError) else next(results) for picture in batch]
+        results = iter(list(found))
+        return [picture if isinstance(picture, InputError) else next(results) for picture in given]
 
     def fingerprint(self) -> dict[str, str]:
         """What labels depend on: the type of numbers, and SHA-256 of config, words and weights."""

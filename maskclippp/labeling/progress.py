@@ -32,7 +32,7 @@ class Progress:
 
     def report(self, done: int) -> None:
         """Report; about ``done`` images are in finished shards, of all processes."""
-        self._last = time.monotonic()
+        self._last, done = time.monotonic(), min(done, self._total)
         everyone = max(done - self._done_before, self.labeled)
         rate = everyone / max(self._last - self._start, 1e-3)
         left = max(self._total - max(done, self._done_before + everyone), 0)

@@ -63,7 +63,13 @@ def as_pillow(image: Any) -> Image.Image:
 
 def checked_masks(masks: npt.NDArray[Any] | Tensor, size: tuple[int, ...]) -> Tensor:
     """Bool or float [N, H, W]; an InputError if the masks have another form."""
-    given = torch.as_tensor(masks)
+    try:
+        given = masks if isinstance(masks, Tensor) else torch.from_numpy(np.array(masks))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"expected masks as an array [N, {size[0]}, {size[1]}], found a "
+            f"{type(masks).__name__} that is none ({error})"
+        ) from error
     if given.ndim != 3 or tuple(given.shape[1:]) != tuple(size):
         raise InputError(
             f"expected masks [N, {size[0]}, {size[1]}], the size of the image, found "

@@ -1,6 +1,7 @@
 """What people name as input: images, folders, patterns, videos and cameras."""
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,9 @@ class Video:
     def __init__(self, name: str) -> None:
         import cv2
 
+        # What cannot be read is told in one sentence, ours.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self.name = name
         number = name.partition(":")[2] or "0"
         source: Any = int(number) if _is_camera(name) else name

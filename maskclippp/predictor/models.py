@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SHAPES = "shapes"
 DEFAULT = "default"
+DEFAULT_CONFIG = CONFIGS / "default" / "finetuned.yaml"
 _INITIAL = "initial"
 # The fine-tuned checkpoint that is laid over the default model if it is here, and what is
 # downloaded without it: image and text tower, and the mask generator, in float32.
@@ -32,6 +33,7 @@ _DEFAULT_GIBIBYTES = 0.9
 # What a generator reads, besides the sections of MASKCLIPPP below.
 _GENERATOR_NODES = ("SEGMENTOR", "VISUAL_ENCODER_F", "TEXT_ENCODER_F", "TEMPLATES_F")
 _SHORT_GENERATORS = {"superpixels": "SuperpixelSegmentor"}
+_KINDS = ("model", "generator", "clip")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -82,7 +84,9 @@ def build_model(
         cfg.MODEL.MASKCLIPPP.USE_LOGIT_SCALE = True
     if file and not Path(file).expanduser().is_file():
         entry = of_config(model) or published().get(str(model))
-        remedy = f": {entry.how_to_get()}" if entry and weights is None else ""
+        remedy = f" (looked in {Path.cwd()})"
+        if entry is not None and weights is None:
+            remedy = f": {entry.how_to_get()}"
         raise MissingFileError(f"the weights {file} of {model} are not there{remedy}")
     if not file and any(True for _ in build_psm(cfg).parameters()):
         raise InputError(
@@ -131,7 +135,7 @@ def _merge_default(cfg: CfgNode) -> str:
     """The fine-tuned model if its checkpoint is here, else plain CLIP; says which, and its size."""
     entry = published()[_DEFAULT_WEIGHTS]
     is_tuned = entry.local is not None and entry.local.is_file()
-    merge_config_file(cfg, CONFIGS / "default" / "finetuned.yaml")
+    merge_config_file(cfg, DEFAULT_CONFIG)
     node = cfg.MODEL.MASKCLIPPP
     logger.warning(
         "The default model is %s with masks of %s; what is not here of them, at most %.1f GiB, is "
@@ -230,4 +234,6 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 def list_models(kind: str | None = None) -> list[Published]:
     """The published models, generators and CLIPs; ``kind``: "model", "generator" or "clip"."""
+    if kind not in (None, *_KINDS):
+        raise InputError(f"kind {kind!r} is not one of {list(_KINDS)}")
     return [entry for entry in published().values() if kind in (None, entry.kind)]

@@ -23,6 +23,8 @@ def split_synonyms(name: str, place: str) -> tuple[str, ...]:
             f"{place}: expected a text such as 'cat, kitten', found {type(name).__name__} {name!r}"
         )
     synonyms = tuple(part.strip() for part in name.split(","))
+    if not any(synonyms):
+        raise InputError(f"{place}: expected a word such as 'cat', found a blank")
     if not all(synonyms):
         raise InputError(
             f"{place}: {name.strip()!r} has an empty synonym; separate synonyms by single commas"

@@ -141,6 +141,17 @@ def test_images_of_a_batch_are_counted(dtype: str, tmp_path: Path) -> None:
     assert whole["ours"]["per_second"] == pytest.approx(2 / whole["ours"]["seconds"])
 
 
+def test_what_people_wait_for_is_measured_per_task(tmp_path: Path) -> None:
+    results = run_benchmark(tmp_path, CONFIGS[FCCLIP], "--parts", "folder", "words", "--cpu-time")
+    tasks = ["semantic", "panoptic", "instance"]
+    assert [result["what"].partition(",")[0] for result in results] == tasks * 2
+    for result in results:
+        ratios = result["time_over_ours"]
+        folder = result["part"] == "folder"
+        assert set(ratios) == ({"evaluation", "index", "overlay"} if folder else {"image"})
+        assert all(ratio > 0 for ratio in ratios.values())
+
+
 class Clock:
     """Stands in for the module time: no load on the machine moves it."""
 

@@ -5,6 +5,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from maskclippp.cli.fetching import entries_of_config
@@ -96,6 +97,22 @@ def test_published_models_arrive_where_configs_expect_them(
         assert len(server.requests) == asked
     for name in names:
         assert Path(published()[name].path).read_bytes() == b"weights of " + name.encode()
+
+
+def test_all_that_a_published_model_needs_is_fetched_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "coco-pan_clip-convnext-base"
+    query = urllib.parse.urlsplit(direct_address(published()[name].url)).query
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    (remote / urllib.parse.parse_qs(query)["id"][0]).write_bytes(b"weights")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    with Server(remote) as server, pytest.raises(SystemExit):
+        main(["download", "--for", name, "--origin", server.url])
+    assert Path(published()[name].path).read_bytes() == b"weights"
+    assert "fcclip" in capsys.readouterr().err  # its generator, which is not on the server
 
 
 def test_all_that_a_config_needs_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,31 @@ def test_wrong_commands_end_with_status_2(
     assert "COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "in"], "one of the arguments --classes --vocabulary is required"),
+        (
+            ["export", "--classes", "a;b", "--output", "o", "--format", "torchscript"],
+            "'torchscript'",
+        ),
+        (["serve", "--port", "x"], "invalid int value: 'x'"),
+        (["train", "--num-gpus", "x"], "invalid int value: 'x'"),
+        (["models", "some"], "unrecognized arguments: some"),
+    ],
+)
+def test_wrong_options_are_one_sentence(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert line.endswith(f"; see maskclippp {arguments[0]} --help")
+
+
 @pytest.mark.parametrize("options", [[], ["-u"]])
 def test_help_does_not_import_torch(options: list[str]) -> None:
     """It would take seconds."""

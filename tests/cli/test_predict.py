@@ -81,6 +81,7 @@ def test_a_refused_command_leaves_no_settings_behind(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error_of(capsys, "in", "--classes", CLASSES, "--model", "shaped")
+    error_of(capsys, "in", "--classes", CLASSES, "--generator", "GTSegmentor")
     predict("in/0.png", "--classes", CLASSES)
     assert (folder / "out" / "0.png").is_file()
 
@@ -139,11 +140,18 @@ def test_a_vocabulary_is_a_dataset_or_a_file(folder: Path) -> None:
         (["empty", "--classes", "a; b"], "empty has no image"),
         (["notes.txt", "--classes", "a; b"], "notes.txt is neither an image"),
         (["empty.mp4", "--classes", "a; b"], "empty.mp4 cannot be read: it has no frame"),
-        (["in", "--classes", " ; "], "empty synonym"),
+        (["in", "--classes", " ; "], "class 0: expected a word such as 'cat', found a blank"),
         (["in", "--classes", "cat; cat"], "occur more than once"),
         (["in", "--vocabulary", "absent.txt"], "absent.txt does not exist"),
         (["in", "--classes", "a; b", "--model", "shaped"], "'shaped' is not in the list"),
         (["in", "--classes", "a; b", "--batch-size", "0"], "--batch-size: expected a positive"),
+        (["in", "--classes", "a; b", "--threshold", "50"], "--threshold: expected a probability"),
+        # What is wrong is told before a model is fetched.
+        (["in", "--classes", "a; a", "--model", "shaped"], "occur more than once"),
+        (
+            ["in", "--classes", "a; b", "--model", "shaped", "--output", "notes.txt/out"],
+            "--output notes.txt/out cannot be written (Not a directory)",
+        ),
     ],
 )
 def test_wrong_input_is_one_sentence(

@@ -187,7 +187,10 @@ def test_what_cannot_be_exported_is_one_sentence(
         (["--image-size", "0", "5"], "--image-size: expected positive numbers"),
         (["--generator", "superpixels", "--graphs", "generator"], "SuperpixelSegmentor"),
         (["--model", "shaeps"], "shapes"),
-        (["--output", __file__], "test_export.py: expected a folder"),
+        (
+            ["--model", "shaeps", "--output", __file__],
+            "test_export.py cannot be written (File exists)",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_sentence(

@@ -72,6 +72,14 @@ def test_a_folder_is_segmented_in_batches(
     assert set(results[0].speed) == {"read", "encode", "classify", "output"}
 
 
+def test_on_a_cpu_images_are_encoded_one_by_one(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = encodings(predictor, monkeypatch)
+    assert len(predictor([picture()] * 2)) == 2
+    assert counts == [1, 1]
+
+
 def test_an_image_that_cannot_be_read_is_raised_or_reported(
     predictor: Predictor, tmp_path: Path
 ) -> None:
@@ -153,6 +161,7 @@ def test_equal_words_are_not_embedded_again(predictor: Predictor) -> None:
         (lambda p: p(picture(), threshold=50), r"threshold: expected a probability in 0\.\.1"),
         (lambda p: list(p.stream([picture()], batch_size=0)), r"batch_size: expected a positive"),
         (lambda p: p("absent.jpg"), r"image absent\.jpg does not exist"),
+        (lambda p: p("/usr"), r"image /usr is a folder"),
         (lambda p: p(3), r"an image of type int: expected a path"),
         (lambda p: p(picture() / 255), r"expected an array uint8 .* found float64 \[192, 256, 3\]"),
         (
@@ -162,7 +171,7 @@ def test_equal_words_are_not_embedded_again(predictor: Predictor) -> None:
         (lambda p: p(torch.zeros(3, 8, 8)), r"expected a tensor uint8 .*found torch\.float32"),
         (lambda p: list(p.stream("absent")), r"absent is not a folder"),
         (lambda p: p.set_classes([]), r"no class names were given"),
-        (lambda p: p.set_classes(["  "]), r"empty synonym"),
+        (lambda p: p.set_classes(["  "]), r"class 0: expected a word such as 'cat', found a blank"),
         (lambda p: p.set_classes(["cat", "Cat"]), r"occur more than once"),
         (lambda p: p.set_classes("ade20k_15"), r"did you mean ade20k_150"),
         (lambda p: p.set_classes(["cat"], things=["dog"]), r"things: 'dog' is not among the words"),
@@ -185,3 +194,5 @@ def test_what_must_come_first_is_said() -> None:
         fresh.predict_masks(np.ones((1, 5, 5), bool), ["cat"])
     with pytest.raises(ValueError, match=r"probabilities in 0\.\.1, found -1\.\.-1"):
         fresh.predict_masks(-np.ones((1, 192, 256)), ["cat"])
+    with pytest.raises(ValueError, match=r"masks as an array \[N, 192, 256\], found a list"):
+        fresh.predict_masks([np.ones((192, 256), bool), np.ones((5, 5), bool)], ["cat"])

@@ -23,9 +23,17 @@ def test_synonyms_are_split_at_commas_and_stripped() -> None:
     assert len(words) == 2
 
 
-@pytest.mark.parametrize("name", ["", "cat,", "cat,,kitten", " , "])
-def test_an_empty_name_is_refused_with_its_class(name: str) -> None:
-    with pytest.raises(ValueError, match=r"my words, class 1: .* has an empty synonym"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "found a blank"),
+        (" , ", "found a blank"),
+        ("cat,", "'cat,' has an empty synonym"),
+        ("cat,,kitten", "empty synonym"),
+    ],
+)
+def test_an_empty_name_is_refused_with_its_class(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"my words, class 1: .*{message}"):
         Vocabulary.from_class_names(["dog", name], source="my words")
 
 
