@@ -129,7 +129,7 @@ def inference(bench: Bench, cfg: CfgNode) -> Iterator[Row]:
     findings = MadeUpFindings()
     findings.replace_in(model)
     records = [made_up_record(cfg, work) for _ in range(work.batch_size)]
-    with converted_weights([model, generator], work.dtype):  # as in evaluation
+    with converted_weights([model, model.mask_generator], work.dtype):  # as in evaluation
         run = bench.compare(lambda: model(records))[OURS]
     details = {"input_size": list(records[0]["image"].shape[-2:]), "masks": findings.num_masks}
     if bench.device.type == "cuda":  # where one more call takes no time
