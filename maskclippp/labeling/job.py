@@ -108,7 +108,8 @@ class Job:
         manifest = self._manifest(labeler)
         with _explained(self._output):
             self._plan(manifest)
-            self._label_all(labeler, start)
+            with labeler.predictor.weights_in_test_precision():
+                self._label_all(labeler, start)
             remove_leftovers(self._output / LABELS, older_than=_HOUR)
 
     def _label_all(self, labeler: Labeler, start: float) -> None:

@@ -1,6 +1,7 @@
 """The way in for people: images and words in, segmentations out."""
 
 from maskclippp.predictor.images import images_of
-from maskclippp.predictor.predictor import EncodedPicture, ImageLike, Predictor
+from maskclippp.predictor.pictures import EncodedPicture
+from maskclippp.predictor.predictor import ImageLike, Predictor
 
 __all__ = ["EncodedPicture", "ImageLike", "Predictor", "images_of"]

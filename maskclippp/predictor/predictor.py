@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from maskclippp.clip.half_weights import converted_weights
 from maskclippp.data.mappers.evaluation import resized_for_test
 from maskclippp.errors import InputError, check_choice
 from maskclippp.files.images import read_image
@@ -27,6 +28,7 @@ from maskclippp.masks.soft_masks import SoftMasks
 from maskclippp.meta_arch import EncodedMasks, MaskCLIPpp
 from maskclippp.predictor.images import as_pillow, checked_masks, images_of
 from maskclippp.predictor.models import build_model
+from maskclippp.predictor.pictures import EncodedPicture, Picture, Timed
 from maskclippp.records import Record
 from maskclippp.segmentation import TASKS, Segmentation, Task
 from maskclippp.words.given import Words, given_words
@@ -36,24 +38,6 @@ ImageLike: TypeAlias = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 
 INSTANCE_THRESHOLD = 0.5
 _BATCH_ON_CPU, _BATCH_ON_GPU = 1, 8
-
-
-@dataclass
-class Picture:
-    """An image on its way: its pixels, its record, and the time that it took, in ms per stage."""
-
-    pixels: npt.NDArray[np.uint8]
-    record: Record
-    path: Path | None = None
-    speed: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EncodedPicture:
-    """An image with its encoded masks, for :meth:`Predictor.classify`."""
-
-    picture: Picture
-    masks: EncodedMasks
 
 
 class Predictor:
@@ -75,6 +59,8 @@ class Predictor:
         self._words: RequestedWords | None = None
         self._encoded: EncodedPicture | None = None
         self._lock = threading.RLock()
+        # Streams that are running, and the weights that they have converted together.
+        self._streams, self._converted = 0, ExitStack()
 
     @classmethod
     def from_pretrained(
@@ -181,7 +167,7 @@ class Predictor:
         words = self._current_words()
         if isinstance(images, str | Path):
             images = images_of(images)
-        with ThreadPoolExecutor(1) as reader:
+        with self.weights_in_test_precision(), ThreadPoolExecutor(1) as reader:
             source = iter(images)
             read = partial(self._read_batch, on_error=on_error)
             later = reader.submit(read, list(islice(source, batch_size)))
@@ -191,6 +177,27 @@ class Predictor:
                     return
                 later = reader.submit(read, list(islice(source, batch_size)))
                 yield from self._segment(pictures, words, task, threshold)
+
+    @contextmanager
+    def weights_in_test_precision(self) -> Iterator[None]:
+        """Within, weights are in the precision of TEST.DTYPE, which calls would convert them to.
+
+        It saves time if many images follow each other; :meth:`stream` does it itself. See
+        :func:`converted_weights` for what does not change.
+        """
+        with self._lock:
+            self._streams += 1
+            if self._streams == 1 and self.model.inference.number_type != torch.float32:
+                towers = [self.model, self.model.mask_generator]
+                converted = converted_weights(towers, self.model.inference.number_type)
+                self._converted.enter_context(converted)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._streams -= 1
+                if self._streams == 0:
+                    self._converted.close()
 
     def set_image(self, image: ImageLike) -> None:
         """Encode an image, for :meth:`predict`."""
@@ -255,7 +262,7 @@ class Predictor:
         return self._results([encoded.picture], encoded.masks, requested, task, threshold)[0]
 
     def _encode(self, picture: Picture, words: RequestedWords | None) -> EncodedPicture:
-        with self._lock, _Timed([picture], "encode", self.model.device):
+        with self._lock, Timed([picture], "encode", self.model.device):
             return EncodedPicture(picture, self.model.encode([picture.record], words))
 
     def _segment(
@@ -263,7 +270,7 @@ class Predictor:
     ) -> list[Segmentation]:
         def of_batch(records: Sequence[Record]) -> list[Segmentation]:
             batch = [picture_of[id(record)] for record in records]
-            with self._lock, _Timed(batch, "encode", self.model.device):
+            with self._lock, Timed(batch, "encode", self.model.device):
                 encoded = self.model.encode(records, words)
             return self._results(batch, encoded, words, task, threshold)
 
@@ -284,7 +291,7 @@ class Predictor:
         threshold: float,
     ) -> list[Segmentation]:
         check_choice("task", task, TASKS)
-        with self._lock, _Timed(pictures, "classify", self.model.device):
+        with self._lock, Timed(pictures, "classify", self.model.device):
             classified = self.model.classify(encoded, words)
         results = []
         for picture, found, embeddings in zip(
@@ -355,20 +362,3 @@ class Predictor:
             record["file_name"] = str(path)
         speed = {"read": 1000 * (time.perf_counter() - start)}
         return Picture(np.asarray(pillow), record, path, speed)
-
-
-class _Timed:
-    """Adds the time of a block to the pictures that share it."""
-
-    def __init__(self, pictures: Sequence[Picture], stage: str, device: torch.device) -> None:
-        self._pictures, self._stage, self._device = pictures, stage, device
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: Any) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        share = 1000 * (time.perf_counter() - self._start) / len(self._pictures)
-        for picture in self._pictures:
-            picture.speed[self._stage] = share

@@ -196,3 +196,19 @@ def test_what_must_come_first_is_said() -> None:
         fresh.predict_masks(-np.ones((1, 192, 256)), ["cat"])
     with pytest.raises(ValueError, match=r"masks as an array \[N, 192, 256\], found a list"):
         fresh.predict_masks([np.ones((192, 256), bool), np.ones((5, 5), bool)], ["cat"])
+
+
+def test_streams_share_converted_weights_and_leave_no_trace() -> None:
+    predictor = Predictor.from_pretrained("shapes", device="cpu", dtype="bfloat16")
+    predictor.set_classes(WORDS)
+    alone = predictor(picture())
+    before = dict(predictor.model.named_parameters())
+    first, second = (predictor.stream([picture()] * 2) for _ in range(2))
+    found = [next(first), next(second)]
+    half = [p for p in predictor.model.parameters() if p.dtype == torch.bfloat16]
+    assert half
+    first.close()
+    found += list(second)
+    assert all(np.array_equal(result.labels, alone.labels) for result in found)
+    after = dict(predictor.model.named_parameters())
+    assert all(after[name] is parameter for name, parameter in before.items())
