@@ -17,7 +17,8 @@ from maskclippp.engine.run_folder import (
     write_config,
 )
 from maskclippp.errors import INPUT_ERROR_STATUS, InputError
-from tests.engine.test_train_shapes import RESULTS, run_main
+from tests.engine.processes import run_in_processes
+from tests.engine.test_train_shapes import CONFIG, RESULTS, _main, run_main
 from tests.engine.test_train_shapes import cache as cache
 from tests.engine.toy import toy_config
 
@@ -217,3 +218,17 @@ def test_results_of_other_datasets_stand_beside_their_configuration_or_not_at_al
     assert results.is_file()
     write_config(toy_config(tmp_path, "SEED", 8), eval_only=True)
     assert [file.name for file in results.parent.iterdir()] == [PREVIOUS_RESULTS_NAME]
+
+
+def _train_with_own_tag(cache: Path, folder: Path, *, rank: int, world_size: int) -> None:
+    command = ["--config-file", "tiny.yaml", "--tag", f"time_{rank}", "--num-gpus", "2"]
+    command += ["SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()"]
+    _main(cache, folder, command, None, "rendezvous", rank=rank, world_size=world_size)
+
+
+def test_machines_whose_clocks_differ_write_one_folder(cache: Path, tmp_path: Path) -> None:
+    """By default the tag is the time of the start, as each machine knows it."""
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    codes = run_in_processes(_train_with_own_tag, cache, tmp_path, world_size=2)
+    assert codes == [0, 0], said(tmp_path)
+    assert [path.name for path in (tmp_path / "output" / "tiny").iterdir()] == ["time_0"]
