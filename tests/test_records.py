@@ -14,7 +14,8 @@ IMAGE = torch.full((3, 4, 5), 200, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
-    "image", [IMAGE, IMAGE.float(), IMAGE * 0, IMAGE.double() * 0, IMAGE.half()]
+    "image",
+    [IMAGE, IMAGE.float(), IMAGE * 0, IMAGE.double() * 0, IMAGE.half(), IMAGE.float() + 55],
 )
 def test_images_of_0_to_255_are_accepted(image: torch.Tensor) -> None:
     check_images([{"image": image, "height": 8, "width": 10}])
@@ -27,6 +28,7 @@ def test_images_of_0_to_255_are_accepted(image: torch.Tensor) -> None:
         (IMAGE / 255, r"values 0.784..0.784: \(255 \* image\).to\(torch.uint8\)"),
         (IMAGE - 300.0, r"values -100..-100"),
         (IMAGE * 2.0, r"values 400..400"),
+        (IMAGE + 55.5, r"values 256..256"),
         (IMAGE * float("nan"), r"values nan..nan"),
         (IMAGE.int(), r"torch.int32: convert it"),
         (IMAGE > 0, r"torch.bool: convert it"),

@@ -190,8 +190,9 @@ def test_a_missing_base_names_the_file_that_asks_for_it(tmp_path: Path) -> None:
     assert "broken.yaml" in message
 
 
-def test_a_circle_of_bases_is_shown(tmp_path: Path) -> None:
-    write(tmp_path, other="_BASE_: broken.yaml\n")
+@pytest.mark.parametrize("way", ["broken.yaml", "../{folder}/broken.yaml"])
+def test_a_circle_of_bases_is_shown(way: str, tmp_path: Path) -> None:
+    write(tmp_path, other=f"_BASE_: {way.format(folder=tmp_path.name)}\n")
     message = error_of(tmp_path, "_BASE_: other.yaml\n", ValueError)
     assert "circular _BASE_" in message
     assert message.count("broken.yaml") == 2

@@ -12,6 +12,7 @@ from maskclippp.engine.run_folder import (
     PREVIOUS_RESULTS_NAME,
     check_writable,
     forget_later_metrics,
+    holds_run,
     replace_results,
     report_changed_settings,
     write_config,
@@ -232,3 +233,11 @@ def test_machines_whose_clocks_differ_write_one_folder(cache: Path, tmp_path: Pa
     codes = run_in_processes(_train_with_own_tag, cache, tmp_path, world_size=2)
     assert codes == [0, 0], said(tmp_path)
     assert [path.name for path in (tmp_path / "output" / "tiny").iterdir()] == ["time_0"]
+
+
+def test_a_run_that_has_logged_nothing_is_no_run(tmp_path: Path) -> None:
+    """It was stopped before its first step: the same command may start again."""
+    (tmp_path / "metrics.json").touch()
+    assert not holds_run(tmp_path)
+    (tmp_path / "metrics.json").write_text("{}\n")
+    assert holds_run(tmp_path)

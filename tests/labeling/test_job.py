@@ -84,6 +84,10 @@ def test_other_settings_are_refused_in_one_sentence(
         run(photos, tmp_path / "out", shard_size=3)
     with pytest.raises(InputError, match=r"another input \(.*/photos there, .*/photos/0\* here\)"):
         run(photos / "0*", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(labeler(), "threshold", 0.75)
+        with pytest.raises(InputError, match=r"another threshold \(.* there, 0\.75 here\)"):
+            run(photos, tmp_path / "out")
     monkeypatch.setattr(labeler(), "task", "panoptic")
     names = labeler().predictor.names
     labeler().predictor.set_classes(["a cat"])

@@ -194,6 +194,8 @@ def test_what_must_come_first_is_said() -> None:
         fresh.predict_masks(np.ones((1, 5, 5), bool), ["cat"])
     with pytest.raises(ValueError, match=r"probabilities in 0\.\.1, found -1\.\.-1"):
         fresh.predict_masks(-np.ones((1, 192, 256)), ["cat"])
+    with pytest.raises(ValueError, match=r"probabilities in 0\.\.1, found nan\.\.nan"):
+        fresh.predict_masks(np.full((1, 192, 256), np.nan), ["cat"])
     with pytest.raises(ValueError, match=r"masks as an array \[N, 192, 256\], found a list"):
         fresh.predict_masks([np.ones((192, 256), bool), np.ones((5, 5), bool)], ["cat"])
 

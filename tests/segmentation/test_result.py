@@ -126,3 +126,25 @@ def test_words_without_things_have_no_instances() -> None:
     stuff = RequestedWords(WORDS.vocabulary)
     found = made()._found
     assert len(Segmentation(IMAGE, found, stuff, "instance")) == 0
+
+
+def test_an_object_of_just_the_threshold_is_found() -> None:
+    best = made("instance").scores[0].item()
+    assert len(made("instance", threshold=best)) == 1
+    assert len(made("instance", threshold=best + 1e-6)) == 0
+
+
+def test_of_objects_that_overlap_the_best_lies_on_top() -> None:
+    masks = torch.ones(2, 40, 60)
+    masks[1, :, 30:] = 0
+    for logits in ([[4.0, 0, 0], [0, 2.0, 0]], [[2.0, 0, 0], [0, 4.0, 0]]):
+        found = ClassifiedMasks(SoftMasks(masks), torch.tensor(logits), 3)
+        result = Segmentation(IMAGE, found, WORDS, "instance", threshold=0.5)
+        best = result.class_ids[0]
+        ids = result.to_hf()["segmentation"]
+        assert ids[20, 10] == 1
+        assert ids[20, 50] == (1 if best == 0 else 2)
+        left, right = (
+            np.asarray(result.plot(legend=False, outlines=False))[20, x] for x in (10, 50)
+        )
+        assert (left == right).all() == (best == 0)
