@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import shutil
 import time
 from collections.abc import Iterator
@@ -145,3 +146,20 @@ def test_a_journal_of_another_form_is_not_continued(
     assert images_left(folder, truth, Weighted(1.0), score=2) == 3
     assert "progress_0.journal is not continued, because it is no journal" in caplog.text
     assert images_left(folder, truth, Weighted(1.0), score=0) == 1
+
+
+def test_a_full_disk_is_reported_once_and_ends_the_journal(
+    folder: Path, truth: GroundTruth, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The evaluation goes on without it."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    generator = Weighted(1.0)
+    assert images_left(folder, truth, generator, score=1) == 3
+    size = (folder / "inference" / "progress_0.journal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limit[1]))
+    try:
+        assert images_left(folder, truth, generator, score=2) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert caplog.text.count("no more images are kept") == 1
+    assert images_left(folder, truth, generator, score=0) == 2
