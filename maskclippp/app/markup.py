@@ -14,14 +14,21 @@ from maskclippp.visualization import Color, word_colors
 
 _RUNNERS_UP = 3
 _MOST_CHIPS = 100
+_REMOVE = (
+    '<button type="button" class="remove" data-name="{0}" aria-label="remove {0}">&times;</button>'
+)
 _CONTROL = dict.fromkeys(range(32), "�")
 
 
 def chips(classes: Sequence[str]) -> str:
-    """One chip per class, in its color, with its synonyms."""
+    """One chip per class, in its color, with its synonyms; if all are shown, with a button each.
+
+    The button is for the page's script, which takes the class out of the words.
+    """
     names = [_escaped(name) for name in classes[:_MOST_CHIPS]]
+    button = _REMOVE if len(classes) <= _MOST_CHIPS else ""
     items = [
-        f"<li>{_swatch(color)}{name}</li>"
+        f"<li>{_swatch(color)}{name}{button.format(name)}</li>"
         for name, color in zip(names, word_colors(classes), strict=False)
         if name
     ]

@@ -15,7 +15,7 @@ from maskclippp.app import markup
 from maskclippp.app.examples import draw_examples
 from maskclippp.app.studio import MAX_CHARACTERS, Request, Studio, split_words
 from maskclippp.errors import InputError
-from maskclippp.predictor import Predictor
+from maskclippp.predictor import INSTANCE_THRESHOLD, Predictor
 from maskclippp.segmentation import Segmentation
 from maskclippp.segmentation.saving import ENDINGS
 
@@ -99,19 +99,27 @@ class Page:
             api_visibility="private",
         )
         self._words.render()
-        self._chips = gr.HTML(elem_id="chips", js_on_load=None)
+        self._chips = gr.HTML(elem_id="chips", js_on_load=_script("chips.js"))
         with gr.Row():
             self._model = gr.Dropdown(
                 list(self._studio.models), label="Model", elem_id="model", min_width=140
             )
             self._task = gr.Dropdown(list(_TASKS), label="Task", elem_id="task", min_width=140)
+        self._threshold = gr.Slider(
+            *(0, 1, INSTANCE_THRESHOLD),
+            step=0.05,
+            label="Least score of an object",
+            elem_id="threshold",
+            visible=False,
+        )
         self._button = gr.Button("Segment", variant="primary", elem_id="segment")
         self._message = gr.HTML(elem_id="message", js_on_load=None)
 
     def _build_outputs(self) -> None:
-        script = (_FOLDER / "page.js").read_text(encoding="utf-8")
         waiting = markup.message("The segments will be here.")
-        self._result = gr.HTML(waiting, elem_id="result", js_on_load=script, min_height=120)
+        self._result = gr.HTML(
+            waiting, elem_id="result", js_on_load=_script("page.js"), min_height=120
+        )
         with gr.Row():
             self._opacity = gr.Slider(
                 0, 1, _OPACITY, step=0.05, label="Opacity", elem_id="opacity", min_width=160
@@ -136,11 +144,19 @@ class Page:
             show_progress="hidden",
             api_visibility="private",
         )
+        self._task.change(
+            lambda task: gr.Slider(visible=task == "instance"),
+            self._task,
+            self._threshold,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         style = [self._opacity, self._outlines]
         gr.on(
             [self._button.click, self._words.submit],
             self._segment,
-            [self._picture, self._words, self._model, self._task, *style],
+            [self._picture, self._words, self._model, self._task, self._threshold, *style],
             [self._message, self._result, self._shown, *self._downloads],
             show_progress_on=self._result,
             concurrency_id="model",
@@ -158,12 +174,19 @@ class Page:
         )
 
     def _segment(
-        self, picture: str | None, text: str, model: str, task: Any, opacity: float, outlines: bool
+        self,
+        picture: str | None,
+        text: str,
+        model: str,
+        task: Any,
+        threshold: float,
+        opacity: float,
+        outlines: bool,
     ) -> list[Any]:
         try:
             if picture is None:
                 raise InputError("no picture: upload or paste one, or choose an example")
-            request = Request(model, Path(picture), split_words(text or ""), task)
+            request = Request(model, Path(picture), split_words(text or ""), task, threshold)
             found = self._studio.segment(request)
         except InputError as error:
             return [markup.message(error.sentence, is_error=True), *[gr.skip()] * 5]
@@ -220,11 +243,16 @@ def _theme() -> Any:
     )
 
 
+def _script(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
 def _report(found: Segmentation) -> str:
     height, width = found.orig_shape
     segments = "1 segment" if len(found) == 1 else f"{len(found)} segments"
     if len(found) == 0:
-        segments = "nothing is likely enough; try other words, or the task semantic"
+        lower = ", a lower score" if found.task == "instance" else ""
+        segments = f"nothing is likely enough; try other words{lower}, or the task semantic"
     return f"{found.path} ({width} x {height} pixels): {segments}"
 
 

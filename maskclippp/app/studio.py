@@ -16,7 +16,7 @@ from PIL import Image
 
 from maskclippp.errors import InputError
 from maskclippp.files.images import read_image, read_image_size
-from maskclippp.predictor import EncodedPicture, Predictor
+from maskclippp.predictor import INSTANCE_THRESHOLD, EncodedPicture, Predictor
 from maskclippp.segmentation import Segmentation, Task
 from maskclippp.words.spelling import separates_words, split_classes
 from maskclippp.words.text_classifier import TextClassifier
@@ -44,12 +44,14 @@ class Request:
         picture: an image file.
         classes: one text per class, synonyms separated by commas.
         task: what the segments are.
+        threshold: the least score of an instance.
     """
 
     model: str
     picture: Path
     classes: tuple[str, ...]
     task: Task = "semantic"
+    threshold: float = INSTANCE_THRESHOLD
 
 
 class Studio:
@@ -96,12 +98,14 @@ class Studio:
 
             def classify() -> Segmentation:
                 encoded = self._encoded.get((request.model, digest), encode)
-                result = predictor.classify(encoded, words.names, task=request.task)
+                result = predictor.classify(
+                    encoded, words.names, task=request.task, threshold=request.threshold
+                )
                 result.path = Path(request.picture.name)
                 return result
 
-            key = (request.model, digest, request.picture.name, words.names, request.task)
-            return self._results.get(key, classify)
+            asked = request.model, request.picture.name, request.task, request.threshold
+            return self._results.get((digest, words.names, *asked), classify)
 
 
 class _Recent(Generic[T]):

@@ -2,6 +2,6 @@
 
 from maskclippp.predictor.images import images_of
 from maskclippp.predictor.pictures import EncodedPicture
-from maskclippp.predictor.predictor import ImageLike, Predictor
+from maskclippp.predictor.predictor import INSTANCE_THRESHOLD, ImageLike, Predictor
 
-__all__ = ["EncodedPicture", "ImageLike", "Predictor", "images_of"]
+__all__ = ["INSTANCE_THRESHOLD", "EncodedPicture", "ImageLike", "Predictor", "images_of"]

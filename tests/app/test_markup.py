@@ -37,7 +37,7 @@ def found() -> Segmentation:
 
 
 def test_words_and_names_cannot_be_markup(found: Segmentation) -> None:
-    assert Tags(markup.chips([HOSTILE])).found == ["ul", "li", "span"]
+    assert Tags(markup.chips([HOSTILE])).found == ["ul", "li", "span", "button"]
     assert Tags(markup.message(HOSTILE, is_error=True)).found == ["p"]
     plain = Tags(markup.result(found, found.plot(legend=False))).found
     found.path = Path(HOSTILE.replace("/", ""))

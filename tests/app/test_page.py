@@ -148,11 +148,44 @@ def test_other_words_change_the_picture(page: Any, file: Path) -> None:
     upload(page, file)
     segment(page, "; ".join(WORDS))
     page.wait_for_selector("#chips li:nth-child(3)")
-    assert page.locator("#chips li").all_inner_texts() == WORDS
+    assert [text.rstrip("×\n ") for text in page.locator("#chips li").all_inner_texts()] == WORDS
     first = shown(page)
     segment(page, f"{ALONE};")
     assert legend(page) == [ALONE]
     assert np.abs(shown(page) - first).max() > 30
+
+
+def test_a_chip_takes_its_class_out_of_the_words(page: Any) -> None:
+    words = page.locator("#words textarea")
+    words.fill('cat, kitten; grass; <b>; "sky"')
+    page.wait_for_selector("#chips li:nth-child(4)")
+    page.locator("#chips button[aria-label='remove grass']").click()
+    page.wait_for_function("document.querySelectorAll('#chips li').length === 3")
+    assert words.input_value() == 'cat, kitten\n<b>\n"sky"'
+    for left in (2, 1):
+        page.locator("#chips button").last.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function(f"document.querySelectorAll('#chips li').length === {left}")
+    assert words.input_value() == "cat, kitten;"
+    assert page.locator("#chips li").inner_text().startswith("cat, kitten")
+
+
+def test_a_lower_score_shows_more_objects(page: Any, file: Path) -> None:
+    upload(page, file)
+    assert not page.locator("#threshold").is_visible()
+    page.locator("#task input").click()
+    page.get_by_role("option", name="instance").click()
+    page.wait_for_selector("#threshold")
+    page.locator("#words textarea").fill("; ".join(words_of_scene()))
+    shown = -1
+    for score in ("0.9", "0"):
+        page.locator("#threshold input[type=number]").fill(score)
+        page.keyboard.press("Tab")
+        page.locator("#segment").click()
+        rows = "document.querySelectorAll('#result .legend li').length"
+        page.wait_for_selector("#result img.overlay")
+        page.wait_for_function(f"shown => {rows} > shown", arg=shown)
+        shown = page.locator("#result .legend li").count()
 
 
 def test_pointing_at_a_segment_tells_word_score_and_runners_up(page: Any, file: Path) -> None:
