@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -163,3 +164,44 @@ def test_a_full_disk_is_reported_once_and_ends_the_journal(
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert caplog.text.count("no more images are kept") == 1
     assert images_left(folder, truth, generator, score=0) == 2
+
+
+@pytest.mark.parametrize(
+    ("duration", "images", "entries"),
+    [
+        (0.0, (1, 9.9), 0),
+        (0.0, (1, 10, 11, 19.9), 1),
+        (0.0, (10, 20, 30), 3),
+        (0.5, (10, 20, 30, 59), 1),  # 50 seconds after it: 1 % of the time
+        (0.5, (10, 20, 60.6), 2),
+    ],
+)
+def test_a_journal_is_written_now_and_then(
+    duration: float,
+    images: tuple[float, ...],
+    entries: int,
+    folder: Path,
+    truth: GroundTruth,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every 10 seconds, or less often if it takes more than its share of the time."""
+    clock = SimpleNamespace(now=0.0)
+
+    def append(entry: bytes) -> None:
+        clock.now += duration
+        written.append(entry)
+
+    monkeypatch.setattr(progress, "_SECONDS", 10.0)
+    monkeypatch.setattr(progress, "_SHARE", 0.01)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    written: list[bytes] = []
+    journal = Journal(folder / "a.journal")
+    monkeypatch.setattr(journal, "append", append)
+    evaluator = SemanticEvaluator(truth)
+    kept = progress._KeptEvaluator(evaluator, [evaluator], journal, [])
+    kept.reset()
+    (record, *_) = get_detection_dataset_dicts([truth.dataset_name], filter_empty=False)
+    for seconds in images:
+        clock.now = seconds
+        kept.process([record], [{"sem_seg_labels": torch.zeros(4, 6)}])
+    assert len(written) == entries
