@@ -121,6 +121,12 @@ def test_annotations_from_which_masks_are_made_are_mirrored_too() -> None:
     labels = result["sem_seg_labels"]
     # GTSegmentor has a mask for each class that occurs: no label changes inside one.
     assert all(len(labels[record["sem_seg"] == label].unique()) == 1 for label in (0, 2))
+    segments = {"pan_seg": record["sem_seg"], "segments_info": [{"id": 2}, {"id": 0}]}
+    (result,) = augmented("TEST.AUG.MIN_SIZES", [48], segmentor="PanGTSegmentor")(
+        [{**record, **segments}]
+    )
+    of_segments = result["sem_seg_labels"]
+    assert all(len(of_segments[record["sem_seg"] == label].unique()) == 1 for label in (0, 2))
 
 
 def test_the_model_keeps_its_mode() -> None:

@@ -261,3 +261,12 @@ def test_a_new_run_has_no_last_checkpoint(tmp_path: Path) -> None:
     checkpointer.start_run()
     assert not (tmp_path / "last_checkpoint").exists()
     assert checkpointer.resume_candidates() == []
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_only_a_process_that_writes_completes_a_run(writes: bool, tmp_path: Path) -> None:
+    Checkpointer(filled(1.0), str(tmp_path)).save("model_0000003", iteration=3)
+    checkpointer = Checkpointer(filled(0.0), str(tmp_path), save_to_disk=writes)
+    checkpointer.resume_or_load("", resume=True)
+    checkpointer.write_final()
+    assert (tmp_path / "model_final.pth").is_file() == writes

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from maskclippp.engine.checkpoint import Checkpointer
-from maskclippp.engine.interruption import INTERRUPTED_STATUS
+from maskclippp.engine.interruption import INTERRUPTED_STATUS, interruptible, request_stop
 from maskclippp.files.weights import CheckpointError
-from tests.engine.processes import train_in_processes
+from tests.engine.processes import run_in_processes, train_in_processes
 from tests.engine.toy import ToyTrainer, run_toy_training, toy_config
 
 KILLED = -9
@@ -245,3 +245,15 @@ def test_weights_without_resume_start_a_new_run(tmp_path: Path) -> None:
     second.resume_or_load(resume=False)
     assert second.start_iter == 0
     assert_equal(dict(first.model.state_dict()), dict(second.model.state_dict()))
+
+
+def _stopped_before_a_block(*, rank: int, world_size: int) -> None:
+    request_stop()
+    with interruptible(at_once=False):
+        pass  # training notes it itself
+    with interruptible(at_once=True):
+        os._exit(1)
+
+
+def test_a_signal_that_came_before_an_evaluation_stops_it() -> None:
+    assert run_in_processes(_stopped_before_a_block, world_size=1) == [INTERRUPTED_STATUS]

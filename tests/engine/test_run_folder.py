@@ -1,6 +1,7 @@
 """One folder holds one run, its own results, and says whose they are."""
 
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from maskclippp.engine.run_folder import (
     report_changed_settings,
     write_config,
 )
+from maskclippp.engine.setup import _default_tag
 from maskclippp.errors import INPUT_ERROR_STATUS, InputError
 from tests.engine.processes import run_in_processes
 from tests.engine.test_train_shapes import CONFIG, RESULTS, _main, run_main
@@ -241,3 +243,15 @@ def test_a_run_that_has_logged_nothing_is_no_run(tmp_path: Path) -> None:
     assert not holds_run(tmp_path)
     (tmp_path / "metrics.json").write_text("{}\n")
     assert holds_run(tmp_path)
+
+
+def test_without_a_tag_the_newest_run_is_continued(tmp_path: Path) -> None:
+    """By its last checkpoint, or by what an evaluation has left unfinished."""
+    marks = ("b/last_checkpoint", "a/last_checkpoint", "c/inference/x/progress_0.journal")
+    for age, mark in enumerate(marks):
+        (tmp_path / mark).parent.mkdir(parents=True)
+        (tmp_path / mark).touch()
+        os.utime(tmp_path / mark, (1e9 + age, 1e9 + age))
+    assert _default_tag(tmp_path, newest=True, unfinished=False) == "a"
+    assert _default_tag(tmp_path, newest=True, unfinished=True) == "c"
+    assert _default_tag(tmp_path, newest=False, unfinished=False) not in "abc"

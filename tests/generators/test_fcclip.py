@@ -61,6 +61,18 @@ def test_a_class_scores_as_its_best_synonym() -> None:
         assert_close(of_classes[:, index], best)
 
 
+def test_the_mean_over_templates_has_the_length_of_a_sentence() -> None:
+    """Else words whose sentences differ much would score lower."""
+    generator = tiny_generator("FCCLIPSegmentor", ".TEMPLATES_F", "t14")
+    assert isinstance(generator, FCCLIPSegmentor)
+    generator.set_vocabulary(WORDS)
+    assert generator.text is not None
+    assert generator.text_classifier is not None
+    mean = generator.text_classifier.embed_frozen(WORDS.synonyms).mean(dim=1)
+    assert mean.norm(dim=-1).max() < 0.999
+    assert_close(generator.text, mean / mean.norm(dim=-1, keepdim=True))
+
+
 def test_void_is_the_last_column() -> None:
     generator = classifying()
     record = {"image": random_image(50, 70)}

@@ -107,7 +107,7 @@ class Fixed(torch.nn.Module):
 def test_scores_and_probabilities_must_exceed_their_limits(folder: Path) -> None:
     """A score of MIN_SCORE is too low; a pixel of probability 0.5 is not in the mask."""
     masks = torch.zeros(3, 8, 8)
-    masks[0, :, :4] = masks[1, :, 4:] = masks[2] = 5.0
+    masks[0, :, :3] = masks[1, :, 3:6] = masks[2, :, 6:] = 5.0
     model = Fixed(masks, torch.tensor([2.0, 1.0, 0.0]))  # the last one: 0.5
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     generator = Sam3Segmentor(model=model, processor=processor, min_score=0.5, max_overlap=0.0)
