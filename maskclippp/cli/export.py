@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> None:
         predictor.model,
         predictor.words,
         args.output,
-        graphs=args.graphs,
+        graphs=[graph for graph in args.graphs if graph != "none"],
         formats=args.format,
         image_size=None if args.image_size is None else tuple(args.image_size),
         test_size=(predictor.min_size, predictor.max_size),

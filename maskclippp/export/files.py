@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskclippp.errors import InputError, MissingPackageError
+from maskclippp.errors import InputError, MissingPackageError, check_choice
 from maskclippp.export.graphs import ClassifierGraph, GeneratorGraph
 from maskclippp.files.atomic import atomic_write, make_folder, write_json
 from maskclippp.generators import FCCLIPSegmentor
@@ -45,7 +45,9 @@ class _Traced:
 
 
 def check_packages(formats: Sequence[str]) -> None:
-    """Raise a MissingPackageError if a format needs a package that is not installed."""
+    """Raise an InputError for an unknown format, or one whose packages are not installed."""
+    for name in formats:
+        check_choice("format", name, FORMATS)
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing and "onnx" in formats:
         raise MissingPackageError(
@@ -76,11 +78,13 @@ def export_model(
         test_size: least shorter and largest longer side at which the model sees images, a note.
 
     Raises:
-        InputError: a graph that cannot be exported, or not for images of any size; ``folder`` is
-            a file.
+        InputError: an unknown graph or format; a graph that cannot be exported, or not for images
+            of any size; ``folder`` is a file.
         MissingPackageError: a format needs a package that is not installed.
     """
     check_packages(formats)
+    for name in graphs:
+        check_choice("graph", name, GRAPHS)
     make_folder(folder, "the folder")
     image = 255 * torch.rand(1, 3, *(image_size or _TRACED_IMAGE))
     matrices = text_matrices(model, words)

@@ -181,6 +181,13 @@ def test_what_cannot_be_exported_is_one_sentence(
         export_model(build(tiny_config(*options)), WORDS, tmp_path, graphs=[graph])
 
 
+@pytest.mark.parametrize("wrong", [{"graphs": ["clasifier"]}, {"formats": ["onxx"]}])
+def test_unknown_graphs_and_formats_write_nothing(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'(clasifier|onxx)' is not one of"):
+        export_model(build(tiny_config()), WORDS, tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
