@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 
 from maskclippp.config.yaml_files import read_yaml
 from maskclippp.errors import InputError, MissingFileError
+from maskclippp.files.published import CONFIGS
 
 BASE_KEY = "_BASE_"
 # What a list may hold, by the type of its default entries.
@@ -122,6 +123,8 @@ def _load(path: Path, below: tuple[Path, ...]) -> dict[str, Setting]:
         message = f"Config file '{path}' does not exist!"
         if below:
             message += f" It is the {BASE_KEY} of {below[-1]}; paths are relative to that file."
+        elif path.parts[:1] == ("configs",) and (shipped := CONFIGS.parent / path).is_file():
+            message += f" The installed package has it: {shipped}"
         raise ConfigFileMissingError(message)
     if path.resolve() in [other.resolve() for other in below]:
         circle = " -> ".join(str(file) for file in (*below, path))

@@ -377,6 +377,8 @@ def _import(package: str, purpose: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
+        # Perhaps one that the package itself needs.
+        missing = (error.name or package).partition(".")[0]
         raise MissingPackageError(
-            f"{purpose} needs the package {package}: pip install {package}"
+            f"{purpose} needs the package {missing}: pip install {package}"
         ) from error

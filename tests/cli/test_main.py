@@ -120,6 +120,18 @@ def test_wrong_input_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == "error: Config file 'absent.yaml' does not exist!\n"
 
 
+def test_a_shipped_config_is_named_where_there_is_no_checkout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``pip install`` puts the configs of every example into the package."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["config", "configs/shapes/linear_psm.yaml"])
+    shipped = capsys.readouterr().err.rpartition("The installed package has it: ")[2].strip()
+    main(["config", shipped])
+    assert "NAME: LinearPSM" in capsys.readouterr().out
+
+
 def test_a_run_in_a_process_ends_with_status_2(tmp_path: Path) -> None:
     """Here the package is imported without its parts; the command registers them."""
     config = REPOSITORY / "configs" / "shapes" / "plain_clip.yaml"
