@@ -18,6 +18,7 @@ from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.view_averaging import (
     SemanticTestTimeAugmentation,
     ViewScores,
+    augmentation_config,
     best_mean_scores,
     check_augmentation,
 )
@@ -157,6 +158,19 @@ def test_another_model_is_refused() -> None:
 def test_encoders_that_undo_the_sizes_are_named(caplog: pytest.LogCaptureFixture) -> None:
     check_augmentation(tiny_config(".VISUAL_ENCODER.TEST_RESIZE_TYPE", "short"))
     assert "MIN_SIZES hardly changes what VISUAL_ENCODER sees" in caplog.text
+
+
+def test_views_are_made_of_the_original_image_and_semantic_results_alone_are_asked_for() -> None:
+    outputs = "MODEL.MASK_FORMER.TEST"
+    cfg = tiny_config(
+        *("INPUT.MIN_SIZE_TEST", 640, f"{outputs}.SEMANTIC_ON", False),
+        *(f"{outputs}.PANOPTIC_ON", True, f"{outputs}.INSTANCE_ON", True),
+    )
+    changed = augmentation_config(cfg)
+    assert changed.INPUT.MIN_SIZE_TEST == 0
+    test = changed.MODEL.MASK_FORMER.TEST
+    assert (test.SEMANTIC_ON, test.PANOPTIC_ON, test.INSTANCE_ON) == (True, False, False)
+    assert cfg.INPUT.MIN_SIZE_TEST == 640
 
 
 @pytest.fixture(scope="module")

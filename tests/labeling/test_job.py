@@ -15,6 +15,8 @@ from PIL import Image
 
 from maskclippp.errors import InputError, MissingPackageError
 from maskclippp.labeling import Job
+from maskclippp.labeling.image_list import ImageList
+from maskclippp.labeling.progress import Progress
 from tests.labeling.jobs import holds_claim, labeler, rows_of, save_photos
 
 IMAGES, SHARD_SIZE, KILLS = 24, 4, 5
@@ -65,6 +67,19 @@ def test_finished_shards_are_left_alone(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "labels" / "000002.jsonl").read_text() == "kept\n"
     (tmp_path / "out" / "labels" / "000002.jsonl").write_text(json.dumps(rows[4]))
     assert rows_of(tmp_path / "out") == rows
+
+
+def test_a_shard_that_another_process_has_just_finished_is_left_alone(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Its file appears, and its claim vanishes, after one has looked for the file."""
+    run(photos, tmp_path / "out")
+    file = tmp_path / "out" / "labels" / "000000.jsonl"
+    file.write_text("kept\n")
+    job = Job(str(photos), tmp_path / "out", shard_size=2)
+    images = ImageList(tmp_path / "out" / "images.txt", 2)
+    assert job._label_if_free(0, images, labeler(), Progress(5, 5, print))
+    assert file.read_text() == "kept\n"
 
 
 def test_index_pngs_hold_the_class_of_every_pixel(photos: Path, tmp_path: Path) -> None:
