@@ -1,7 +1,10 @@
-"""What a run does, in a few lines, before it starts."""
+"""What a run does, in a few lines, before it starts, and how long it is going to take."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import torch
@@ -14,6 +17,9 @@ from maskclippp.detectron2_engine import engine_description
 from maskclippp.engine.checkpoint import unwrapped
 
 logger = logging.getLogger(__name__)
+
+# Iterations by which the time is estimated, and slower ones before them.
+_TIMED, _WARMUP = 7, 3
 
 
 def log_summary(
@@ -37,6 +43,7 @@ def log_summary(
         if solver.ACCUMULATION_STEPS > 1:
             images = f"{solver.ACCUMULATION_STEPS} x {images}"
         rows.append(("training", f"iterations {training_from} to {solver.MAX_ITER}, {images} each"))
+        rows.append(("expected time", f"is told after {_WARMUP + _TIMED} iterations"))
         rows.append(("train data", ", ".join(cfg.DATASETS.TRAIN)))
     rows += [
         ("test data", ", ".join(cfg.DATASETS.TEST) or "none"),
@@ -46,6 +53,31 @@ def log_summary(
         ("files", cfg.OUTPUT_DIR),
     ]
     logger.info("Summary:\n%s", tabulate(rows, tablefmt="plain"))
+
+
+class ExpectedTime:
+    """Tells once, after a few steps, when the training is expected to end."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+
+    @contextmanager
+    def step(self, left: int) -> Iterator[None]:
+        """A step, after which ``left`` more follow."""
+        start = time.perf_counter()
+        yield
+        if len(self._seconds) == _WARMUP + _TIMED:
+            return
+        self._seconds.append(time.perf_counter() - start)
+        if len(self._seconds) < _WARMUP + _TIMED or left <= 0:
+            return
+        each = sum(self._seconds[_WARMUP:]) / _TIMED
+        expected = timedelta(seconds=round(each * left))
+        logger.info(
+            "Expected time: %s for the remaining %d iterations, %.2f s each, until %s; evaluations "
+            "are not included",
+            *(expected, left, each, f"{datetime.now() + expected:%Y-%m-%d %H:%M}"),
+        )
 
 
 def _parameters(model: nn.Module, *, training: bool) -> list[tuple[str, str]]:

@@ -31,6 +31,7 @@ from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.progress import Progress
 from maskclippp.engine.run_folder import forget_later_metrics, weights_of_file
 from maskclippp.engine.sample_pictures import Picture, TensorBoardPictures, draw_predictions
+from maskclippp.engine.summary import ExpectedTime
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.engine.wandb_writer import WandbWriter
 from maskclippp.errors import InputError, check_choice
@@ -79,6 +80,7 @@ class Trainer(DefaultTrainer):
         )
         self.checkpointer.allow_incomplete = cfg.MODEL.ALLOW_INCOMPLETE_WEIGHTS
         self._pictures: list[Picture] = []  # to be logged
+        self._expected_time = ExpectedTime()
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -162,7 +164,8 @@ class Trainer(DefaultTrainer):
 
     def run_step(self) -> None:
         """One optimizer step."""
-        self.train_step.run(self.iter)
+        with self._expected_time.step(self.max_iter - self.iter - 1):
+            self.train_step.run(self.iter)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything except the model that a resumed run needs."""
