@@ -205,3 +205,13 @@ def test_a_journal_is_written_now_and_then(
         clock.now = seconds
         kept.process([record], [{"sem_seg_labels": torch.zeros(4, 6)}])
     assert len(written) == entries
+
+
+def test_a_fingerprint_follows_every_number_of_a_small_tensor() -> None:
+    module = nn.Linear(8, 8)
+    before = progress._fingerprint(module)
+    for index in range(64):
+        with torch.no_grad():
+            module.weight.view(-1)[index] += 1
+        assert (after := progress._fingerprint(module)) != before
+        before = after

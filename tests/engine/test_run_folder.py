@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from maskclippp.config.keys import get_cfg
 from maskclippp.engine.run_folder import (
     CONFIG_NAME,
     PREVIOUS_RESULTS_NAME,
@@ -18,7 +19,7 @@ from maskclippp.engine.run_folder import (
     report_changed_settings,
     write_config,
 )
-from maskclippp.engine.setup import _default_tag
+from maskclippp.engine.setup import _default_tag, means_initial_weights
 from maskclippp.errors import INPUT_ERROR_STATUS, InputError
 from tests.engine.processes import run_in_processes
 from tests.engine.test_train_shapes import CONFIG, RESULTS, _main, run_main
@@ -255,3 +256,25 @@ def test_without_a_tag_the_newest_run_is_continued(tmp_path: Path) -> None:
     assert _default_tag(tmp_path, newest=True, unfinished=False) == "a"
     assert _default_tag(tmp_path, newest=True, unfinished=True) == "c"
     assert _default_tag(tmp_path, newest=False, unfinished=False) not in "abc"
+
+
+@pytest.mark.parametrize(
+    ("psm", "tuned", "expected"),
+    [
+        ("DummyPSM", "none", True),
+        ("DummyPSM", "all", False),
+        ("LinearPSM", "none", False),
+        ("LinearPSM", "all", False),
+    ],
+)
+def test_only_a_model_without_trained_parts_means_its_initial_weights(
+    psm: str, tuned: str, expected: bool
+) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.MASKCLIPPP.PSM.NAME = psm
+    for name in ("VISUAL_ENCODER", "TEXT_ENCODER"):
+        cfg.MODEL.MASKCLIPPP[name].FINETUNE_TYPE = "none"
+    cfg.MODEL.MASKCLIPPP.TEXT_ENCODER.FINETUNE_TYPE = tuned
+    assert means_initial_weights(cfg) == expected
+    cfg.MODEL.MASKCLIPPP.TEST.SEGMENTOR_ONLY = True
+    assert means_initial_weights(cfg)

@@ -45,7 +45,7 @@ def boundary_region(mask: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("num_classes", [3, 254])
 def test_boundary_iou_is_that_of_each_class_alone(num_classes: int) -> None:
     generator = np.random.default_rng(num_classes)
-    for size in ((40, 70), (101, 60), (5, 3)):
+    for size in ((40, 70), (101, 60), (5, 3), (20, 25)):
         coarse = generator.integers(0, num_classes + 1, (2, 4, 5))
         blocks = np.kron(coarse, np.ones((size[0] // 4 + 1, size[1] // 5 + 1), np.int64))
         truth, prediction = blocks[:, : size[0], : size[1]].astype(np.int32)
