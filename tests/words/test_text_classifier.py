@@ -336,7 +336,6 @@ def test_two_processes_give_what_one_gives(
 def test_a_process_whose_cache_has_the_words_helps_the_others(tmp_path: Path) -> None:
     """Of several machines, some may have embedded them before."""
     assert run_in_processes(_embed_and_save, tmp_path, NAMES, "t1", world_size=1) == [0]
-    (tmp_path / "store").unlink()
     assert list((tmp_path / "cache0").rglob("*.safetensors"))
     assert run_in_processes(_embed_and_save, tmp_path, NAMES, "t1", world_size=2) == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
