@@ -1,10 +1,9 @@
-"""Text classifier, post-processing and training step, as ``benchmarks.run`` measures them."""
+"""Text classifier and post-processing, as ``benchmarks.run`` measures them."""
 
 import contextlib
 import os
-import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,11 +15,9 @@ from benchmarks.plain.resize_once import ResizedOnce
 from benchmarks.workload import (
     Bench,
     Row,
-    Workload,
     embeddings_agree,
     make_vocabulary,
     mask_logits,
-    random_image,
     times,
 )
 from maskclippp.inference import postprocess as processing
@@ -123,64 +120,6 @@ def postprocess(bench: Bench) -> Iterator[Row]:
         all_resized,
         lambda ours, other: _maps_agree(ours["sem_seg_labels"], other[0]),
     )
-
-
-def train(bench: Bench, model: MaskCLIPpp) -> Iterator[Row]:
-    """Forward and backward pass of a batch with annotated masks; of its text alone, if tuned."""
-    model, work = model.train(), bench.work
-    vocabulary = model.train_vocabulary
-    assert vocabulary is not None
-    records = [_train_record(work) for _ in range(work.batch_size)]
-    if model.text_encoder.frozen:
-        model.text_classifier.cache = False
-        model.text_classifier.sample(vocabulary)  # once for the whole training: not timed
-
-    def plain_text() -> Tensor:
-        assert bench.plain is not None
-        if model.text_encoder.frozen:
-            return model.text_classifier.sample(vocabulary)
-        names = [vocabulary.synonyms[index] for index in vocabulary.sample_synonyms()]
-        templates = model.text_classifier.templates
-        embeddings: Tensor = bench.plain.text_embeddings(model.text_encoder, templates, names)
-        return embeddings
-
-    def step(forward: Callable[[], Tensor]) -> Tensor:
-        random.seed(0)  # the same synonyms in every step
-        with bench.autocast():
-            result = forward()
-        result.sum().backward()
-        model.zero_grad(set_to_none=True)
-        return result.detach()
-
-    def agree(ours: Tensor, plain: Tensor) -> None:
-        tolerance = 1e-3 if work.dtype == torch.float32 else 5e-2
-        assert_close(ours.float(), plain.float(), rtol=tolerance, atol=tolerance)
-
-    plain: Any = bench.plain
-    runs = bench.compare(
-        lambda: step(lambda: model(records)["loss_ce"]),
-        lambda: step(lambda: plain.training_loss(model, records, plain_text())),
-        agree,
-    )
-    what = f"{work.batch_size} x {times(work.image_size)}, {work.train_masks} masks"
-    yield Row("train", what, work.batch_size, "images", runs)
-    if not model.text_encoder.frozen:
-        runs = bench.compare(
-            lambda: step(lambda: model.text_classifier.sample(vocabulary)),
-            lambda: step(plain_text),
-            agree,
-        )
-        sentences = len(vocabulary) * len(model.text_classifier.templates)
-        yield Row("train", "text tower alone", sentences, "sentences", runs)
-
-
-def _train_record(work: Workload) -> dict[str, Any]:
-    size, count = work.image_size, work.train_masks
-    instances = Instances(size)
-    instances.gt_classes = torch.arange(count) % work.classes
-    stripe = torch.arange(size[1]) * count // size[1]
-    instances.gt_masks = (stripe == torch.arange(count)[:, None, None]).expand(-1, *size)
-    return {"image": random_image(size), "instances": instances}
 
 
 @contextlib.contextmanager

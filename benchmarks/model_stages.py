@@ -9,10 +9,14 @@ after a stage has been computed, made-up masks and logits of the same sizes take
 own.
 """
 
+import copy
 import dataclasses
+import importlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -90,17 +94,24 @@ class StageTimer:
         ends: the module that finishes a stage, by the name of the stage.
         last: the name of what remains until the call ends.
         device: is waited for when a stage ends.
+        clock: seconds.
 
     Attributes:
         calls: seconds by stage, of every call so far.
     """
 
     def __init__(
-        self, model: nn.Module, ends: Mapping[str, nn.Module], last: str, device: torch.device
+        self,
+        model: nn.Module,
+        ends: Mapping[str, nn.Module],
+        last: str,
+        device: torch.device,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.calls: list[dict[str, float]] = []
         self._stages = (*ends, last)
         self._device = device
+        self._clock = clock
         self._time = 0.0
         model.register_forward_pre_hook(self._begin)
         for name, module in {**ends, last: model}.items():
@@ -117,20 +128,60 @@ class StageTimer:
 
     def _now(self) -> float:
         wait(self._device)
-        return time.perf_counter()
+        return self._clock()
 
 
-def inference(bench: Bench, cfg: CfgNode) -> Iterator[Row]:
-    """Images to results: all of it, and stage by stage."""
+@dataclass(frozen=True)
+class _Run:
+    """What a model returned, with the findings that others took the place of.
+
+    Attributes:
+        labels: semantic labels [H, W] per image.
+        findings: tensors by name.
+        limit: by how much findings may differ from ours, relative to their length.
+    """
+
+    labels: list[Tensor]
+    findings: dict[tuple[Any, ...], Tensor]
+    limit: float = 0.01
+
+
+def inference(bench: Bench, cfg: CfgNode, variants: Sequence[str] = ()) -> Iterator[Row]:
+    """Images to results: all of it, and stage by stage.
+
+    Args:
+        bench: also compares with the published way of a whole model.
+        cfg: a complete config.
+        variants: bfloat16 also measures the model in this type.
+    """
     work = bench.work
     cfg, model = whole_model(bench, cfg)
-    ends = stage_ends(model, model.mask_generator)
-    timer = StageTimer(model, ends, STAGES[-1], bench.device)
-    findings = MadeUpFindings()
-    findings.replace_in(model)
+    generator, words = model.mask_generator, model.requested_words.vocabulary
+    generator.set_vocabulary(words)  # all copies know the same words
+    model.text_classifier.embed_frozen(words.synonyms)
     records = [made_up_record(cfg, work) for _ in range(work.batch_size)]
-    with converted_weights([model, model.mask_generator], work.dtype):  # as in evaluation
-        run = bench.compare(lambda: model(records))[OURS]
+    findings = MadeUpFindings()
+
+    def evaluated(network: MaskCLIPpp, limit: float = 0.01) -> _Run:
+        labels = [result.get("sem_seg_labels", torch.empty(0)) for result in network(records)]
+        return _Run(labels, dict(findings.real), limit)
+
+    others: dict[str, Callable[[], _Run]] = {}
+    plain = None if bench.plain is None else _the_published_way(model, records, findings)
+    with ExitStack() as stack:
+        if "bfloat16" in variants:
+            half = _copy(model)
+            half.inference = dataclasses.replace(model.inference, dtype="bfloat16")
+            stack.enter_context(_weights_as_in_evaluation(half))
+            findings.replace_in(half)
+            # In a network of random weights, rounding decides what masks attend to.
+            others["bfloat16"] = lambda: evaluated(half, limit=math.inf)
+        stack.enter_context(_weights_as_in_evaluation(model))
+        ends = stage_ends(model, generator)
+        timer = StageTimer(model, ends, STAGES[-1], bench.device, bench.clock)
+        findings.replace_in(model)
+        runs = bench.compare(lambda: evaluated(model), plain, _runs_agree, **others)
+    run = runs[OURS]
     details = {"input_size": list(records[0]["image"].shape[-2:]), "masks": findings.num_masks}
     if bench.device.type == "cuda":  # where one more call takes no time
         calls = list(timer.calls)
@@ -143,7 +194,7 @@ def inference(bench: Bench, cfg: CfgNode) -> Iterator[Row]:
         f"{_what(model, records)}, {findings.num_masks} masks, {work.classes} classes",
         work.batch_size,
         "images",
-        {OURS: run},
+        runs,
         details,
     )
     timed = timer.calls[-len(run.seconds) :]
@@ -163,6 +214,43 @@ def whole_model(bench: Bench, cfg: CfgNode) -> tuple[CfgNode, MaskCLIPpp]:
     # A generator of a closed vocabulary knows as many classes as the set that it was trained on.
     cfg.DATASETS.TRAIN = (register_classes(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES),)
     return cfg, MaskCLIPpp(cfg).to(bench.device).eval()
+
+
+def _weights_as_in_evaluation(model: MaskCLIPpp) -> AbstractContextManager[None]:
+    return converted_weights([model, model.mask_generator], model.inference.number_type)
+
+
+def _the_published_way(
+    model: MaskCLIPpp, records: Sequence[dict[str, Any]], findings: "MadeUpFindings"
+) -> Callable[[], _Run]:
+    """A copy of the model in :mod:`benchmarks.plain.whole`."""
+    whole = importlib.import_module("benchmarks.plain.whole")
+    copied = _copy(model)
+
+    def run() -> _Run:
+        results = whole.results(copied, records, findings.replace)
+        return _Run([labels for labels, *_ in results], dict(findings.real))
+
+    return run
+
+
+def _copy(model: MaskCLIPpp) -> MaskCLIPpp:
+    """With a generator of its own."""
+    copied, generator = copy.deepcopy(model), copy.deepcopy(model.mask_generator)
+    copied._get_generator = lambda: generator
+    copied.text_classifier = model.text_classifier  # whose embeddings are random
+    return copied
+
+
+def _runs_agree(ours: _Run, other: _Run) -> None:
+    for one, theirs in zip(ours.labels, other.labels, strict=True):
+        share = (one != theirs).float().mean().item()
+        if share > 1e-4:  # the best two scores may be equal up to rounding
+            raise AssertionError(f"{share:.3%} of the labels differ")
+    for key, theirs in other.findings.items():
+        difference = ((ours.findings[key] - theirs).norm() / theirs.norm()).item()
+        if not difference <= other.limit:
+            raise AssertionError(f"{key[0]} differ by {difference:.2%}")
 
 
 def _what(model: MaskCLIPpp, records: Sequence[dict[str, Any]]) -> str:
@@ -196,45 +284,55 @@ def stage_ends(model: MaskCLIPpp, generator: MaskGenerator) -> dict[str, nn.Modu
     return ends | {clip: model.visual_encoder, alignment: model.psm}
 
 
+_MAKE: dict[str, Callable[..., Tensor]] = {
+    "masks": lambda count, *size: blobs(count, size),
+    "logits": lambda count, columns: mask_logits(count, columns - 1),
+    "similarities": lambda count, columns: mask_logits(count, columns)[:, :-1],
+}
+
+
 class MadeUpFindings:
     """Masks and logits as trained weights would find them.
 
     Masks are connected and have soft borders. Half of them are void for the generator, and every
     one has one name that fits. They are made in the first call, which is not timed.
+
+    Attributes:
+        real: what was found in the last call.
     """
 
     def __init__(self) -> None:
-        self._made: dict[Any, Tensor] = {}
-        self.num_masks = 0
+        self._made: dict[tuple[Any, ...], Tensor] = {}
+        self.real: dict[tuple[Any, ...], Tensor] = {}
 
     def replace_in(self, model: MaskCLIPpp) -> None:
         """Take the place of what a trained generator and the alignment find from now on."""
         if isinstance(model.mask_generator, MaskTransformerSegmentor):
             model.mask_generator.register_forward_hook(self._replace_masks)
-        model.psm.register_forward_hook(self._replace_similarities)
+        model.psm.register_forward_hook(lambda _, __, found: self.replace(("similarities",), found))
+
+    def replace(self, key: tuple[Any, ...], found: Tensor) -> Tensor:
+        """What was made for tensors of this name and shape, in place of what was found."""
+        full_key = (*key, found.shape)
+        if full_key not in self._made:
+            self._made[full_key] = _MAKE[key[0]](*found.shape).to(found)
+        self.real[key] = found
+        return self._made[full_key]
+
+    @property
+    def num_masks(self) -> int:
+        """Of the last call; 0 if masks are not classified."""
+        return len(self.real.get(("similarities",), ()))
 
     def _replace_masks(self, _: nn.Module, __: Any, found: list[ImageMasks]) -> list[ImageMasks]:
         return [self._replaced(index, image) for index, image in enumerate(found)]
 
     def _replaced(self, index: int, found: ImageMasks) -> ImageMasks:
-        values, logits = found.masks.values, found.logits
-        masks = self._keep(("masks", index), values, lambda shape: blobs(shape[0], shape[1:]))
+        logits = found.logits
+        masks = self.replace(("masks", index), found.masks.values)
         if logits is not None:
-            logits = self._keep(
-                ("logits", index), logits, lambda shape: mask_logits(shape[0], shape[1] - 1)
-            )
+            logits = self.replace(("logits", index), logits)
         return dataclasses.replace(found, masks=SoftMasks(masks, found.masks.frame), logits=logits)
-
-    def _replace_similarities(self, _: nn.Module, __: Any, found: Tensor) -> Tensor:
-        self.num_masks = len(found)
-        return self._keep("similarities", found, lambda shape: mask_logits(*shape)[:, :-1])
-
-    def _keep(self, key: Any, found: Tensor, make: Callable[..., Tensor]) -> Tensor:
-        """What was made for tensors of this shape."""
-        full_key = (key, found.shape)
-        if full_key not in self._made:
-            self._made[full_key] = make(tuple(found.shape)).to(found)
-        return self._made[full_key]
 
 
 def made_up_record(cfg: CfgNode, work: Workload) -> dict[str, Any]:

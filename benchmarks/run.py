@@ -6,7 +6,8 @@
 Weights are random, nothing is downloaded. Without a config file, the published ConvNeXt-B mask
 classifier is taken. With ``--against plain`` each part is compared, in interleaved runs, with
 the straightforward formulation in ``benchmarks/plain``; both must first give the same result.
-``--variants`` also runs the encoder in other ways. Further parts:
+``--variants`` also runs the encoder in other ways; training and inference know ``bfloat16``.
+Further parts:
 
 - masktokens: the blocks of vision transformers that have mask tokens;
 - pixeldecoder, decoder: those of the config's mask generator, on images of ``--generator-size``;
@@ -45,6 +46,7 @@ from benchmarks import (
     generator_parts,
     model_stages,
     predictor_parts,
+    training_step,
 )
 from benchmarks.measure import Measurement
 from benchmarks.workload import (
@@ -123,10 +125,12 @@ class Models:
     @cached_property
     def whole(self) -> MaskCLIPpp:
         """Both towers and all that belongs to them."""
-        cfg = self.cfg.clone()
-        # Made-up masks are measured: none is generated.
-        cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME = "SuperpixelSegmentor"
-        return MaskCLIPpp(cfg).to(cfg.MODEL.DEVICE)
+        return MaskCLIPpp(self._without_generator()).to(self.cfg.MODEL.DEVICE)
+
+    @cached_property
+    def trained(self) -> MaskCLIPpp:
+        """For training steps."""
+        return training_step.build(self._without_generator())
 
     @cached_property
     def encoder(self) -> VisualEncoder:
@@ -140,6 +144,12 @@ class Models:
     def decoders(self) -> tuple[MaskTransformerSegmentor, dict[str, FeatureShape]]:
         """Of the mask generator, and the maps that they read."""
         return generator_parts.build_decoders(model_stages.without_text_towers(self.cfg))
+
+    def _without_generator(self) -> CfgNode:
+        """Made-up masks are measured: none is generated."""
+        cfg = self.cfg.clone()
+        cfg.MODEL.MASKCLIPPP.SEGMENTOR.NAME = "SuperpixelSegmentor"
+        return cfg
 
     def parameters(self) -> dict[str, float]:
         """Millions of parameters per tower."""
@@ -164,14 +174,14 @@ def run_part(part: str, bench: Bench, models: Models, variants: list[str]) -> It
     if part == "decoder":
         return generator_parts.decoder(bench, *models.decoders)
     if part == "inference":
-        return model_stages.inference(bench, models.cfg)
+        return model_stages.inference(bench, models.cfg, variants)
     if part == "folder":
         return predictor_parts.folder(bench, models.cfg)
     if part == "words":
         return predictor_parts.other_words(bench, models.cfg)
     if part == "postprocess":
         return classifier_parts.postprocess(bench)
-    return classifier_parts.train(bench, models.whole)
+    return training_step.train(bench, models.cfg, models.trained, variants)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -142,10 +142,13 @@ def name_random_weights(cfg: CfgNode) -> None:
 
 
 def register_classes(num_classes: int) -> str:
-    """The name of a dataset that has such words and no images."""
+    """The name of a dataset that has such words, half of them things, and no images."""
     name = f"benchmark_{num_classes}_classes"
     classes = make_vocabulary(num_classes).classes
-    MetadataCatalog.get(name).set(stuff_classes=[", ".join(names) for names in classes])
+    MetadataCatalog.get(name).set(
+        stuff_classes=[", ".join(names) for names in classes],
+        thing_dataset_id_to_contiguous_id={index: index for index in range(0, num_classes, 2)},
+    )
     return name
 
 
@@ -162,7 +165,9 @@ def blobs(count: int, size: tuple[int, int]) -> Tensor:
     center, radius = torch.rand(2, count, 1, 1), 0.02 + 0.23 * torch.rand(2, count, 1, 1)
     distance = (((y - center[0]) / radius[0]) ** 2 + ((x - center[1]) / radius[1]) ** 2).sqrt()
     uneven = F.interpolate(torch.randn(1, count, 16, 24), size=size, mode="bilinear")[0]
-    return ((1 - distance) * 8 + uneven).sigmoid()
+    # As with trained generators, probabilities below 1e-30 are rare; the smallest floats, denormal
+    # numbers, would take a CPU most of its time.
+    return ((1 - distance) * 8 + uneven).clamp(min=-60).sigmoid()
 
 
 def mask_logits(count: int, num_names: int) -> Tensor:

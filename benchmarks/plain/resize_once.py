@@ -64,13 +64,20 @@ class ResizedOnce:
         numbers = torch.tensor(table, dtype=torch.int32, device=scores.device)
         return torch.where(won_and_solid, numbers[winner], 0), segments
 
-    def instance_segmentation(self) -> tuple[Tensor, Tensor, Tensor]:
+    def instance_segmentation(
+        self, classes: frozenset[int] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Masks [n, H, W], classes and scores [n] of the best pairs, by descending score."""
         chances = self.chances[:, : self.num_classes].flatten()
         top = chances.topk(min(self.settings.max_instances, len(chances)))
-        masks = self.resized[top.indices // self.num_classes]
+        index, labels, scores = top.indices // self.num_classes, top.indices, top.values
+        labels = labels % self.num_classes
+        if classes is not None:
+            kept = torch.isin(labels, torch.tensor(sorted(classes), device=labels.device))
+            index, labels, scores = index[kept], labels[kept], scores[kept]
+        masks = self.resized[index]
         solid = masks > 0.5
         mass = (masks * solid).sum(dim=(1, 2))
-        scores = top.values * mass / (solid.sum(dim=(1, 2)) + 1e-6)
+        scores = scores * mass / (solid.sum(dim=(1, 2)) + 1e-6)
         order = scores.argsort(descending=True)
-        return solid[order], (top.indices % self.num_classes)[order], scores[order]
+        return solid[order], labels[order], scores[order]
