@@ -56,13 +56,21 @@ def sample_multi_scale(
     origin = image + index_of(heads)[:, None]
     bags = math.prod(attention_weights.shape[:3])
     output = value.new_zeros(bags, width)
+    locations = _by_axis(sampling_locations).contiguous()
+    attention = attention_weights.permute(3, 0, 1, 2, 4).contiguous()
     for level, (h, w) in enumerate(spatial_shapes):
-        rows, weights = _corners(
-            sampling_locations[..., level, :, :], attention_weights[..., level, :], (h, w), origin
-        )
+        rows, weights = _corners(locations[level], attention[level], (h, w), origin)
         output += _weighted_sums(table, rows.view(bags, -1), weights.to(value.dtype).view(bags, -1))
         origin = origin + h * w * heads
     return output.view(batch, -1, heads * width)
+
+
+def _by_axis(places: Tensor) -> Tensor:
+    """[B, Q, heads, levels, points, 2] -> [levels, 2, B, Q, heads, points].
+
+    Operations on an inner dimension of 2, or on parts of inner dimensions, are much slower.
+    """
+    return places.permute(3, 5, 0, 1, 2, 4)
 
 
 def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -78,7 +86,7 @@ def _corners(
     """Table rows of the four cells around each sampling point of a level, and their weights.
 
     Args:
-        locations: [B, Q, heads, points, 2].
+        locations: x and y, [2, B, Q, heads, points].
         attention: [B, Q, heads, points].
         size: h and w of the level.
         origin: table row of the first cell, [B, 1, heads, 1].
@@ -88,8 +96,7 @@ def _corners(
     """
     height, width = size
     heads = origin.shape[2]
-    x, y = locations.unbind(-1)
-    # Separate until they are stacked: operations on an inner dimension of 2 are much slower.
+    x, y = locations
     vertical = [
         (row * (width * heads) + origin, share * attention) for row, share in _neighbors(y, height)
     ]
@@ -112,7 +119,7 @@ def _neighbors(positions: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
     fraction = positions - low
     first = low.int()
     return [
-        (cell.clamp(0, size - 1), share * ((cell >= 0) & (cell < size)))
+        (cell.clamp(0, size - 1), torch.where((cell >= 0) & (cell < size), share, 0))
         for cell, share in ((first, 1 - fraction), (first + 1, fraction))
     ]
 
@@ -189,7 +196,9 @@ class MultiScaleDeformableAttention(nn.Module):
             value = value.masked_fill(padding_mask[..., None], 0)
         value = value.unflatten(-1, (self.num_heads, -1))
         logits = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
-        weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        # A softmax over an inner dimension of 12 takes 9 times as long on a CPU.
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        weights = logits.movedim(-1, 0).softmax(0, dtype=dtype).movedim(0, -1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
         locations = self._locations(query, reference, tuple(spatial_shapes))
         return self.output_proj(sample_multi_scale(value, spatial_shapes, locations, weights))
@@ -199,24 +208,26 @@ class MultiScaleDeformableAttention(nn.Module):
     ) -> Tensor:
         """Where to sample: [B, Q, heads, levels, points, 2]."""
         shape = self.num_heads, self.num_levels, self.num_points, 2
-        offsets = self.sampling_offsets(query).unflatten(-1, shape)
+        offsets = _by_axis(self.sampling_offsets(query).unflatten(-1, shape)).contiguous()
         offsets = offsets.to(torch.promote_types(offsets.dtype, reference.dtype))
-        centers, extents = reference[:, :, None, :, None].tensor_split([2], dim=-1)
-        if extents.shape[-1]:
-            return centers + offsets * (extents * (0.5 / self.num_points))
-        # Sizes of an exported graph are symbols, which no table can hold.
-        cell_sizes = _cell_sizes if torch.compiler.is_exporting() else _kept_cell_sizes
-        return centers + offsets * cell_sizes(spatial_shapes, offsets.device, offsets.dtype)
+        centers, extents = _by_axis(reference[:, :, None, :, None]).tensor_split([2], dim=1)
+        if extents.shape[1]:
+            steps = extents * (0.5 / self.num_points)
+        else:
+            # Sizes of an exported graph are symbols, which no table can hold.
+            cell_sizes = _cell_sizes if torch.compiler.is_exporting() else _kept_cell_sizes
+            steps = cell_sizes(spatial_shapes, offsets.device, offsets.dtype)
+        return (centers + offsets * steps).permute(2, 3, 4, 0, 5, 1)
 
 
 def _cell_sizes(
     spatial_shapes: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Width and height of a cell in units of its map: [levels, 1, 2]."""
+    """Width and height of a cell in units of its map: [levels, 2, 1, 1, 1, 1]."""
     with torch.inference_mode(False):  # training may need it after an evaluation
         full = partial(torch.full, (1,), dtype=dtype, device=device)
-        sizes = [torch.stack([full(1 / w), full(1 / h)], dim=-1) for h, w in spatial_shapes]
-        return torch.stack(sizes)
+        sizes = [torch.stack([full(1 / w), full(1 / h)]) for h, w in spatial_shapes]
+        return torch.stack(sizes)[..., None, None, None]
 
 
 # So that no layer but the first needs to make it.

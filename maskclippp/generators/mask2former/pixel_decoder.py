@@ -121,34 +121,32 @@ class MSDeformAttnPixelDecoder(nn.Module):
         follow = torch.is_autocast_enabled(kind) and is_bfloat16
         # Convolutions in bfloat16 are two to three times slower on contiguous maps.
         layout = torch.channels_last if follow else torch.contiguous_format
+        dtype = torch.bfloat16 if follow else self.mask_features.weight.dtype
+        features = {name: features[name].to(dtype, memory_format=layout) for name in self.channels}
         with torch.autocast(kind, enabled=follow):
             maps = self.transformer(
                 [
-                    project(self._feature(features[name], layout))
+                    project(features[name])
                     for name, project in zip(
                         self.transformer_in_features, self.input_proj, strict=True
                     )
                 ]
             )
             for number in range(len(self.pyramid_features), 0, -1):
-                finer = self._feature(features[self.pyramid_features[number - 1]], layout)
+                finer = features[self.pyramid_features[number - 1]]
                 maps.append(self._refine(number, maps[-1], finer, layout))
             return PixelDecoderOutput(
                 mask_features=self.mask_features(maps[-1]),
                 multi_scale_features=maps[:_NUM_OUTPUT_LEVELS],
             )
 
-    def _feature(self, feature: Tensor, layout: torch.memory_format) -> Tensor:
-        """In the dtype of the weights."""
-        return feature.to(self.mask_features.weight.dtype).contiguous(memory_format=layout)
-
     def _refine(
         self, number: int, coarse: Tensor, finer: Tensor, layout: torch.memory_format
     ) -> Tensor:
         """One step of the top-down path: add the next finer feature."""
         lateral = self.get_submodule(f"adapter_{number}")(finer)
-        # The encoder's maps are stored channels last; mixed formats would be copied at each step.
-        coarse = coarse.contiguous(memory_format=layout)
+        # The encoder's maps are parts of a tensor, in which PyTorch does not recognize a layout.
+        coarse = coarse.clone(memory_format=layout)
         enlarged = F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear")
         return F.relu(self.get_submodule(f"layer_{number}")(lateral + enlarged))
 
