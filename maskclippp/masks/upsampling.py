@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maskclippp.masks.resampling import Taps
@@ -71,6 +72,8 @@ class _Tile:
         for piece, dim in ((rows, -2), (columns, -1)):
             if piece.matrix is None:
                 values = piece.taps.apply(values, dim)
+        if values.device.type == "cpu":  # on which denormal numbers are very slow
+            values = F.threshold(values, torch.finfo(values.dtype).tiny, 0)
         return cls(values.contiguous(), rows, columns)
 
     @property

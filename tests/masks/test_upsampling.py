@@ -130,3 +130,12 @@ def test_a_mask_whose_greatest_value_is_the_threshold_is_solid_there() -> None:
     result = compete(torch.tensor([1.0, 0.1]), SoftMasks(values), (4, 4))
     assert result.solid_area.tolist() == [1, 0]
     assert result.is_solid.sum() == 1
+
+
+def test_denormal_numbers_are_zero_and_nothing_else_is() -> None:
+    """They would make a CPU several times slower."""
+    tiny = torch.finfo(torch.float32).tiny
+    values = torch.tensor([tiny / 8, tiny * 2, 1e-20, 1.0]).view(1, 1, 4)
+    weights = torch.tensor([[1.0, 0.0]])
+    assert best_rows(weights, SoftMasks(values), (1, 4)).tolist() == [[0, 0, 0, 0]]
+    assert solid_parts(SoftMasks(values), (1, 4), threshold=0.0).area.tolist() == [3]
