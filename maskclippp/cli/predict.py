@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskclippp.cli.model_arguments import add_model_arguments, build_predictor
 from maskclippp.engine.arguments import Parser
+from maskclippp.engine.interruption import Interrupted, interruptible
 from maskclippp.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ Finished images are left out when the same command is given again."""
 
 def main(arguments: Sequence[str]) -> None:
     """Segment images, folders, videos or a camera into words."""
-    _run(_parser().parse_args(arguments))
+    args = _parser().parse_args(arguments)
+    try:
+        with interruptible(at_once=True):
+            _run(args)
+    except Interrupted:
+        sys.stdout.write("stopped: the same command continues behind the finished images\n")
+        raise
 
 
 def _parser() -> Parser:
@@ -140,6 +147,9 @@ def _saving(take: Callable[[Any], Any]) -> "Iterator[ImageWork[Any]]":
     try:
         yield work
         work.finish()
+    except Interrupted:
+        work.finish()  # a camera has no other end
+        raise
     finally:
         work.clear()
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskclippp.engine.interruption import Interrupted
 from maskclippp.errors import InputError, MissingFileError, UnreadableFileError
 from maskclippp.predictor.images import IMAGE_ENDINGS, images_of
 
@@ -145,7 +146,7 @@ class VideoFile:
         if self._writer is not None:
             self._writer.release()
         # An interrupted recording is kept: a camera has no other end.
-        if kind in (None, KeyboardInterrupt) and self._partial.exists():
+        if kind in (None, KeyboardInterrupt, Interrupted) and self._partial.exists():
             self._partial.replace(self._path)
         self._partial.unlink(missing_ok=True)
 

@@ -1,6 +1,11 @@
 """The command ``predict``: pictures and videos in, files out, continued where it was stopped."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -9,6 +14,8 @@ import pytest
 from PIL import Image
 
 from maskclippp.cli.main import main
+from maskclippp.engine.interruption import INTERRUPTED_STATUS
+from tests.golden_cases import REPOSITORY
 from tests.shapes_predictor import WORDS, picture
 
 CLASSES = "; ".join(WORDS)
@@ -130,6 +137,42 @@ def test_a_vocabulary_is_a_dataset_or_a_file(folder: Path) -> None:
     predict("in/0.png", "--vocabulary", "shapes_val", "--save-as", "npz", "--overwrite")
     with np.load("out/0.npz") as arrays:
         assert len(arrays["names"]) == 48
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_and_keeps_what_is_finished(
+    number: signal.Signals, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(2, 200):
+        (folder / "in" / f"{index}.png").hardlink_to(folder / "in" / "0.png")
+    words = ["--classes", CLASSES, "--model", "shapes", "--device", "cpu", "--output", "out"]
+    command = [sys.executable, "-m", "maskclippp", "predict", "in", *words, "--save-as", "index"]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Shells start background jobs with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while len(list(folder.glob("out/*.png"))) < 3 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == INTERRUPTED_STATUS
+    assert "Traceback" not in said
+    assert said.endswith("stopped: the same command continues behind the finished images\n")
+    finished = list(folder.glob("out/*.png"))
+    assert all(Image.open(file).size == (256, 192) for file in finished)
+    assert not list(folder.glob("out/.*"))
+    for picture_file in (folder / "in").iterdir():
+        if not (folder / "out" / f"{picture_file.stem}.index.png").exists():
+            picture_file.unlink()  # the rest would take long
+    predict("in", *words, "--save-as", "index")
+    count = len(finished)
+    assert f"{count} of {count} images are finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
