@@ -160,3 +160,18 @@ def test_a_hundred_masks_cost_less_than_a_tenth_of_the_image() -> None:
         return int(counter.get_total_flops())
 
     assert flops(100) - flops(0) < 0.1 * flops(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_cell_of_the_grid_has_an_embedding(name: str) -> None:
+    """Class tokens and registers are no cells."""
+    encoder = make(name, out_features=("m_embs", "p_embs"))
+    image = torch.randn(1, 3, 64, 96).double()
+    masks = soft([torch.ones(1, 64, 96)])
+    encoded = encoder.encode(PaddedBatch(image, [(64, 96)], masks), with_masks=True)
+    maps, embeddings = encoded.maps["p_embs"], encoded.mask_embeddings
+    assert embeddings is not None
+    stride = 64 // maps.shape[2]
+    assert maps.shape == (1, embeddings.shape[1], 64 // stride, 96 // stride)
+    assert maps.isfinite().all()

@@ -10,11 +10,13 @@ import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from torch import Tensor
 
 from maskclippp.cli.main import main
 from maskclippp.errors import InputError
 from maskclippp.export import FORMATS, export_model
+from maskclippp.export.graphs import _with_constant_padding
 from maskclippp.masks.soft_masks import Frame, SoftMasks
 from maskclippp.meta_arch import EncodedMasks, MaskCLIPpp
 from maskclippp.words.given import given_words
@@ -218,3 +220,15 @@ def test_wrong_arguments_are_one_sentence(
         )
     assert stopped.value.code == 2
     assert what in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4, (1, 4)])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_padding_that_does_not_depend_on_the_size_is_the_same(kernel: Any, dilation: int) -> None:
+    """Even kernels are padded more behind than before."""
+    network = torch.nn.Sequential(Conv2dSame(3, 4, kernel, dilation=dilation))
+    images = torch.rand(2, 3, 9, 12)
+    expected = network(images)
+    _with_constant_padding(network)
+    assert not any(isinstance(module, Conv2dSame) for module in network.modules())
+    assert torch.allclose(network(images), expected, atol=1e-6)
