@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # What follows the command belongs to it, --help included.
     command = parser.parse_args(given[:1]).command
-    with exit_on_bad_input(), _reader_may_leave():
+    with exit_on_bad_input(), _quiet_ends():
         importlib.import_module(f"maskclippp.cli.{command}").main(given[1:])
 
 
 @contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """End quietly if who reads the output, such as ``head``, has closed it."""
+def _quiet_ends() -> Iterator[None]:
+    """End quietly on Ctrl-C, and if who reads the output, such as ``head``, has closed it."""
     try:
         yield
         sys.stdout.flush()
@@ -58,3 +58,6 @@ def _reader_may_leave() -> Iterator[None]:
         # Python flushes once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        sys.exit(128 + signal.SIGINT)
