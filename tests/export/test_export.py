@@ -16,6 +16,7 @@ from torch import Tensor
 from maskclippp.cli.main import main
 from maskclippp.errors import InputError
 from maskclippp.export import FORMATS, export_model
+from maskclippp.export.files import text_matrices
 from maskclippp.export.graphs import _with_constant_padding
 from maskclippp.masks.soft_masks import Frame, SoftMasks
 from maskclippp.meta_arch import EncodedMasks, MaskCLIPpp
@@ -232,3 +233,12 @@ def test_padding_that_does_not_depend_on_the_size_is_the_same(kernel: Any, dilat
     _with_constant_padding(network)
     assert not any(isinstance(module, Conv2dSame) for module in network.modules())
     assert torch.allclose(network(images), expected, atol=1e-6)
+
+
+def test_the_written_scale_has_the_limit_of_the_model() -> None:
+    model = build(tiny_config(".USE_LOGIT_SCALE", True, ".SEGMENTOR.NAME", "SuperpixelSegmentor"))
+    assert model.logit_scale is not None
+    for value, expected in ((2.0, np.exp(2.0)), (9.0, 100.0)):
+        torch.nn.init.constant_(model.logit_scale, value)
+        found = text_matrices(model, WORDS)["logit_scale"].item()
+        assert found == pytest.approx(expected, rel=1e-6)
