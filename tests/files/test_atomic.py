@@ -106,3 +106,19 @@ def test_only_what_killed_writers_have_left_is_removed(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {young, foreign}
     remove_leftovers(tmp_path)
     assert set(tmp_path.iterdir()) == {foreign}
+
+
+def test_at_no_time_is_there_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between a removal and a renaming would lose the old one and the new one."""
+    path, replace, found = tmp_path / "model.pth", Path.replace, []
+
+    def record(source: Path, target: Path) -> Path:
+        found.append(path.read_bytes())
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    path.write_bytes(b"old")
+    with atomic_write(path) as file:
+        file.write(b"new")
+    assert found == [b"old"]
+    assert path.read_bytes() == b"new"
