@@ -71,3 +71,13 @@ def test_predicted_segments_may_be_listed_in_any_order() -> None:
     for listed in ({9: 9, 3: 3, 7: 7}, {7: 7, 9: 9, 3: 3}):
         counts = count_image(ids, listed, ids, truth)
         assert {category: n.tp for category, n in counts.items()} == {3: 1, 7: 1, 9: 1}
+
+
+def test_errors_count_half() -> None:
+    """PQ = SQ x RQ: the sum of IoU over matches plus half of the other segments."""
+    metrics = panoptic_quality({3: CategoryCounts(tp=2, fp=1, fn=3, iou_sum=1.5)}, {3: True})
+    assert metrics["PQ"] == pytest.approx(100 * 1.5 / 4)
+    assert metrics["SQ"] == pytest.approx(75)
+    assert metrics["RQ"] == pytest.approx(50)
+    assert metrics["PQ_th"] == metrics["PQ"]
+    assert math.isnan(metrics["PQ_st"])

@@ -166,3 +166,12 @@ def test_a_picture_holds_one_image(tmp_path: Path) -> None:
     (tmp_path / "all.png").touch()
     with pytest.raises(InputError, match=r"from one of .* give the folder with the files"):
         MaskCollection(tmp_path / "all.png")
+
+
+def test_in_an_annotation_file_the_name_of_the_image_decides(tmp_path: Path) -> None:
+    """Its ids are its own: those of the dataset may be of other images."""
+    images = [{"id": 1, "file_name": "b.jpg"}, {"id": 2, "file_name": "a.jpg"}]
+    content = {"images": images, "annotations": entries(1, 2) + entries(2, 3)}
+    found = MaskCollection(write(tmp_path / "all.json", content))
+    assert torch.equal(found.masks_of(record("a.jpg", image_id=1)), masks(3))
+    assert torch.equal(found.masks_of(record("b.jpg", image_id=2)), masks(2))
