@@ -221,3 +221,9 @@ def test_ids_of_images_are_of_one_type(tmp_path: Path) -> None:
     message = r"images\[1\]\.id must be of the type of the others, found '8', .* images\[0\] is 7"
     with pytest.raises(InputError, match=message):
         read_panoptic(tmp_path / "p.json", "a test")
+
+
+def test_training_needs_no_areas(tmp_path: Path) -> None:
+    file = tmp_path / "panoptic.json"
+    file.write_text(json.dumps(changed(panoptic(), f"{S}.area", ...)))
+    assert len(read_panoptic(file, "a test")["annotations"]) == 2

@@ -179,3 +179,9 @@ def test_the_category_limit_counts_labeled_pixels(
 ) -> None:
     transform = RandomCrop("absolute", (16, 16), share, 255)
     assert transform._is_varied(torch.tensor([row])) is varied
+
+
+def test_a_range_of_sizes_includes_both_ends() -> None:
+    resize = ResizeShortestEdge((10, 12), 100, "range")
+    drawn = {min(resize(*scene())[0].size) for _ in range(40)}
+    assert drawn == {10, 11, 12}
