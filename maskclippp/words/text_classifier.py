@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor
+from tqdm import tqdm
 
 from maskclippp.clip.text_tower import TextTower
 from maskclippp.devices import copied_to
@@ -27,6 +28,7 @@ from maskclippp.words.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE = 3.0  # seconds until a terminal shows progress
 _KEPT_NAMES = 2**16  # of which the token ids are kept
 
 # Vocabularies whose embeddings are kept: that of the training set and a few test vocabularies.
@@ -165,9 +167,18 @@ class TextClassifier:
         lengths = self.tower.lengths(tokens)
         order = lengths.argsort(stable=True)
         chunks = []
-        for rows in torch.split(order, self.chunk_size):
-            chunk = tokens[rows, : int(lengths[rows[-1]])]
-            chunks.append(self.tower.encode_tokens(copied_to(chunk, self.tower.device)))
+        with tqdm(
+            desc="embedding words",
+            total=len(tokens),
+            unit="sentence",
+            delay=_PATIENCE,
+            leave=False,
+            disable=None if comm.is_main_process() else True,  # None: unless in a terminal
+        ) as bar:
+            for rows in torch.split(order, self.chunk_size):
+                chunk = tokens[rows, : int(lengths[rows[-1]])]
+                chunks.append(self.tower.encode_tokens(copied_to(chunk, self.tower.device)))
+                bar.update(len(rows))
         back = copied_to(order.argsort(), self.tower.device)
         return F.normalize(torch.cat(chunks), dim=-1)[back]
 
