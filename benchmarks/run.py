@@ -63,6 +63,7 @@ from maskclippp.clip.open_clip_models import load_text_tower
 from maskclippp.clip.visual_encoder import FeatureShape
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
+from maskclippp.devices import set_float32_precision
 from maskclippp.errors import exit_on_bad_input
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from maskclippp.meta_arch import MaskCLIPpp
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes |= {name: tuple(getattr(args, name)) for name in SIZES}
     workload = Workload(**sizes, dtype=DTYPES[args.dtype])
     cfg = build_config(args, workload.classes)
+    set_float32_precision(cfg.FLOAT32_PRECISION)
     plain = importlib.import_module("benchmarks.plain.model") if args.against else None
     clock = time.process_time if args.cpu_time else time.perf_counter
     bench = Bench(workload, torch.device(cfg.MODEL.DEVICE), plain, clock)

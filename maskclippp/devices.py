@@ -20,12 +20,12 @@ def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def set_float32_precision(precision: str) -> None:
-    """What FLOAT32_PRECISION allows GPUs to do with float32.
+    """What FLOAT32_PRECISION allows this process to do with float32.
 
     Args:
-        precision: "" or "highest" for float32 as on a CPU, also in convolutions, where PyTorch
-            allows TensorFloat-32 by default; "high" or "medium" to allow it there and in matrix
-            products, which "medium" may compute in bfloat16.
+        precision: "" or "highest" for float32 everywhere, also in convolutions of GPUs, where
+            PyTorch allows TensorFloat-32 by default; "high" or "medium" to allow it there and in
+            matrix products, which "medium" may compute in bfloat16, also on CPUs that can.
 
     Raises:
         InputError: another precision.

@@ -40,6 +40,7 @@ from maskclippp.config.keys import get_cfg  # noqa: E402
 from maskclippp.config.merging import merge_config_file, merge_options  # noqa: E402
 from maskclippp.data.custom import register_custom_datasets  # noqa: E402
 from maskclippp.data.mappers.evaluation import EvaluationMapper  # noqa: E402
+from maskclippp.devices import set_float32_precision  # noqa: E402
 from maskclippp.errors import InputError, UnreadableFileError, exit_on_bad_input  # noqa: E402
 from maskclippp.files.atomic import atomic_write  # noqa: E402
 from maskclippp.files.images import allow_pixels  # noqa: E402
@@ -98,6 +99,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     merge_options(cfg, args.options)
     cfg.MODEL.DEVICE = args.device
     allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
+    set_float32_precision(cfg.FLOAT32_PRECISION)
     register_custom_datasets(cfg.DATASETS.CUSTOM)
     return cfg
 
@@ -165,6 +167,7 @@ def save(
             max_size=cfg.INPUT.MAX_SIZE_TEST,
             with_ground_truth=False,
         )
+    mapper.resize_on_device = False  # the generator takes images as they are
     generate = make_generator(cfg)
     loader: Iterable[list[Record]] = build_detection_test_loader(
         records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS

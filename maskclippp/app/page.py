@@ -263,11 +263,15 @@ def check_address(host: str, port: int) -> None:
         with socket.socket(family, kind) as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind(address)
-    except OSError as error:
-        raise InputError(
-            f"the page cannot be served at {host}:{port} ({error.strerror}): choose another --port "
-            "or --host"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        raise _no_address(host, port, error) from error
+
+
+def _no_address(host: str, port: int, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or error
+    return InputError(
+        f"the page cannot be served at {host}:{port} ({reason}): choose another --port or --host"
+    )
 
 
 @contextmanager
@@ -284,23 +288,26 @@ def serving(
         _set_environment(folder, host)
         blocks = Page(Studio(predictors), Path(folder)).blocks
         blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
-        _, url, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            run_history=False,
-            footer_links=[],
-            max_file_size=MAX_UPLOAD,
-            state_session_capacity=_MAX_SESSIONS,
-            app_kwargs={"middleware": [Middleware(_WithHeaders)]},
-            theme=_theme(),
-            css_paths=_FOLDER / "page.css",
-        )
+        try:
+            _, url, _ = blocks.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                run_history=False,
+                footer_links=[],
+                max_file_size=MAX_UPLOAD,
+                state_session_capacity=_MAX_SESSIONS,
+                app_kwargs={"middleware": [Middleware(_WithHeaders)]},
+                theme=_theme(),
+                css_paths=_FOLDER / "page.css",
+            )
+        except OSError as error:  # somebody was faster, or gradio needs another address as well
+            raise _no_address(host, port, error) from error
         try:
             yield url
         finally:

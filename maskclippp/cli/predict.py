@@ -40,7 +40,10 @@ def main(arguments: Sequence[str]) -> None:
         with interruptible(at_once=True):
             _run(args)
     except Interrupted:
-        sys.stdout.write("stopped: the same command continues behind the finished images\n")
+        sys.stdout.write(
+            f"stopped: what is finished is in {args.output}; without --overwrite, the same command "
+            "continues with the other images, and begins videos anew\n"
+        )
         raise
 
 
@@ -68,7 +71,7 @@ def _parser() -> Parser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from maskclippp.files.atomic import make_folder, write_json
+    from maskclippp.files.atomic import explaining, make_folder, write_json
     from maskclippp.predictor.inputs import Video, expand, output_stems
 
     if not 0 <= args.threshold <= 1:
@@ -94,7 +97,10 @@ def _run(args: argparse.Namespace) -> None:
         return
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     predictor = build_predictor(args)
-    write_json(args.output / SETTINGS_FILE, _settings(args))
+    with explaining(args.output, "--output"):
+        for path in (path for image in todo for path in _files(stems[image], args)):
+            path.unlink(missing_ok=True)  # if this command is stopped, they are not finished
+        write_json(args.output / SETTINGS_FILE, _settings(args))
     failed = _segment_images(predictor, todo, stems, args) if todo else []
     for video in videos:
         _segment_video(predictor, video, video_stems[video.path], args)

@@ -1,8 +1,8 @@
 """Depthwise convolutions whose kernels are trained fast on a CPU.
 
 The gradient of a kernel is itself a depthwise convolution: of the input, with the output's gradient
-as its large kernel. For kernels above 3 x 3, PyTorch's own formulation takes 6 to 20 times as long
-on CPUs with AVX512: in bfloat16, half of a training step.
+as its large kernel. For kernels above 3 x 3, PyTorch's own formulation took 6 to 13 times as long
+on the CPU with AVX512 where it was measured: in bfloat16, half of a training step.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# PyTorch has this formulation for such CPUs; others have kernels of their own.
+# PyTorch calls oneDNN on such CPUs, with AVX2 as well, where it was not measured.
 FASTER_HERE = torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
@@ -28,6 +28,9 @@ class DepthwiseConv2d(nn.Conv2d):
             and convolution.stride == convolution.dilation == (1, 1)
             and convolution.padding_mode == "zeros"
             and not isinstance(convolution.padding, str)
+            and all(
+                p < k for p, k in zip(convolution.padding, convolution.kernel_size, strict=True)
+            )
         )
 
     @classmethod
@@ -43,7 +46,9 @@ class DepthwiseConv2d(nn.Conv2d):
         """[B, C, h, w] -> [B, C, h', w']."""
         if input.device.type != "cpu" or not FASTER_HERE or not torch.is_grad_enabled():
             return super().forward(input)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        dtype = input.dtype
+        if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
+            dtype = torch.get_autocast_dtype("cpu")
         arguments = (None if a is None else a.to(dtype) for a in (input, self.weight, self.bias))
         apply: Any = _DepthwiseConvolution.apply  # PyTorch does not type it
         output: Tensor = apply(*arguments, self.padding)
@@ -68,12 +73,14 @@ class _DepthwiseConvolution(torch.autograd.Function):
             flipped = kernels.flip(2, 3)
             of_maps = F.conv2d(gradient, flipped, padding=rest, groups=len(kernels))
         if ctx.needs_input_grad[1]:
-            of_kernels = torch.zeros_like(kernels)
+            wide = torch.promote_types(kernels.dtype, torch.float32)  # for the sum over images
+            total = torch.zeros_like(kernels, dtype=wide)
             for pair in zip(maps, gradient, strict=True):
                 image, kernel = map(_channels_first, pair)
-                of_kernels += F.conv2d(
+                total += F.conv2d(
                     image[None], kernel[:, None], padding=ctx.padding, groups=len(kernels)
                 )[0, :, None]
+            of_kernels = total.to(kernels.dtype)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3))
         return of_maps, of_kernels, of_bias, None

@@ -36,7 +36,7 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix: 
         # On GPUs, the gradient of F.interpolate depends on the order in which threads finish.
         rows, columns = (_bicubic_weights(side, size, cells) for size in grid)
         with torch.autocast(cells.device.type, enabled=False):
-            resized = rows @ cells @ columns.T
+            resized = (rows @ cells.to(rows.dtype) @ columns.T).float()
     else:
         resized = _bicubic(cells, grid)
     return torch.cat([embedding[:prefix], resized[0].flatten(1).T.to(embedding.dtype)])
@@ -48,5 +48,7 @@ def _bicubic(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _bicubic_weights(side: int, size: int, like: Tensor) -> Tensor:
     """[size, side]: what each of ``side`` cells in a row adds to those of the resized row."""
-    cells = torch.eye(side, dtype=like.dtype, device=like.device)[None, :, :, None]
-    return _bicubic(cells, (size, 1))[0, :, :, 0].T
+    cells = torch.eye(side, device=like.device)[None, :, :, None]
+    weights = _bicubic(cells, (size, 1))[0, :, :, 0].T
+    # TF32 does not touch products of float64, which Apple's GPUs do not have.
+    return weights if like.device.type == "mps" else weights.double()

@@ -25,9 +25,7 @@ def build_test_loader(
     Raises:
         InputError: TEST.BATCH_SIZE is not positive.
     """
-    batch_size = cfg.TEST.BATCH_SIZE
-    if batch_size < 1:
-        raise InputError(f"TEST.BATCH_SIZE: expected a positive number, found {batch_size}")
+    batch_size = checked_batch_size(cfg)
     records = cast(list[Record], get_detection_dataset_dicts([dataset_name], filter_empty=False))
     share = list(InferenceSampler(len(records)))
     if batch_size > 1:
@@ -40,6 +38,14 @@ def build_test_loader(
         collate_fn=batch_of,
         pin_memory=pins_memory(cfg),
     )
+
+
+def checked_batch_size(cfg: CfgNode) -> int:
+    """TEST.BATCH_SIZE; an InputError if it is not positive."""
+    batch_size: int = cfg.TEST.BATCH_SIZE
+    if batch_size < 1:
+        raise InputError(f"TEST.BATCH_SIZE: expected a positive number, found {batch_size}")
+    return batch_size
 
 
 def largest_first(indices: list[int], size_of: Callable[[int], tuple[int, int]]) -> list[int]:

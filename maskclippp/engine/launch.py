@@ -1,6 +1,7 @@
 """From command-line arguments to the processes of a run, and what each of them does."""
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -87,6 +88,10 @@ def _train(cfg: CfgNode, *, resume: bool | str) -> None:
     trainer.resume_or_load(resume=resume)
     log_summary(cfg, trainer.model, training_from=trainer.start_iter)
     trainer.train()
+    # DDP must not be the last to hold the process group: PyTorch would free it with Python's lock
+    # held, and wait for a thread of the group that may need the lock.
+    del trainer
+    gc.collect()
 
 
 def evaluate_checkpoint(

@@ -82,7 +82,10 @@ def _with_layout(
         return {
             **state,
             "state": dict(sorted(state_of.items())),
-            "param_groups": [{**group_of[i], "params": [i]} for i in range(len(parameters))],
+            # Whether steps are fused is a matter of the device that a run continues on.
+            "param_groups": [
+                {**group_of[i], "params": [i], "fused": None} for i in range(len(parameters))
+            ],
         }
 
     def join(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +100,14 @@ def _with_layout(
             ],
         }
 
+    def lay_out(optimizer: torch.optim.Optimizer) -> None:
+        # Fused steps read memory in its order, which channels-last weights change.
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+    optimizer.register_load_state_dict_post_hook(lay_out)
     optimizer.register_state_dict_post_hook(split)
     optimizer.register_load_state_dict_pre_hook(join)
     return optimizer

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from detectron2.utils import comm
 
 from maskclippp.config.yaml_files import read_yaml
 from maskclippp.errors import InputError
-from maskclippp.files.atomic import atomic_write
+from maskclippp.files.atomic import atomic_write, make_folder
 from maskclippp.files.lock import folder_lock
 from maskclippp.files.signatures import sha256_of_file
 
@@ -139,15 +138,7 @@ def weights_of_file(checkpoint: Path | None) -> dict[str, Any]:
 def check_writable(folders: Iterable[Path]) -> None:
     """Create folders; an InputError if one cannot be written, before hours of work are lost."""
     for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(
-                f"{folder} cannot be created or written ({error.strerror}): correct its "
-                "permissions, or choose another --tag or OUTPUT_DIR"
-            ) from error
+        make_folder(folder, remedy="correct its permissions, or choose another --tag or OUTPUT_DIR")
 
 
 def replace_results(files: Iterable[Path], weights: Mapping[str, Any], *, overwrite: bool) -> None:

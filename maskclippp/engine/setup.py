@@ -21,6 +21,7 @@ from maskclippp import generators
 from maskclippp.config.keys import get_cfg
 from maskclippp.config.merging import merge_config_file, merge_options
 from maskclippp.data.custom import register_custom_datasets
+from maskclippp.data.test_loader import checked_batch_size
 from maskclippp.devices import set_float32_precision
 from maskclippp.engine.progress import JOURNALS
 from maskclippp.errors import InputError, UnsupportedError
@@ -87,6 +88,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
             )
         _check_training_masks(cfg)
     _check_vocabularies(cfg)
+    checked_batch_size(cfg)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
     if cfg.TEST.PRECISE_BN.ENABLED and not hasattr(hooks, "PreciseBN"):

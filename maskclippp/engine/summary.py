@@ -43,7 +43,8 @@ def log_summary(
         if solver.ACCUMULATION_STEPS > 1:
             images = f"{solver.ACCUMULATION_STEPS} x {images}"
         rows.append(("training", f"iterations {training_from} to {solver.MAX_ITER}, {images} each"))
-        rows.append(("expected time", f"is told after {_WARMUP + _TIMED} iterations"))
+        if solver.MAX_ITER - training_from > _WARMUP + _TIMED:
+            rows.append(("expected time", f"is told after {_WARMUP + _TIMED} iterations"))
         rows.append(("train data", ", ".join(cfg.DATASETS.TRAIN)))
     rows += [
         ("test data", ", ".join(cfg.DATASETS.TEST) or "none"),

@@ -85,7 +85,9 @@ class ImageWork(Generic[Result]):
 
     def _take_oldest(self) -> None:
         try:
-            self._take(self._waiting.popleft().result())
-        except BaseException:
+            result = self._waiting[0].result()
+            self._waiting.popleft()
+            self._take(result)
+        except Exception:  # after a signal, the caller may finish
             self.clear()
             raise

@@ -13,8 +13,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from maskclippp.errors import UnreadableFileError
+from maskclippp.errors import InputError, UnreadableFileError
 
+_ANOTHER = "choose another folder"
 _TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 
 
@@ -44,22 +45,35 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
-def make_folder(folder: Path, what: str) -> None:
+def make_folder(folder: Path, what: str = "", remedy: str = _ANOTHER) -> None:
     """Make a folder if it is missing, and check that files can be written there.
 
+    See :func:`explaining` for the arguments and errors.
+    """
+    with explaining(folder, what, remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")  # a full disk may have room for an empty file
+
+
+@contextmanager
+def explaining(path: Path, what: str = "", remedy: str = _ANOTHER) -> Iterator[None]:
+    """Say of errors within that a file or folder cannot be written.
+
     Args:
-        what: the folder, for messages.
+        what: the path, for messages.
+        remedy: what to do.
 
     Raises:
-        UnreadableFileError: it cannot be made, or nothing can be written there.
+        UnreadableFileError: instead of another OSError.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        yield
     except OSError as error:
+        if isinstance(error, InputError):
+            raise
         raise UnreadableFileError(
-            f"{what} {folder} cannot be written ({error.strerror}): choose another folder"
+            f"{what} {path} cannot be written ({error.strerror or error}): {remedy}".strip()
         ) from error
 
 

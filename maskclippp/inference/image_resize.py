@@ -26,7 +26,11 @@ def resized_on(record: Record, device: torch.device) -> Record:
 
 def resize_like_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize uint8 [C, h, w] to [C, H, W], antialiased, as ``Image.resize`` does with BILINEAR."""
-    for axis, target in ((-1, size[1]), (-2, size[0])):  # in Pillow's order: bytes are rounded
+    height, width = image.shape[-2:]
+    order = [(-1, size[1]), (-2, size[0])]  # Pillow's: in between, bytes are rounded
+    if height > 100 * width and size[0] < height:
+        order.reverse()
+    for axis, target in order:
         if image.shape[axis] != target:
             image = _resize_axis(image, axis, target)
     return image

@@ -84,6 +84,8 @@ class Labeler:
             raise InputError(f"threshold {threshold}: expected a score in 0..1")
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size {batch_size}: expected a positive number")
+        if things is not None and not isinstance(things, str):
+            things = list(things)  # they are read twice
         given_words(classes, things)  # wrong ones are told before a model is fetched
         self._cfg, built = build_model(model, weights, generator, device, dtype, revision)
         sizes = self._cfg.INPUT

@@ -68,7 +68,7 @@ def checked_masks(masks: npt.NDArray[Any] | Tensor, size: tuple[int, ...]) -> Te
     except (TypeError, ValueError) as error:
         raise InputError(
             f"expected masks as an array [N, {size[0]}, {size[1]}], found a "
-            f"{type(masks).__name__} that is none ({error})"
+            f"{type(masks).__name__} that cannot become one ({error})"
         ) from error
     if given.ndim != 3 or tuple(given.shape[1:]) != tuple(size):
         raise InputError(

@@ -15,7 +15,14 @@ from maskclippp.engine.checkpoint import Checkpointer
 from maskclippp.engine.trainer import Trainer
 from maskclippp.errors import InputError, MissingFileError, check_choice
 from maskclippp.files.hub import HUB_ERRORS, snapshot_folder
-from maskclippp.files.published import CONFIGS, Published, find_published, of_config, published
+from maskclippp.files.published import (
+    CONFIGS,
+    KINDS,
+    Published,
+    find_published,
+    of_config,
+    published,
+)
 from maskclippp.generators import check_generator, segmentor_of_hub_model
 from maskclippp.meta_arch import MaskCLIPpp
 from maskclippp.registry import SEGMENTOR_REGISTRY
@@ -33,7 +40,6 @@ _DEFAULT_GIBIBYTES = 0.9
 # What a generator reads, besides the sections of MASKCLIPPP below.
 _GENERATOR_NODES = ("SEGMENTOR", "VISUAL_ENCODER_F", "TEXT_ENCODER_F", "TEMPLATES_F")
 _SHORT_GENERATORS = {"superpixels": "SuperpixelSegmentor"}
-_KINDS = ("model", "generator", "clip")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -234,6 +240,6 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 def list_models(kind: str | None = None) -> list[Published]:
     """The published models, generators and CLIPs; ``kind``: "model", "generator" or "clip"."""
-    if kind not in (None, *_KINDS):
-        raise InputError(f"kind {kind!r} is not one of {list(_KINDS)}")
+    if kind is not None:
+        check_choice("kind", kind, KINDS)
     return [entry for entry in published().values() if kind in (None, entry.kind)]

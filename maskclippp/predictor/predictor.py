@@ -186,11 +186,11 @@ class Predictor:
         :func:`converted_weights` for what does not change.
         """
         with self._lock:
-            self._streams += 1
-            if self._streams == 1 and self.model.inference.number_type != torch.float32:
+            if self._streams == 0 and self.model.inference.number_type != torch.float32:
                 towers = [self.model, self.model.mask_generator]
                 converted = converted_weights(towers, self.model.inference.number_type)
                 self._converted.enter_context(converted)
+            self._streams += 1
         try:
             yield
         finally:

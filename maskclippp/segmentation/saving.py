@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskclippp.errors import InputError, UnreadableFileError
-from maskclippp.files.atomic import atomic_write, json_value
+from maskclippp.errors import InputError
+from maskclippp.files.atomic import atomic_write, explaining, json_value
 from maskclippp.segmentation.regions import VOID
 from maskclippp.segmentation.result import Segmentation
 from maskclippp.visualization import VOID_COLOR, word_colors
@@ -70,15 +70,10 @@ def save(result: Segmentation, path: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
+    with explaining(path, remedy="check the folder, its permissions and the free space"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, durable=False) as file:
             file.write(content)
-    except OSError as error:
-        raise UnreadableFileError(
-            f"{path} cannot be written ({error.strerror}): check the folder, its permissions and "
-            "the free space"
-        ) from error
 
 
 def _encoded(picture: Image.Image, suffix: str) -> bytes:

@@ -130,9 +130,8 @@ def parse_vocabulary(lines: Iterable[str], source: str) -> Vocabulary:
         _check_unique(found)
     else:
         _check_numbering(parsed)
-        begin = [_ENUMERATED.match(line) is not None for line, _ in rows]
-        # The first line of a table may be a title.
-        if all(begin[1:]) and sum(begin) > 1:
+        first, *others = [_ENUMERATED.match(line) for line, _ in rows]
+        if others and all(others) and (first or _is_title(rows[0][0], others[0])):
             raise InputError(
                 f"{source}: the lines begin with numbers or bullets, such as {parsed[1].text!r}; "
                 "write ids as id: name, synonym, ..., or leave them out"
@@ -144,6 +143,11 @@ def parse_vocabulary(lines: Iterable[str], source: str) -> Vocabulary:
         tuple(line.is_thing for line in found if is_table),
         tuple(line.color for line in found if is_table),
     )
+
+
+def _is_title(line: str, row: re.Match[str] | None) -> bool:
+    """Whether a line is the title of a table, by its separator."""
+    return row is not None and row[1][-1] in ",;|\t" and row[1][-1] in line
 
 
 def parse_class_row(text: str) -> Vocabulary:

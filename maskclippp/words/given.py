@@ -93,8 +93,8 @@ def _named(name: str, train: Vocabulary | None, selection: str) -> RequestedWord
     near = difflib.get_close_matches(name, [*DatasetCatalog.list(), *lists], n=3, cutoff=0.4)
     raise InputError(
         f"no dataset, class list or word file is called {name!r}"
-        + (f"; did you mean {' or '.join(near)}" if near else "")
-        + f"? If it is meant as a word, write ['{name}']"
+        + (f"; did you mean {' or '.join(near)}?" if near else ".")
+        + f" If it is meant as a word, write ['{name}'], or {name.replace('_', ' ')!r}"
     )
 
 

@@ -37,6 +37,15 @@ def test_gradients_are_those_of_a_convolution(kernel, padding, bias, layout):
     torch.testing.assert_close(found, expected)
 
 
+def test_gradients_of_many_images_are_summed_precisely():
+    """In bfloat16 every image would be rounded."""
+    fast = DepthwiseConv2d.of(nn.Conv2d(8, 8, 7, padding=3, groups=8, bias=False))
+    maps = torch.randn(32, 8, 20, 20).bfloat16()
+    exact = run(copy.deepcopy(fast).double(), maps.double())[1][1]
+    found = run(copy.deepcopy(fast).bfloat16(), maps)[1][1].double()
+    assert (found - exact).norm() / exact.norm() < 0.006
+
+
 def test_only_wanted_gradients_are_computed():
     fast = DepthwiseConv2d.of(nn.Conv2d(4, 4, 7, padding=3, groups=4))
     maps = torch.randn(1, 4, 8, 8, requires_grad=True)
@@ -65,6 +74,7 @@ def test_convolutions_of_other_kinds_stay():
         nn.Sequential(nn.Conv2d(4, 4, 7, padding=3, groups=4, stride=2)),
         nn.Conv2d(4, 4, 3, padding=1, groups=4),
         nn.Conv2d(4, 4, 5, groups=4, padding="same"),
+        nn.Conv2d(4, 4, 5, groups=4, padding=5),
         nn.Conv2d(4, 4, 5, groups=4, padding=2, padding_mode="reflect"),
         nn.Conv2d(4, 8, 7, padding=3),
     )

@@ -1,9 +1,12 @@
 """Real processes that share one import of the libraries, so that they start in no time."""
 
+import gc
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch.distributed
 
 from tests.engine import toy
 
@@ -40,6 +43,9 @@ def _call(
     # Loader workers would otherwise start from an empty process and import everything again.
     multiprocessing.set_start_method("fork", force=True)
     function(*arguments, rank=rank, world_size=world_size)
+    gc.collect()  # DDP must not be the last to hold the process group, see engine/launch.py
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def train_in_processes(

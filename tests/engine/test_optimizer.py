@@ -1,5 +1,6 @@
 """Optimizer groups are the published ones, and clipping limits what a step does."""
 
+import copy
 from copy import deepcopy
 from functools import partial
 
@@ -225,6 +226,30 @@ def test_a_checkpoint_fits_other_groups_of_equal_settings() -> None:
             torch.testing.assert_close(
                 optimizer.state[mine]["exp_avg"], other.state[theirs]["exp_avg"], rtol=0, atol=0
             )
+
+
+@pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+def test_moments_follow_weights_that_are_laid_out_otherwise(name: str) -> None:
+    """As after ``--resume`` with another CHANNELS_LAST; fused steps read memory in its order."""
+    torch.manual_seed(0)
+    settings = {"SOLVER.OPTIMIZER": name, "SOLVER.BASE_LR": 0.1}
+    gradient = torch.randn(4, 3, 5, 5)
+    first, second = nn.Conv2d(3, 4, 5), nn.Conv2d(3, 4, 5).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizers = [build_optimizer(config(settings), model) for model in (first, second)]
+
+    def step(model: nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+        model.weight.grad = torch.empty_like(model.weight).copy_(gradient)
+        optimizer.step()
+
+    step(first, optimizers[0])
+    second.load_state_dict(first.state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["fused"] = True  # as the trainer does
+    step(first, optimizers[0])
+    step(second, optimizers[1])
+    torch.testing.assert_close(second.weight, first.weight)
 
 
 @pytest.mark.parametrize("name", ["ADAMW", "SGD"])

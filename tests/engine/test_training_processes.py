@@ -61,7 +61,6 @@ def _train_with_nan(folder: Path, *, rank: int, world_size: int) -> None:
         NanOnRankOne(toy.toy_config(folder)).train()
     except FloatingPointError:
         (folder / f"error_{rank}").write_text(traceback.format_exc())
-    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,6 @@ def _train_in_own_folder(folder: Path, copied: str | None, *, rank: int, world_s
         trainer.checkpointer.save("by_hand")
     except CheckpointError as error:
         (folder / f"{rank} with {copied}.txt").write_text(str(error))
-    torch.distributed.destroy_process_group()
 
 
 def test_only_the_main_process_writes_and_ranks_resume_alike_or_not_at_all(tmp_path: Path) -> None:
@@ -139,7 +137,6 @@ def _evaluate_tuned_words(folder: Path, *, rank: int, world_size: int) -> None:
     results = evaluate(model, TEST_SET, loader, CountImages(), folder)
     if rank == 0:
         assert results == {"count": {"images": 1}}
-    torch.distributed.destroy_process_group()
 
 
 def test_a_rank_without_images_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -159,7 +156,6 @@ def _one_step(folder: Path, *, rank: int, world_size: int) -> None:
         step.run(5)
     metrics = {name: value for name, (value, _) in storage.latest().items()}
     torch.save((*step.model.drawn[0], metrics), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_ranks_share_the_choice_of_words_and_wait_for_the_slowest(tmp_path: Path) -> None:

@@ -148,7 +148,10 @@ def run_toy_training(
     rank: int = 0,
     world_size: int = 1,
 ) -> ToyTrainer:
-    """Train in this process, as one of ``world_size`` gloo processes."""
+    """Train in this process, as one of ``world_size`` gloo processes.
+
+    Their process group is left to the caller, who must not destroy it before the trainer.
+    """
     torch.set_num_threads(1)
     if world_size > 1:
         torch.distributed.init_process_group(
@@ -157,17 +160,13 @@ def run_toy_training(
             rank=rank,
             world_size=world_size,
         )
-    try:
-        trainer = ToyTrainer(cfg)
-        trainer.resume_or_load(resume=resume)
-        if kill_after is not None and rank == 0:
-            # The others lose it, as when a machine fails. If they were killed as well, this one
-            # might lose them first, in the last exchange of the step, and end with an error.
-            trainer.register_hooks([KillAfter(kill_after)])
-        if stop_after is not None and rank == world_size - 1:
-            trainer.register_hooks([KillAfter(stop_after, signal.SIGTERM)])
-        trainer.train()
-    finally:
-        if world_size > 1:
-            torch.distributed.destroy_process_group()
+    trainer = ToyTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    if kill_after is not None and rank == 0:
+        # The others lose it, as when a machine fails. If they were killed as well, this one
+        # might lose them first, in the last exchange of the step, and end with an error.
+        trainer.register_hooks([KillAfter(kill_after)])
+    if stop_after is not None and rank == world_size - 1:
+        trainer.register_hooks([KillAfter(stop_after, signal.SIGTERM)])
+    trainer.train()
     return trainer

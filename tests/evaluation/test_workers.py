@@ -37,6 +37,26 @@ def test_errors_reach_the_caller_and_end_the_work(threads: int) -> None:
     work.finish()  # nothing is left
 
 
+def test_after_a_signal_the_rest_can_still_be_taken() -> None:
+    taken: list[int] = []
+
+    def stop_at_two(number: int) -> None:
+        taken.append(number)
+        if number == 2:
+            raise KeyboardInterrupt
+
+    go_on = threading.Event()
+    work = ImageWork(stop_at_two, threads=2)
+    work.submit(lambda: go_on.wait(10) and 1)
+    work.submit(lambda: 2)
+    work.submit(lambda: 3)
+    go_on.set()
+    with pytest.raises(KeyboardInterrupt):
+        work.wait()
+    work.finish()
+    assert taken == [1, 2, 3]
+
+
 def test_few_calls_wait_at_a_time() -> None:
     go_on = threading.Event()
     started: list[int] = []

@@ -9,7 +9,7 @@ from PIL import Image
 
 from maskclippp.errors import InputError
 from tests.labeling.jobs import labeler
-from tests.shapes_predictor import picture
+from tests.shapes_predictor import WORDS, picture
 
 
 def test_paths_contents_and_pixels_get_the_same_labels(tmp_path: Path) -> None:
@@ -42,6 +42,14 @@ def test_unreadable_images_have_an_error_instead_of_segments(tmp_path: Path) -> 
 def test_tiny_and_narrow_images_are_labeled() -> None:
     images = [np.zeros((*size, 3), np.uint8) for size in ((1, 1), (1, 300), (300, 1), (2, 3))]
     assert labeler()({"image": images})["error"] == [None] * 4
+
+
+def test_things_may_be_read_only_once() -> None:
+    from_list, from_iterator = (
+        labeler(things=things).predictor.words.thing_classes
+        for things in ([WORDS[0]], iter([WORDS[0]]))
+    )
+    assert from_list == from_iterator == {0}
 
 
 def test_a_batch_without_images_names_its_columns() -> None:

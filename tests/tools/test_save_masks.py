@@ -143,6 +143,20 @@ def test_masks_of_resized_images_have_the_original_size(
         assert len(read_masks(tmp_path / "masks" / f"{image.stem}.npz", (height, width))) > 0
 
 
+def test_the_generator_sees_resized_images_whatever_resizes_them(
+    images: Path, config: Path, tmp_path: Path
+) -> None:
+    for name, on_device in (("a", "False"), ("b", "True")):
+        options = ("INPUT.MIN_SIZE_TEST", "24", "INPUT.RESIZE_ON_DEVICE", on_device)
+        run(config, tmp_path / name, *options)
+    for image in images.iterdir():
+        width, height = Image.open(image).size
+        one, other = (
+            read_masks(tmp_path / name / f"{image.stem}.npz", (height, width)) for name in "ab"
+        )
+        assert torch.equal(one, other)
+
+
 def test_finished_files_are_left_and_missing_ones_made(
     images: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

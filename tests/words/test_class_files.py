@@ -178,6 +178,11 @@ def test_numbers_before_the_names_are_not_taken_for_words(lines: str) -> None:
     assert len(parse_vocabulary(more, "list")) == 3 + lines.count("\n")
 
 
+def test_a_word_above_words_that_begin_with_numbers_is_no_title() -> None:
+    lines = ["person, pedestrian", "2 wheeler", "4 wheeler"]
+    assert parse_vocabulary(lines, "list").names == tuple(lines)
+
+
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     with path.open("wb") as file:
