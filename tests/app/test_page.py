@@ -330,10 +330,14 @@ def test_a_file_over_the_limit_is_refused(address: str) -> None:
         assert client.post(f"{address}gradio_api/upload", files=files).status_code == 413
 
 
-def test_a_port_in_use_is_one_sentence(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+# gradio wants the port at 127.0.0.1, whichever host it serves.
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "no..host"])
+def test_an_address_that_cannot_be_used_is_one_sentence(
+    host: str, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     port = address.rstrip("/").rpartition(":")[2]
     with pytest.raises(SystemExit) as stopped:
-        main(["serve", "--device", "cpu", "--port", port])
+        main(["serve", "--model", "shapes", "--device", "cpu", "--host", host, "--port", port])
     assert stopped.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(f"error: the page cannot be served at 127.0.0.1:{port}")
+    assert last.startswith(f"error: the page cannot be served at {host}:{port}")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from maskclippp.errors import InputError
+from maskclippp.labeling import Labeler
 from tests.labeling.jobs import labeler
 from tests.shapes_predictor import WORDS, picture
 
@@ -46,7 +47,7 @@ def test_tiny_and_narrow_images_are_labeled() -> None:
 
 def test_things_may_be_read_only_once() -> None:
     from_list, from_iterator = (
-        labeler(things=things).predictor.words.thing_classes
+        Labeler(WORDS, things, model="shapes", device="cpu").predictor.words.thing_classes
         for things in ([WORDS[0]], iter([WORDS[0]]))
     )
     assert from_list == from_iterator == {0}
