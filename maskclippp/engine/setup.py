@@ -34,6 +34,7 @@ from maskclippp.words.sources import (
     training_vocabulary,
 )
 
+_SEEDS = 2**32  # NumPy takes smaller ones
 logger = logging.getLogger(__name__)
 
 
@@ -106,7 +107,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     What helps to repeat a run or to report a bug goes to the log file only.
 
     Raises:
-        InputError: the processes use different vocabularies.
+        InputError: the processes use different vocabularies, or SEED is too large.
     """
     _check_same_words(cfg)
     rank = comm.get_rank()
@@ -122,6 +123,8 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         ("Configuration", cfg.dump()),
     ):
         logger.info("%s:\n%s", title, text, extra={"only_in_file": True})
+    if cfg.SEED + comm.get_world_size() > _SEEDS:
+        raise InputError(f"SEED: expected a number below 2**32, found {cfg.SEED}")
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not args.eval_only:  # images of evaluation have too many sizes
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK

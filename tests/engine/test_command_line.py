@@ -47,6 +47,7 @@ def failure(
         (["--num-gpus", "0", "--config-file", "absent.yaml"], ["absent.yaml"]),
         (["--num-gpus", "0"], ["DATASETS.TRAIN is empty"]),
         ([*VALID, "SOLVER.MAX_ITER", "0"], ["SOLVER.MAX_ITER is 0", "--eval-only"]),
+        ([*VALID, "SEED", "4294967296"], ["SEED: expected a number below 2**32"]),
         ([*VALID, "TEST.BATCH_SIZE", "0"], ["TEST.BATCH_SIZE: expected a positive number"]),
         ([*VALID, "--num-machines", "2"], ["--num-gpus 0", "--num-machines 2", "MODEL.DEVICE cpu"]),
         ([*VALID, "--dist-url", "foo"], ["--dist-url foo", "tcp://HOST:PORT"]),

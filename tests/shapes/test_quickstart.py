@@ -1,6 +1,7 @@
 """The quickstart's pieces: progress from log lines, its table, results and failures of runs."""
 
 import json
+import multiprocessing
 import re
 import shlex
 import sys
@@ -122,10 +123,19 @@ def test_scores_are_read_from_the_results_of_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.processes
 def test_a_failed_run_shows_the_end_of_its_output(tmp_path: Path) -> None:
+    config = str(protocol.REPOSITORY / "configs" / "shapes" / "plain_clip.yaml")
+    arguments = ["--num-gpus", "0", "--eval-only", "--config-file", config]
     lines: list[str] = []
-    with pytest.raises(RuntimeError, match=r"(?s)terminal\.txt.*unrecognized arguments"):
-        protocol.run(["--no-such-option"], tmp_path / "terminal.txt", lines.append)
-    assert lines
+
+    def kill(line: str) -> None:
+        lines.append(line)
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    options = ["OUTPUT_DIR", str(tmp_path)]
+    with pytest.raises(RuntimeError, match=r"terminal\.txt") as failed:
+        protocol.run([*arguments, *options], tmp_path / "terminal.txt", kill)
+    assert lines[0] in str(failed.value)
 
 
 @pytest.mark.processes
