@@ -90,6 +90,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         _check_training_masks(cfg)
     _check_vocabularies(cfg)
     checked_batch_size(cfg)
+    if cfg.SEED + comm.get_world_size() > _SEEDS:
+        raise InputError(f"SEED: expected a number below 2**32, found {cfg.SEED}")
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
     if cfg.TEST.PRECISE_BN.ENABLED and not hasattr(hooks, "PreciseBN"):
@@ -107,7 +109,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     What helps to repeat a run or to report a bug goes to the log file only.
 
     Raises:
-        InputError: the processes use different vocabularies, or SEED is too large.
+        InputError: the processes use different vocabularies.
     """
     _check_same_words(cfg)
     rank = comm.get_rank()
@@ -123,8 +125,6 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         ("Configuration", cfg.dump()),
     ):
         logger.info("%s:\n%s", title, text, extra={"only_in_file": True})
-    if cfg.SEED + comm.get_world_size() > _SEEDS:
-        raise InputError(f"SEED: expected a number below 2**32, found {cfg.SEED}")
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not args.eval_only:  # images of evaluation have too many sizes
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
