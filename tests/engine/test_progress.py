@@ -27,6 +27,7 @@ OPTIONS = (
     *(f"{TASKS}.SEMANTIC_ON", "True", f"{TASKS}.PANOPTIC_ON", "True"),
     *(f"{TASKS}.INSTANCE_ON", "True", f"{TASKS}.OBJECT_MASK_THRESHOLD", "0.0"),
 )
+HEAD = 8 + 32  # bytes before each entry of a journal: its length and its SHA-256
 INFERENCE = RUN / "inference" / "shapes_val"
 
 
@@ -72,13 +73,21 @@ def _main(
 
 
 def _kill(journal: Path, images: int) -> None:
-    """Kill this process when the file has grown for its header and so many images."""
-    size = grown = 0
-    while grown <= images:
+    """Kill this process when the file has its header and so many more images."""
+    enough = max(1, whole_entries(journal)) + images
+    while whole_entries(journal) < enough:
         time.sleep(0.0005)
-        if journal.exists() and journal.stat().st_size > size:
-            size, grown = journal.stat().st_size, grown + 1
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def whole_entries(journal: Path) -> int:
+    """How many entries were written to their ends; others may look at the file meanwhile."""
+    content = journal.read_bytes() if journal.exists() else b""
+    count = end = 0
+    while len(content) >= end + HEAD:
+        end += HEAD + int.from_bytes(content[end : end + 8], "little")
+        count += end <= len(content)
+    return count
 
 
 def contents(folder: Path) -> dict[str, bytes]:
