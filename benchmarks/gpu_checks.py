@@ -25,7 +25,6 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import tests.tiny_eva  # noqa: F401  names the models
 from benchmarks.deformable_sampling import check_ways
 from benchmarks.measure import measure
 from maskclippp.data.loader import Batch
@@ -41,25 +40,17 @@ from tests.golden_evaluations import (
     check_evaluation_with_true_masks,
     check_training_step,
 )
-from tests.tiny_models import labeled_record, striped_record, tiny_config
+from tests.tiny_eva import options_of
+from tests.tiny_models import ALL_TASKS, labeled_record, striped_record, tiny_config
 
 # The mean difference of a CPU's and the device's values, relative to the CPU's mean magnitude.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.05}
-_ALL_TASKS = (
-    *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True, "MODEL.MASK_FORMER.TEST.INSTANCE_ON", True),
-    *(".TEXT_CACHE", False),
-)
+_OPTIONS = (*ALL_TASKS, ".TEXT_CACHE", False)
 _MODELS: dict[str, Callable[[], CfgNode]] = {
-    "ConvNeXt": partial(tiny_config, *_ALL_TASKS),
-    "EVA02": partial(
-        tiny_config,
-        *(".VISUAL_ENCODER.NAME", "EVACLIPViT", ".VISUAL_ENCODER.MODEL_NAME", "EVA02-tiny"),
-        *(".VISUAL_ENCODER.SIZE_DIVISIBILITY", 8, ".VISUAL_ENCODER.MASK_PRIOR_BEG", 2),
-        *(".TEXT_ENCODER.NAME", "EVACLIPTextEncoder", ".TEXT_ENCODER.MODEL_NAME", "EVA02-tiny"),
-        *_ALL_TASKS,
-    ),
-    "FC-CLIP": partial(fcclip_config, *_ALL_TASKS),
-    "Mask2Former": partial(mask2former_config, *_ALL_TASKS),
+    "ConvNeXt": partial(tiny_config, *_OPTIONS),
+    "EVA02": partial(tiny_config, *options_of("EVA02"), *_OPTIONS),
+    "FC-CLIP": partial(fcclip_config, *_OPTIONS),
+    "Mask2Former": partial(mask2former_config, *_OPTIONS),
 }
 _RECORD_SIZE, _STEPS, _LOSS_LIMIT = (96, 128), 4, 0.05
 

@@ -15,7 +15,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +36,10 @@ from benchmarks.workload import (
     register_classes,
     times,
 )
-from maskclippp.clip.half_weights import converted_weights
 from maskclippp.clip.model_names import embedding_width
 from maskclippp.clip.text_tower import TextTower
 from maskclippp.data.mappers.transforms import shortest_edge_size
+from maskclippp.engine.evaluate import weights_in_test_precision
 from maskclippp.generators import ImageMasks, MaskGenerator
 from maskclippp.generators.mask2former.segmentor import MaskTransformerSegmentor
 from maskclippp.masks.soft_masks import SoftMasks
@@ -172,11 +172,11 @@ def inference(bench: Bench, cfg: CfgNode, variants: Sequence[str] = ()) -> Itera
         if "bfloat16" in variants:
             half = _copy(model)
             half.inference = dataclasses.replace(model.inference, dtype="bfloat16")
-            stack.enter_context(_weights_as_in_evaluation(half))
+            stack.enter_context(weights_in_test_precision(half))
             findings.replace_in(half)
             # In a network of random weights, rounding decides what masks attend to.
             others["bfloat16"] = lambda: evaluated(half, limit=math.inf)
-        stack.enter_context(_weights_as_in_evaluation(model))
+        stack.enter_context(weights_in_test_precision(model))
         ends = stage_ends(model, generator)
         timer = StageTimer(model, ends, STAGES[-1], bench.device, bench.clock)
         findings.replace_in(model)
@@ -214,10 +214,6 @@ def whole_model(bench: Bench, cfg: CfgNode) -> tuple[CfgNode, MaskCLIPpp]:
     # A generator of a closed vocabulary knows as many classes as the set that it was trained on.
     cfg.DATASETS.TRAIN = (register_classes(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES),)
     return cfg, MaskCLIPpp(cfg).to(bench.device).eval()
-
-
-def _weights_as_in_evaluation(model: MaskCLIPpp) -> AbstractContextManager[None]:
-    return converted_weights([model, model.mask_generator], model.inference.number_type)
 
 
 def _the_published_way(

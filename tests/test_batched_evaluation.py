@@ -9,13 +9,7 @@ from detectron2.config import CfgNode
 
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.generators.tiny_generators import fcclip_config, mask2former_config
-from tests.tiny_models import labeled_record
-
-_ALL_TASKS = (
-    *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True, "MODEL.MASK_FORMER.TEST.INSTANCE_ON", True),
-    *(".TEXT_CACHE", False),
-)
-
+from tests.tiny_models import ALL_TASKS, labeled_record
 
 _SIZES = [(64, 96), (96, 64), (64, 96), (80, 80), (96, 64)]
 
@@ -23,7 +17,7 @@ _SIZES = [(64, 96), (96, 64), (64, 96), (80, 80), (96, 64)]
 def results(make: Callable[..., CfgNode], *, pad_alone: bool) -> list[tuple[Any, Any]]:
     """Per image its results in a batch of several sizes, and alone."""
     torch.manual_seed(0)
-    model = MaskCLIPpp(make(*_ALL_TASKS, ".TEST.PAD_ALONE", pad_alone)).eval()
+    model = MaskCLIPpp(make(*ALL_TASKS, ".TEXT_CACHE", False, ".TEST.PAD_ALONE", pad_alone)).eval()
     records: list[Any] = [labeled_record(size, 0, 1, 3) for size in _SIZES]
     together: list[Any] = model(records)
     alone: list[Any] = [model([record])[0] for record in records]

@@ -12,6 +12,12 @@ from timm.models import register_model
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
+# Encoders with the model of each; ConvNeXt is that of tests.tiny_models.
+ENCODERS = {
+    "ConvNeXt": (),
+    "ViT": ("CLIPViT", "ViT-tiny"),
+    "EVA02": ("EVACLIPViT", "EVA02-tiny"),
+}
 SIZE: dict[str, Any] = {
     "img_size": 32,
     "patch_size": 8,
@@ -55,3 +61,17 @@ def _known(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 open_clip.add_model_config(Path(__file__).parent / "clip" / "model_configs")
+
+
+def options_of(name: str) -> tuple[Any, ...]:
+    """Config keys of a tiny mask classifier."""
+    if not ENCODERS[name]:
+        return ()
+    encoder, model = ENCODERS[name]
+    tower = "EVACLIPTextEncoder" if encoder == "EVACLIPViT" else "CLIPTextEncoder"
+    return (
+        *(".VISUAL_ENCODER.NAME", encoder, ".VISUAL_ENCODER.MODEL_NAME", model),
+        *(".VISUAL_ENCODER.SIZE_DIVISIBILITY", 8),
+        *(".VISUAL_ENCODER.MASK_PRIOR_BEG", 2),
+        *(".TEXT_ENCODER.NAME", tower, ".TEXT_ENCODER.MODEL_NAME", model),
+    )

@@ -20,6 +20,12 @@ TRAIN_CLASSES = ["cat, kitten", "dog", "grass, lawn, meadow"]
 TEST_CLASSES = ["tree", "dog, puppy", "lawn", "sky"]
 TEST_THINGS = frozenset({1})
 
+# Config keys for panoptic and instance results beside semantic ones.
+ALL_TASKS = (
+    *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True),
+    *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", True),
+)
+
 MetadataCatalog.get(TRAIN_SET).set(stuff_classes=TRAIN_CLASSES, ignore_label=255)
 MetadataCatalog.get(TEST_SET).set(
     stuff_classes=TEST_CLASSES,

@@ -63,7 +63,7 @@ def evaluate(
         data_loader, evaluator = progress.keep(
             dataset_name, data_loader, evaluator, folder, provenance
         )
-    with interruptible(at_once=True), _weights_in_test_precision(model):
+    with interruptible(at_once=True), weights_in_test_precision(model):
         results: dict[str, Any] = inference_on_dataset(model, data_loader, evaluator)
     if comm.is_main_process():
         logger.info("Evaluation results for %s:", dataset_name)
@@ -83,8 +83,11 @@ def evaluate(
 
 
 @contextmanager
-def _weights_in_test_precision(model: nn.Module) -> Iterator[None]:
-    """TEST.DTYPE for the weights of image towers, so that they are not converted in every call."""
+def weights_in_test_precision(model: nn.Module) -> Iterator[None]:
+    """TEST.DTYPE for the weights of image towers, so that they are not converted in every call.
+
+    See :func:`converted_weights` for what does not change.
+    """
     with ExitStack() as stack:
         for part in model.modules():  # perhaps in a wrapper
             if isinstance(part, MaskCLIPpp) and part.inference.number_type != torch.float32:

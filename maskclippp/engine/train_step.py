@@ -17,7 +17,7 @@ from maskclippp.engine.interruption import request_stop, stop_requested
 from maskclippp.errors import InputError
 from maskclippp.seeding import seed_training_step
 
-Batch = list[dict[str, Any]]
+Samples = list[dict[str, Any]]
 
 
 class NonFiniteError(InputError, FloatingPointError):
@@ -60,16 +60,16 @@ class TrainStep:
         self._autocast_dtype = autocast_dtype
         scaled = autocast_dtype == torch.float16
         self._scaler = torch.amp.GradScaler(self.device.type) if scaled else None
-        self._data_loader: Iterable[Batch] = ()
-        self._batches: Iterator[Batch] | None = None
+        self._data_loader: Iterable[Samples] = ()
+        self._batches: Iterator[Samples] | None = None
 
     @property
-    def data_loader(self) -> Iterable[Batch]:
+    def data_loader(self) -> Iterable[Samples]:
         """The endless source of batches; assigning it starts from its first batch."""
         return self._data_loader
 
     @data_loader.setter
-    def data_loader(self, data_loader: Iterable[Batch]) -> None:
+    def data_loader(self, data_loader: Iterable[Samples]) -> None:
         self._data_loader = data_loader
         self.stop_loading()
 
@@ -130,7 +130,7 @@ class TrainStep:
         if self._scaler is not None and "grad_scaler" in state:
             self._scaler.load_state_dict(state["grad_scaler"])
 
-    def _accumulate_gradients(self, batch: Batch, *, synchronize: bool) -> dict[str, Tensor]:
+    def _accumulate_gradients(self, batch: Samples, *, synchronize: bool) -> dict[str, Tensor]:
         with self._gradient_exchange(synchronize):
             with self._autocast():
                 output = self.model(batch)
@@ -222,5 +222,5 @@ def _gather(values: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def _file_names(batch: Batch) -> list[str]:
+def _file_names(batch: Samples) -> list[str]:
     return [str(record.get("file_name", "(no file_name)")) for record in batch]

@@ -15,12 +15,11 @@ from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from torch import Tensor
 
-from maskclippp.clip.half_weights import converted_weights
 from maskclippp.data.mappers.evaluation import resized_for_test
+from maskclippp.engine.evaluate import weights_in_test_precision
 from maskclippp.errors import InputError, check_choice
 from maskclippp.files.images import read_image
 from maskclippp.masks.batching import call_by_size
@@ -182,14 +181,12 @@ class Predictor:
     def weights_in_test_precision(self) -> Iterator[None]:
         """Within, weights are in the precision of TEST.DTYPE, which calls would convert them to.
 
-        It saves time if many images follow each other; :meth:`stream` does it itself. See
-        :func:`converted_weights` for what does not change.
+        It saves time if many images follow each other; :meth:`stream` does it itself. Streams of
+        several threads share the weights.
         """
         with self._lock:
-            if self._streams == 0 and self.model.inference.number_type != torch.float32:
-                towers = [self.model, self.model.mask_generator]
-                converted = converted_weights(towers, self.model.inference.number_type)
-                self._converted.enter_context(converted)
+            if self._streams == 0:
+                self._converted.enter_context(weights_in_test_precision(self.model))
             self._streams += 1
         try:
             yield

@@ -1,29 +1,24 @@
 """Weights held in half precision give what autocast gives, and leave no trace."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from detectron2.config import CfgNode
 
-import tests.tiny_eva  # noqa: F401  (names the model)
 from maskclippp.clip.half_weights import converted_weights
 from maskclippp.clip.visual_encoder import VisualEncoder
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.generators.tiny_generators import fcclip_config, mask2former_config
+from tests.tiny_eva import options_of
 from tests.tiny_models import labeled_record, tiny_config
-
-EVA = (
-    *(".VISUAL_ENCODER.NAME", "EVACLIPViT", ".VISUAL_ENCODER.MODEL_NAME", "EVA02-tiny"),
-    *(".VISUAL_ENCODER.SIZE_DIVISIBILITY", 8, ".VISUAL_ENCODER.MASK_PRIOR_BEG", 2),
-    *(".TEXT_ENCODER.NAME", "EVACLIPTextEncoder", ".TEXT_ENCODER.MODEL_NAME", "EVA02-tiny"),
-)
 
 
 @pytest.mark.parametrize(
     "make",
-    [fcclip_config, mask2former_config, lambda *options: tiny_config(*EVA, *options)],
+    [fcclip_config, mask2former_config, partial(tiny_config, *options_of("EVA02"))],
 )
 def test_results_are_those_of_autocast_to_the_bit(make: Callable[..., CfgNode]) -> None:
     torch.manual_seed(0)

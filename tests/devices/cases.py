@@ -7,51 +7,30 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 
-import tests.tiny_eva  # noqa: F401  names the models
 from benchmarks.gpu_checks import goldens
 from maskclippp.engine.optimizer import build_optimizer
 from maskclippp.engine.train_step import TrainStep
 from maskclippp.meta_arch import MaskCLIPpp
 from tests.devices.pretended import DEVICE, MixedDevicesError, Watch
 from tests.generators.tiny_generators import fcclip_config, mask2former_config
-from tests.tiny_models import labeled_record, striped_record, tiny_config
+from tests.tiny_eva import ENCODERS, options_of
+from tests.tiny_models import ALL_TASKS, labeled_record, striped_record, tiny_config
 
 Waits = dict[str, int]  # by the line of the package that causes them
 
-_ALL_TASKS = (
-    *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", True),
-    *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", True),
+_EVERYTHING = (
+    *ALL_TASKS,
     *("MODEL.MASK_FORMER.TEST.INSTANCE_BOX_ON", True, ".TEST.ENSEMBLE_ON", True),
 )
-_ENCODERS = {
-    "ConvNeXt": (),
-    "ViT": ("CLIPViT", "ViT-tiny"),
-    "EVA02": ("EVACLIPViT", "EVA02-tiny"),
-}
 _GENERATORS: dict[str, Callable[..., CfgNode]] = {
     "FC-CLIP": fcclip_config,
     "Mask2Former": mask2former_config,
 }
-
-
-def options_of(name: str) -> tuple[Any, ...]:
-    """Config keys of a tiny mask classifier."""
-    if not _ENCODERS[name]:
-        return ()
-    encoder, model = _ENCODERS[name]
-    tower = "EVACLIPTextEncoder" if encoder == "EVACLIPViT" else "CLIPTextEncoder"
-    return (
-        *(".VISUAL_ENCODER.NAME", encoder, ".VISUAL_ENCODER.MODEL_NAME", model),
-        *(".VISUAL_ENCODER.SIZE_DIVISIBILITY", 8),
-        *(".VISUAL_ENCODER.MASK_PRIOR_BEG", 2),
-        *(".TEXT_ENCODER.NAME", tower, ".TEXT_ENCODER.MODEL_NAME", model),
-    )
 
 
 def on_device(cfg: CfgNode) -> MaskCLIPpp:
@@ -116,10 +95,11 @@ def check_the_watch(watch: Watch) -> None:
 
 def cases() -> Iterator[tuple[str, Callable[[Watch], Waits]]]:
     """Names, and what counts the waits of one image, or of one step, when caches are warm."""
-    for name in _ENCODERS:
-        yield f"evaluate {name}", partial(evaluate, cfg=tiny_config(*_ALL_TASKS, *options_of(name)))
+    for name in ENCODERS:
+        cfg = tiny_config(*_EVERYTHING, *options_of(name))
+        yield f"evaluate {name}", partial(evaluate, cfg=cfg)
     for name, config in _GENERATORS.items():
-        yield f"evaluate {name}", partial(evaluate, cfg=config(*_ALL_TASKS))
+        yield f"evaluate {name}", partial(evaluate, cfg=config(*_EVERYTHING))
     yield "train EVA02", partial(train, cfg=tiny_config(*options_of("EVA02")))
     tuned = (
         *(".TEXT_ENCODER.FINETUNE_TYPE", "all", ".VISUAL_ENCODER.GRADIENT_CHECKPOINTING", True),
